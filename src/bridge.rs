@@ -1,0 +1,1 @@
+//! Wires the rooms, starts and stops them in order.

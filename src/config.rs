@@ -1,0 +1,58 @@
+//! What an operator can tune: one small struct a section, with the defaults of the contract.
+
+pub mod http;
+pub mod journal;
+pub mod queues;
+pub mod rabbitmq;
+pub mod routing;
+pub mod sources;
+pub mod telemetry;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole effective configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The public listener.
+    pub http: http::Http,
+    /// The operators' listener.
+    pub admin: http::Admin,
+    /// Who may post, by the name in the URL.
+    pub sources: BTreeMap<String, sources::Source>,
+    /// The broker and how to publish to it.
+    pub rabbitmq: rabbitmq::RabbitMq,
+    /// Exchange and key by status.
+    pub routing: routing::Routing,
+    /// Where events wait that nobody has subscribed to.
+    pub unrouted: routing::Unrouted,
+    /// Where rejected and refused events go.
+    pub dead_letter: routing::DeadLetter,
+    /// When a refused message is published again.
+    pub retry: rabbitmq::Retry,
+    /// The disk.
+    pub journal: journal::Journal,
+    /// Consumer queues to declare.
+    pub queues: Vec<queues::Queue>,
+    /// How to stop.
+    pub shutdown: Shutdown,
+    /// Logs.
+    pub telemetry: telemetry::Telemetry,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// From SIGTERM to the exit, at most.
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(8) }
+    }
+}

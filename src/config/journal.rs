@@ -1,0 +1,34 @@
+//! `[journal]`: where events lie, how much and how long.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// Directory of `journal.db` and `journal.lock`; made if absent, mode 0700.
+    pub dir: PathBuf,
+    /// Unsettled bytes at which webhooks are answered 503.
+    pub backlog_bytes_max: u64,
+    /// Free bytes of the file system below which webhooks are answered 503.
+    pub disk_free_min: u64,
+    /// How long settled events are kept; 0: not at all.
+    pub retention: Duration,
+    /// How many bytes of settled events are kept.
+    pub retention_bytes: u64,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            dir: "data/journal".into(),
+            backlog_bytes_max: 10 << 30,
+            disk_free_min: 256 << 20,
+            retention: Duration::from_secs(7 * 86_400),
+            retention_bytes: 1 << 30,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `[[queues]]`: consumer queues the bridge declares.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One consumer queue: a quorum queue that dead-letters to the dead-letter exchange.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Exchange to bind to; the default exchange of `[routing]` if absent.
+    pub exchange: Option<String>,
+    /// Binding keys.
+    pub keys: Vec<String>,
+    /// Deliveries before a message is dead-lettered.
+    pub delivery_limit: u32,
+    /// How long a message waits; for ever if absent.
+    pub ttl: Option<Duration>,
+    /// Messages at most; then publishing is refused (`reject-publish`).
+    pub messages_max: Option<u64>,
+    /// Bytes at most; then publishing is refused.
+    pub bytes_max: Option<u64>,
+    /// One consumer at a time, in order.
+    pub single_active_consumer: bool,
+    /// How long a rejected message waits before it comes again.
+    pub retry_delay: Option<Duration>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            exchange: None,
+            keys: Vec::new(),
+            delivery_limit: 5,
+            ttl: None,
+            messages_max: None,
+            bytes_max: None,
+            single_active_consumer: false,
+            retry_delay: None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Decides what is published when, and what an outcome means.

@@ -1,0 +1,1 @@
+//! Receives webhooks and answers operators. The only room that knows HTTP.

@@ -1,0 +1,5 @@
+//! What the rooms tell the outside: logs, metrics, status. Beside all rooms, knows none of them.
+
+pub mod logging;
+pub mod metrics;
+pub mod status;

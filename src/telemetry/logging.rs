@@ -1,0 +1,1 @@
+//! Logs: text for people or JSON for machines, to standard error, never blocking.

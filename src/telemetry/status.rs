@@ -1,0 +1,87 @@
+//! Plain values that rooms publish for `/status`, `/readyz` and `/metrics`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// The connection to the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BrokerStatus {
+    /// Where it stands.
+    pub state: BrokerState,
+    /// Why, where there is something to say; never a password.
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// The broker in use or tried last, without credentials.
+    pub url: Option<String>,
+    /// What is wrong with the topology, one sentence each.
+    pub findings: Vec<String>,
+    /// Messages in the queue for events nobody has subscribed to.
+    pub unrouted_messages: Option<u64>,
+    /// Messages in the dead-letter queue.
+    pub dead_letter_messages: Option<u64>,
+    /// Connections lost since the start.
+    pub reconnects: u64,
+}
+
+/// Where the connection to the broker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerState {
+    /// Connected, and the topology has been declared or checked.
+    Connected,
+    /// Trying.
+    Connecting,
+    /// Connected, but an alarm of the broker stops publishing.
+    Blocked,
+    /// The broker refuses the login, the vhost or the certificate.
+    Refused,
+}
+
+/// One route as `/status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteStatus {
+    /// Exchange.
+    pub exchange: Arc<str>,
+    /// Routing key.
+    pub routing_key: Arc<str>,
+    /// Whether it flows.
+    pub state: RouteState,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+}
+
+/// Whether a route flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteState {
+    /// It does.
+    Open,
+    /// Nothing of it was confirmed for `confirm_timeout`.
+    Stuck,
+    /// Its exchange is missing or forbidden.
+    Closed,
+}
+
+/// The journal's counts, all of one moment:
+/// accepted = published + dead-lettered + backlog.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// Held, by source and status (`unknown`, `invalid` and `malformed` included).
+    pub accepted: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    /// Published, by status.
+    pub published: BTreeMap<Arc<str>, u64>,
+    /// Dead-lettered, by reason.
+    pub dead_lettered: BTreeMap<Arc<str>, u64>,
+    /// Unsettled events.
+    pub backlog_events: u64,
+    /// Bytes of their bodies.
+    pub backlog_bytes: u64,
+    /// Events lost with a damaged database, ever.
+    pub lost_events: u64,
+}

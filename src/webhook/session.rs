@@ -1,0 +1,1 @@
+//! The tolerant model of the whole `ChatSession` interface.

@@ -1,0 +1,1 @@
+//! Cuts a verified body into events.

@@ -1,14 +1,72 @@
-//! The disk: holds every accepted event from before its 2xx until it is settled. The only room
-//! that names rusqlite.
+//! The disk: holds every accepted event from before its 2xx until it is settled, then for a
+//! while. The only room that names rusqlite; it knows nothing of brokers.
+//!
+//! Constraints it is built around:
+//!
+//! - A 2xx needs an fsync, and an fsync costs milliseconds: webhooks that wait together share one
+//!   (`writer`), and so do the settlements of what was published meanwhile.
+//! - The forwarder must not read back what was just written: each commit hands it over.
+//! - A million events may be parked behind a closed route or a refused session. Only the first
+//!   unsettled event of each session (its *head*) is a candidate, found through an index by route
+//!   and due time; settling a head promotes the next one. Taking costs the window (`reader`).
+//! - Totals change in the same commits as what they count (`totals`).
 
-use std::sync::Arc;
+mod damage;
+mod directory;
+mod reader;
+mod rows;
+mod schema;
+mod shared;
+mod store;
+mod totals;
+mod writer;
 
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+pub use directory::{Directory, DirectoryError, free_bytes, is_memory};
+pub use reader::{Request, Run, Taken};
+pub use rows::{Ack, Change, Committed, Condemned, Held, RouteId, Seq, Settlement};
+pub use schema::SchemaError;
+pub use shared::{Failure, ObserveCommit};
+
+use crate::config;
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
+use crate::webhook::routing::Routing;
+use reader::Reader;
+use shared::Shared;
+use store::Retention;
+use writer::{Limits, State, Writer};
+
+/// Commits handed over and not yet looked at by the forwarder.
+const COMMITTED_MAX: usize = 64;
 
 /// A handle on the journal of this process. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Journal {}
+#[derive(Clone)]
+pub struct Journal {
+    requests: mpsc::Sender<writer::Request>,
+    shared: Arc<Shared>,
+    reader: Arc<Mutex<Reader>>,
+    _directory: Arc<Directory>,
+}
+
+/// A journal that was just opened.
+pub struct Opened {
+    /// The handle.
+    pub journal: Journal,
+    /// What each commit brings; to be received without ever waiting for the journal meanwhile.
+    pub committed: tokio::sync::mpsc::Receiver<Committed>,
+    /// A damaged database that was set aside, and how many unsettled events were lost with it.
+    pub set_aside: Option<(PathBuf, u64)>,
+}
 
 /// Why a webhook is not held. All of them are answered 503.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,31 +85,174 @@ pub enum AppendError {
     Closed,
 }
 
+/// Why the journal cannot be opened. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// A damaged database could not be set aside.
+    #[error("setting the damaged `{path}` aside")]
+    SetAside {
+        /// The database.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// SQLite failed.
+    #[error("reading the journal")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The operating system gives no thread.
+    #[error("starting the journal's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Taking events failed; the disk's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("reading the journal")]
+pub struct TakeError(#[from] rusqlite::Error);
+
 impl Journal {
+    /// Opens the journal in a directory, makes it if there is none, and starts its thread.
+    /// A damaged database is set aside and what is readable of it carried over.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        config: &config::journal::Journal,
+        routing: Arc<Routing>,
+        observe_commit: ObserveCommit,
+    ) -> Result<Opened, OpenError> {
+        let directory = Directory::open(&config.dir)?;
+        let path = directory.database();
+        let is_retaining = !config.retention.is_zero();
+        let (store, set_aside) = damage::open(&directory, routing, is_retaining)?;
+        let reader = Reader::open(&path)?;
+        let shared = Arc::new(Shared::new(store.totals(), observe_commit));
+        let (requests, received) = mpsc::channel();
+        let (committed, receiver) = tokio::sync::mpsc::channel(COMMITTED_MAX);
+        let retention = Retention {
+            age_max: config.retention,
+            bytes_max: config.retention_bytes,
+        };
+        let writer = Writer {
+            store,
+            database: path,
+            limits: Limits {
+                backlog_bytes_max: config.backlog_bytes_max,
+                disk_free_min: config.disk_free_min,
+                retention,
+            },
+            requests: received,
+            committed,
+            shared: shared.clone(),
+            state: State::default(),
+        };
+        thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        let journal = Self {
+            requests,
+            shared,
+            reader: Arc::new(Mutex::new(reader)),
+            _directory: Arc::new(directory),
+        };
+        Ok(Opened { journal, committed: receiver, set_aside })
+    }
+
     /// Holds a whole webhook; returns after the commit that has all its events was fsynced.
     ///
     /// # Errors
-    /// Nothing of it is held then (or, after a time-out of the disk, its outcome is unknown).
+    /// Nothing of it is held then.
     pub async fn append(&self, webhook: Webhook) -> Result<(), AppendError> {
-        let _ = webhook;
-        Err(AppendError::Closed)
+        self.ask(|reply| writer::Request::Append(webhook, reply)).await
+    }
+
+    /// Says what has become of events; acknowledged through the hand-over of a later commit.
+    pub fn change(&self, changes: Vec<Change>) {
+        // A writer that is gone has failed, and the process ends because of that.
+        let _ = self.requests.send(writer::Request::Changes(changes));
+    }
+
+    /// Takes the next events of a route.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    ///
+    /// # Panics
+    /// If an earlier take panicked.
+    pub async fn take(&self, request: Request) -> Result<Taken, TakeError> {
+        let reader = self.reader.clone();
+        let taken = tokio::task::spawn_blocking(move || {
+            reader.lock().expect("no take has panicked").take(&request)
+        });
+        Ok(taken.await.expect("a take is not cancelled and does not panic")?)
+    }
+
+    /// The routes that have something to publish.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    ///
+    /// # Panics
+    /// If an earlier take panicked.
+    pub fn routes(&self) -> Result<Vec<RouteId>, TakeError> {
+        Ok(self.reader.lock().expect("no take has panicked").routes()?)
+    }
+
+    /// Follows a new configuration: every unsettled event gets the route it has by now. Whoever
+    /// took events before must forget and take them again.
+    ///
+    /// # Errors
+    /// The disk fails; the old routes stay.
+    pub async fn set_routing(&self, routing: Arc<Routing>) -> Result<(), AppendError> {
+        self.ask(|reply| writer::Request::SetRouting(routing, reply)).await
     }
 
     /// The counts after the last commit.
     #[must_use]
     pub fn totals(&self) -> Arc<Totals> {
-        Arc::default()
+        self.shared.totals()
     }
 
     /// Why a webhook would be refused now; `None` if it would be held.
     #[must_use]
     pub fn refusal(&self) -> Option<AppendError> {
-        None
+        self.shared.refusal()
     }
 
     /// Seconds since the oldest unsettled event was received; 0 without a backlog.
     #[must_use]
     pub fn oldest_seconds(&self) -> f64 {
-        0.0
+        self.shared.oldest().map_or(0.0, |oldest| {
+            Timestamp::now().duration_since(oldest).as_secs_f64().max(0.0)
+        })
+    }
+
+    /// Changes once, when the journal cannot go on in this process.
+    #[must_use]
+    pub fn failures(&self) -> watch::Receiver<Option<Failure>> {
+        self.shared.failures()
+    }
+
+    /// Writes the changes that are under way and closes the database.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.requests.send(writer::Request::Stop(done)).is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), AppendError>>) -> writer::Request,
+    ) -> Result<(), AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| AppendError::Closed)?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
     }
 }

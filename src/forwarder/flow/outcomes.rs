@@ -1,0 +1,209 @@
+//! What happened to a window, and to the connections.
+
+use jiff::Timestamp;
+
+use super::lanes::{LaneKey, LaneState};
+use super::{Action, Flow, LinkState, Millis, index};
+use crate::journal::{Change, Condemned, Held, Settlement};
+use crate::rabbitmq::{Link, Outcome, Report};
+use crate::telemetry::status::RouteState;
+use crate::webhook::{Content, Reason};
+
+/// AMQP reply codes that close a channel because of its exchange.
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+/// Also what a message over the broker's limit is answered with.
+const PRECONDITION_FAILED: u16 = 406;
+
+impl Flow {
+    /// What the publisher reports.
+    pub fn reported(&mut self, report: Report, now: Millis, wall: Timestamp) {
+        match report {
+            Report::Up(link) => self.links[index(link)] = LinkState::Up,
+            Report::Down(link) => self.links[index(link)] = LinkState::Down,
+            Report::Blocked(link) => self.links[index(link)] = LinkState::Blocked,
+            Report::Unblocked(link) => {
+                self.links[index(link)] = LinkState::Up;
+                for route in self.routes.values_mut() {
+                    route.progress_at = route.progress_at.max(now);
+                }
+            }
+            Report::Progress(window) => {
+                if let Some(window) = self.windows.get(&window) {
+                    let route_id = window.route_id;
+                    self.route(route_id).progress_at = now;
+                }
+            }
+            Report::Done(window, outcomes) => self.done(window, outcomes, now, wall),
+        }
+    }
+
+    fn done(&mut self, id: u64, outcomes: Vec<Outcome>, now: Millis, wall: Timestamp) {
+        let Some(window) = self.windows.remove(&id) else { return };
+        self.in_flight -= window.lanes.len();
+        self.in_flight_bytes -= window.bytes;
+        let is_alone = window.lanes.len() == 1;
+        let is_answered = outcomes.iter().all(|outcome| {
+            matches!(outcome, Outcome::Delivered | Outcome::Returned(_) | Outcome::Nacked)
+        });
+        let route = self.route(window.route_id);
+        route.windows -= 1;
+        route.lanes -= window.lanes.len();
+        if is_answered {
+            route.progress_at = now;
+            route.is_late = false;
+            self.trust(window.route_id, now, wall);
+        } else {
+            self.doubt(&window, &outcomes, now, wall);
+        }
+        // Backwards, so that those which go back to the front of the queue keep their order.
+        for (key, outcome) in window.lanes.into_iter().zip(outcomes).rev() {
+            self.concluded(key, outcome, is_alone, now, wall);
+        }
+    }
+
+    /// Something of a window has no outcome: is the route to blame?
+    fn doubt(&mut self, window: &super::Window, outcomes: &[Outcome], now: Millis, wall: Timestamp) {
+        let route_id = window.route_id;
+        let closed = outcomes.iter().find_map(|outcome| match outcome {
+            Outcome::ChannelClosed(code, text) => Some((*code, text.clone())),
+            _ => None,
+        });
+        let is_late = std::mem::take(&mut self.route(route_id).is_late);
+        match closed {
+            Some((PRECONDITION_FAILED, _)) if window.lanes.len() == 1 => {}
+            Some((NOT_FOUND | ACCESS_REFUSED, text)) => {
+                self.suspect(route_id, RouteState::Closed, text, now, wall);
+            }
+            Some((_, text)) => self.suspect(route_id, RouteState::Stuck, text, now, wall),
+            None => {
+                let known = self.route(route_id).suspect.as_ref();
+                let known = known.map(|suspect| (suspect.state, suspect.reason.clone()));
+                let stuck = || (RouteState::Stuck, "nothing was confirmed in time".to_owned());
+                if let Some((state, reason)) = known.or_else(|| is_late.then(stuck)) {
+                    self.suspect(route_id, state, reason, now, wall);
+                }
+            }
+        }
+    }
+
+    fn concluded(
+        &mut self,
+        key: LaneKey,
+        outcome: Outcome,
+        is_alone: bool,
+        now: Millis,
+        wall: Timestamp,
+    ) {
+        match outcome {
+            Outcome::Delivered => self.settle(&key, now),
+            Outcome::Returned(detail) => self.refused(&key, Reason::Unroutable, detail, now, wall),
+            Outcome::Nacked => {
+                let detail = "refused by the broker (basic.nack)".to_owned();
+                self.refused(&key, Reason::Nacked, detail, now, wall);
+            }
+            Outcome::ChannelClosed(PRECONDITION_FAILED, detail) if is_alone => {
+                self.too_large(&key, detail, now, wall);
+            }
+            Outcome::ChannelClosed(..) | Outcome::Unknown => self.again(key, now),
+        }
+    }
+
+    fn settle(&mut self, key: &LaneKey, now: Millis) {
+        let lane = self.lanes.get_mut(key).expect("what is in flight is in hand");
+        let held = lane.queue.pop_front().expect("a lane in flight has an event");
+        lane.unmarked += 1;
+        self.release(&held);
+        self.unmarked += 1;
+        let change = Change::Settle {
+            seq: held.seq,
+            label: held.label.clone(),
+            settlement: settlement(&held),
+            attempts: held.attempts + 1,
+        };
+        self.actions.push_back(Action::Change(change));
+        self.make_ready(key.clone(), now);
+    }
+
+    /// Nobody knows whether it was stored: it goes out again, with the same id.
+    fn again(&mut self, key: LaneKey, now: Millis) {
+        let route_id = self.lanes[&key].queue.front().expect("it was in flight").route_id;
+        self.make_ready(key, now);
+        let ready = &mut self.route(route_id).ready;
+        ready.rotate_right(usize::from(!ready.is_empty()));
+    }
+
+    fn refused(
+        &mut self,
+        key: &LaneKey,
+        reason: Reason,
+        detail: String,
+        now: Millis,
+        wall: Timestamp,
+    ) {
+        let held = self.lanes[key].queue.front().expect("a lane in flight has an event").clone();
+        let attempts = held.attempts + 1;
+        let is_dead_letter = held.condemned.is_some() || is_reject(&held);
+        if attempts >= self.limits.attempts_max && !is_dead_letter {
+            self.leave(key, 0, attempts, Some(Condemned { reason, detail, at: wall }));
+            return;
+        }
+        let delay = super::millis(self.retry.delay(attempts)).max(1);
+        self.leave(key, now + delay, attempts, None);
+    }
+
+    /// Makes a ready event a dead letter before it was sent; it is in no route's queue any more.
+    pub(super) fn condemn(&mut self, key: &LaneKey, reason: Reason, detail: String, at: Timestamp) {
+        let held = self.lanes[key].queue.front().expect("a ready lane has an event");
+        let (route_id, attempts) = (held.route_id, held.attempts);
+        self.route(route_id).lanes -= 1;
+        self.leave(key, 0, attempts, Some(Condemned { reason, detail, at }));
+    }
+
+    /// It alone closed the channel. A dead letter of that kind has no body: if even that is too
+    /// large, it is refused like any other.
+    fn too_large(&mut self, key: &LaneKey, detail: String, now: Millis, wall: Timestamp) {
+        let held = self.lanes[key].queue.front().expect("a lane in flight has an event");
+        let attempts = held.attempts + 1;
+        if held.condemned.is_some() {
+            self.refused(key, Reason::TooLarge, detail, now, wall);
+            return;
+        }
+        let condemned = Condemned { reason: Reason::TooLarge, detail, at: wall };
+        self.leave(key, 0, attempts, Some(condemned));
+    }
+
+    fn leave(
+        &mut self,
+        key: &LaneKey,
+        due_ms: Millis,
+        attempts: u32,
+        condemned: Option<Condemned>,
+    ) {
+        let lane = self.lanes.get_mut(key).expect("what leaves is in hand");
+        let seq = lane.queue.front().expect("what leaves has an event").seq;
+        lane.state = LaneState::Leaving;
+        lane.has_more = true;
+        lane.unmarked += 1;
+        self.unmarked += 1;
+        self.actions.push_back(Action::Change(Change::Defer { seq, due_ms, attempts, condemned }));
+    }
+
+    /// The state of a connection, for those who wait for it.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.links[index(Link::Main)] == LinkState::Blocked
+    }
+}
+
+fn is_reject(held: &Held) -> bool {
+    matches!(held.event.content, Content::Reject(_))
+}
+
+fn settlement(held: &Held) -> Settlement {
+    match (&held.condemned, &held.event.content) {
+        (Some(letter), _) => Settlement::DeadLettered(letter.reason),
+        (None, Content::Reject(reject)) => Settlement::DeadLettered(reject.reason),
+        (None, Content::Session(_)) => Settlement::Published,
+    }
+}

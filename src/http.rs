@@ -1,1 +1,23 @@
 //! Receives webhooks and answers operators. The only room that knows HTTP.
+//!
+//! - [`server`] accepts connections and keeps their limits, whatever is asked on them.
+//! - [`ingress`] answers `POST /webhooks/{source}`.
+//! - [`admin`] answers operators on a listener of its own.
+//! - [`problem`] is what a refusal looks like.
+
+pub mod admin;
+pub mod hold;
+pub mod ingress;
+pub mod problem;
+pub mod server;
+pub mod sources;
+
+mod body;
+mod connection;
+mod progress;
+mod seats;
+mod socket;
+mod throttle;
+
+#[cfg(test)]
+mod tests;

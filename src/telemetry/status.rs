@@ -85,3 +85,14 @@ pub struct Totals {
     /// Events lost with a damaged database, ever.
     pub lost_events: u64,
 }
+
+/// What became of the last reload of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReloadStatus {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Whether the new configuration is in use; if not, the old one is.
+    pub is_applied: bool,
+    /// Why it was refused, one sentence each; never a secret.
+    pub findings: Vec<String>,
+}

@@ -1,0 +1,190 @@
+//! `/metrics`: what rooms count themselves, and the journal, the broker and the routes as they
+//! stand at this scrape. The journal's numbers are of one moment, so that they add up.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Admin;
+use crate::http::hold::Hold;
+use crate::telemetry::exposition::{Label, PREFIX, classic};
+use crate::telemetry::status::{BrokerState, BrokerStatus, RouteState, Totals};
+use crate::webhook::Reason;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AcceptedLabels {
+    source: Label,
+    status: Label,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: Label,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: Label,
+}
+
+/// The whole page.
+pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
+    let mut registry = Registry::with_prefix(PREFIX);
+    let totals = admin.journal.totals();
+    let statuses = admin.statuses.borrow().clone();
+    register_accepted(&mut registry, &totals, &admin.sources.names(), &statuses);
+    register_settled(&mut registry, &totals, &statuses);
+    let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    gauge(
+        &mut registry,
+        "journal_backlog_events",
+        "Events that wait for the broker",
+        whole(totals.backlog_events),
+    );
+    gauge(
+        &mut registry,
+        "journal_backlog_bytes",
+        "Bytes of their bodies",
+        whole(totals.backlog_bytes),
+    );
+    let oldest = Gauge::<f64, AtomicU64>::default();
+    oldest.set(admin.journal.oldest_seconds());
+    registry.register(
+        "journal_oldest_seconds",
+        "Age of the oldest event that waits",
+        oldest,
+    );
+    register_broker(&mut registry, &admin.broker.borrow());
+    let closed = admin
+        .routes
+        .borrow()
+        .iter()
+        .filter(|route| route.state == RouteState::Closed)
+        .count();
+    gauge(
+        &mut registry,
+        "routes_closed",
+        "Routes whose exchange is missing or forbidden",
+        whole(closed as u64),
+    );
+    classic(&[admin.metrics.registry(), &registry])
+}
+
+/// Series that stand at zero until something happens, then what happened.
+fn register_accepted(
+    registry: &mut Registry,
+    totals: &Totals,
+    sources: &[Arc<str>],
+    statuses: &[Arc<str>],
+) {
+    let accepted = Family::<AcceptedLabels, Counter>::default();
+    for source in sources {
+        for status in statuses
+            .iter()
+            .cloned()
+            .chain(["unknown", "invalid", "malformed"].map(Arc::from))
+        {
+            let labels = AcceptedLabels {
+                source: Label(Arc::clone(source)),
+                status: Label(status),
+            };
+            drop(accepted.get_or_create(&labels));
+        }
+    }
+    for ((source, status), events) in &totals.accepted {
+        let labels = AcceptedLabels {
+            source: Label(Arc::clone(source)),
+            status: Label(Arc::clone(status)),
+        };
+        accepted.get_or_create(&labels).inc_by(*events);
+    }
+    registry.register(
+        "sessions_accepted",
+        "Events held, by source and status",
+        accepted,
+    );
+}
+
+fn register_settled(registry: &mut Registry, totals: &Totals, statuses: &[Arc<str>]) {
+    let published = Family::<StatusLabels, Counter>::default();
+    for status in statuses.iter().cloned().chain([Arc::from("unknown")]) {
+        drop(published.get_or_create(&StatusLabels {
+            status: Label(status),
+        }));
+    }
+    for (status, events) in &totals.published {
+        published
+            .get_or_create(&StatusLabels {
+                status: Label(Arc::clone(status)),
+            })
+            .inc_by(*events);
+    }
+    registry.register(
+        "sessions_published",
+        "Events confirmed by the broker, by status",
+        published,
+    );
+
+    let dead = Family::<ReasonLabels, Counter>::default();
+    for reason in Reason::ALL {
+        drop(dead.get_or_create(&ReasonLabels {
+            reason: Label(reason.as_str().into()),
+        }));
+    }
+    for (reason, events) in &totals.dead_lettered {
+        dead.get_or_create(&ReasonLabels {
+            reason: Label(Arc::clone(reason)),
+        })
+        .inc_by(*events);
+    }
+    registry.register("dead_letters", "Events dead-lettered, by reason", dead);
+}
+
+fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {
+    let is_connected = matches!(broker.state, BrokerState::Connected | BrokerState::Blocked);
+    let is_blocked = broker.state == BrokerState::Blocked;
+    gauge(
+        registry,
+        "broker_connected",
+        "Whether there is a connection to the broker",
+        is_connected.into(),
+    );
+    gauge(
+        registry,
+        "broker_blocked",
+        "Whether an alarm of the broker stops publishing",
+        is_blocked.into(),
+    );
+    let reconnects = Counter::<u64>::default();
+    reconnects.inc_by(broker.reconnects);
+    registry.register("broker_reconnects", "Connections lost", reconnects);
+    for (name, help, messages) in [
+        (
+            "unrouted_messages",
+            "Messages nobody has subscribed to",
+            broker.unrouted_messages,
+        ),
+        (
+            "dead_letter_messages",
+            "Messages in the dead-letter queue",
+            broker.dead_letter_messages,
+        ),
+    ] {
+        // Not known yet is no zero, but the name has to be there.
+        let value = Gauge::<f64, AtomicU64>::default();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        value.set(messages.map_or(f64::NAN, |messages| messages as f64));
+        registry.register(name, help, value);
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}

@@ -1,0 +1,146 @@
+//! Reads the body of a request whole, within a budget of memory that all requests share and
+//! within its time. What a body reserves follows what has arrived of it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// The budget is counted in units of so many bytes.
+const UNIT_BYTES: u64 = 1 << 10;
+
+/// What a body reserves before anything of it has arrived, and at least with every step.
+const STEP_BYTES_MIN: u64 = 8 << 10;
+
+/// What a body reserves at most with one step.
+const STEP_BYTES_MAX: u64 = 1 << 20;
+
+/// The memory all bodies share.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+/// A whole body; its part of the budget is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Buffered {
+    pub(super) bytes: Bytes,
+    pub(super) reserved: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    /// It is longer than allowed.
+    #[error("the body is too large")]
+    TooLarge,
+    /// It did not arrive in time.
+    #[error("the body is too slow")]
+    TooSlow,
+    /// There was no memory for it in time.
+    #[error("the memory for bodies is exhausted")]
+    Exhausted,
+    /// The connection or the chunks broke.
+    #[error("the body is incomplete")]
+    Broken,
+}
+
+impl Budget {
+    /// So many bytes at once.
+    pub(super) fn new(bytes_max: u64) -> Self {
+        let units = usize::try_from(bytes_max.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Reads a body of at most `bytes_max` until `deadline`.
+    pub(super) async fn read(
+        &self,
+        mut body: Body,
+        bytes_max: u64,
+        deadline: Instant,
+    ) -> Result<Buffered, BodyError> {
+        let declared = body.size_hint().exact();
+        if declared.is_some_and(|length| length > bytes_max) {
+            return Err(BodyError::TooLarge);
+        }
+        let mut buffer = Buffer {
+            budget: self,
+            bytes: BytesMut::new(),
+            reserved: None,
+            reserved_bytes: 0,
+            bytes_max: declared.unwrap_or(bytes_max),
+            deadline,
+        };
+        buffer.reserve(1).await?;
+        loop {
+            let frame = timeout_at(deadline, body.frame())
+                .await
+                .map_err(|_| BodyError::TooSlow)?;
+            let Some(frame) = frame else {
+                return Ok(buffer.finish());
+            };
+            let frame = frame.map_err(|_| BodyError::Broken)?;
+            // Trailers are not looked at.
+            if let Ok(data) = frame.into_data() {
+                buffer.push(&data).await?;
+            }
+        }
+    }
+}
+
+/// A body on its way in.
+struct Buffer<'a> {
+    budget: &'a Budget,
+    bytes: BytesMut,
+    reserved: Option<OwnedSemaphorePermit>,
+    reserved_bytes: u64,
+    bytes_max: u64,
+    deadline: Instant,
+}
+
+impl Buffer<'_> {
+    async fn push(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        let length = (self.bytes.len() + data.len()) as u64;
+        if length > self.bytes_max {
+            return Err(BodyError::TooLarge);
+        }
+        if length > self.reserved_bytes {
+            self.reserve(length).await?;
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Makes room for `length` bytes in all, and for some more that are likely to follow.
+    async fn reserve(&mut self, length: u64) -> Result<(), BodyError> {
+        let ahead = length.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+        let target = (length + ahead).min(self.bytes_max);
+        let units = target.div_ceil(UNIT_BYTES) - self.reserved_bytes.div_ceil(UNIT_BYTES);
+        let units = u32::try_from(units).map_err(|_| BodyError::Exhausted)?;
+        let permit = timeout_at(
+            self.deadline,
+            Arc::clone(&self.budget.0).acquire_many_owned(units),
+        );
+        let permit = permit
+            .await
+            .map_err(|_| BodyError::Exhausted)?
+            .map_err(|_| BodyError::Exhausted)?;
+        match &mut self.reserved {
+            Some(reserved) => reserved.merge(permit),
+            None => self.reserved = Some(permit),
+        }
+        self.reserved_bytes = target;
+        let room = usize::try_from(target).map_err(|_| BodyError::Exhausted)?;
+        self.bytes.reserve(room - self.bytes.len());
+        Ok(())
+    }
+
+    fn finish(self) -> Buffered {
+        Buffered {
+            bytes: self.bytes.freeze(),
+            reserved: self.reserved,
+        }
+    }
+}

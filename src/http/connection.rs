@@ -1,0 +1,219 @@
+//! One connection from its first byte to its last: hyper speaks HTTP/1.1, the deadlines are ours.
+//!
+//! hyper's own header timeout begins with the previous answer, so it could not tell a sender that
+//! keeps an idle connection from one that sends its head byte by byte.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::Request;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+use tower::ServiceExt;
+
+use super::progress::Progress;
+use super::server::{Limits, Stop};
+use super::socket::Socket;
+
+/// Header fields of one request; more are answered 431.
+const HEADERS_MAX: usize = 64;
+
+/// Bytes of one request's head; more are answered 431.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// What all connections of one listener share.
+pub(super) struct Connections {
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    pub(super) stop: Stop,
+}
+
+/// Returns when the connection is closed.
+pub(super) async fn serve(
+    stream: TcpStream,
+    connections: Arc<Connections>,
+    progress: Arc<Progress>,
+) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let limits = connections.limits;
+    let socket = Socket::new(stream, Arc::clone(&progress), limits.discard_bytes_max);
+    let requests = Requests {
+        connections: Arc::clone(&connections),
+        progress: Arc::clone(&progress),
+    };
+    let mut http = pin!(
+        http1::Builder::new()
+            .header_read_timeout(None)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(socket), requests)
+    );
+    let mut clock = Clock::new();
+    let mut poke = pin!(progress.poke.notified());
+    std::future::poll_fn(|cx| {
+        // How it ended concerns nobody: what was answered has been counted.
+        if http.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        while poke.as_mut().poll(cx).is_ready() {
+            poke.set(progress.poke.notified());
+        }
+        if progress.must_go(connections.stop.close.is_cancelled()) {
+            return Poll::Ready(());
+        }
+        clock.poll_expired(cx, || progress.deadline(&limits))
+    })
+    .await;
+}
+
+/// One timer for all phases of a connection. It is moved only when a deadline is nearer than the
+/// one it waits for, so that a busy connection hardly touches it.
+struct Clock {
+    sleep: Pin<Box<Sleep>>,
+    set_to: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            sleep: Box::pin(sleep_until(now.into())),
+            set_to: now,
+        }
+    }
+
+    fn poll_expired(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: impl Fn() -> Option<Instant>,
+    ) -> Poll<()> {
+        while let Some(deadline) = deadline() {
+            if deadline < self.set_to {
+                self.set(deadline);
+            }
+            ready!(self.sleep.as_mut().poll(cx));
+            if deadline <= self.set_to {
+                return Poll::Ready(());
+            }
+            self.set(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn set(&mut self, deadline: Instant) {
+        self.sleep.as_mut().reset(deadline.into());
+        self.set_to = deadline;
+    }
+}
+
+/// The requests of one connection, each answered by the router.
+struct Requests {
+    connections: Arc<Connections>,
+    progress: Arc<Progress>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.progress.request_began();
+        let progress = Arc::clone(&self.progress);
+        let drain = self.connections.stop.drain.clone();
+        let router = self.connections.router.clone();
+        let is_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+        let request = request.map(|body| Question {
+            body,
+            is_read: Arc::clone(&is_read),
+        });
+        Box::pin(async move {
+            let mut response = router.oneshot(request).await?;
+            if drain.is_cancelled() || !is_read.load(Ordering::Relaxed) {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            progress.answer_began();
+            Ok(response.map(|body| Answer { body, progress }))
+        })
+    }
+}
+
+/// The body of a request, which notes whether it was read to its end.
+struct Question {
+    body: Incoming,
+    is_read: Arc<AtomicBool>,
+}
+
+impl HttpBody for Question {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.is_read.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a response, which notes when hyper has all of it.
+struct Answer {
+    body: Body,
+    progress: Arc<Progress>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.progress.answer_complete();
+    }
+}

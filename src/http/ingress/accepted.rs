@@ -1,0 +1,62 @@
+//! The answer to a webhook that is held: what became of each element.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::webhook::{Content, Webhook};
+
+/// Problems listed in one answer; `dead_lettered` counts all of them.
+pub(super) const PROBLEMS_MAX: usize = 100;
+
+/// The body of a 202.
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    pub(super) webhook_id: Uuid,
+    pub(super) accepted: usize,
+    pub(super) dead_lettered: usize,
+    pub(super) problems: Vec<ElementProblem>,
+}
+
+/// Why one element is dead-lettered.
+#[derive(Debug, Serialize)]
+pub(super) struct ElementProblem {
+    index: u32,
+    reason: &'static str,
+    detail: String,
+}
+
+impl Accepted {
+    /// What the sender will be told once this is held.
+    pub(super) fn of(webhook: &Webhook) -> Self {
+        let rejects = || {
+            webhook
+                .events
+                .iter()
+                .filter_map(|event| match &event.content {
+                    Content::Session(_) => None,
+                    Content::Reject(reject) => Some((event.index, reject)),
+                })
+        };
+        let dead_lettered = rejects().count();
+        let problem = |(index, reject): (u32, &crate::webhook::Reject)| ElementProblem {
+            index,
+            reason: reject.reason.as_str(),
+            detail: reject.detail.clone(),
+        };
+        Self {
+            webhook_id: webhook.envelope.webhook_id,
+            accepted: webhook.events.len() - dead_lettered,
+            dead_lettered,
+            problems: rejects().take(PROBLEMS_MAX).map(problem).collect(),
+        }
+    }
+}
+
+impl IntoResponse for Accepted {
+    fn into_response(self) -> Response {
+        (StatusCode::ACCEPTED, Json(self)).into_response()
+    }
+}

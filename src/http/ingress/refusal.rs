@@ -1,0 +1,130 @@
+//! Why a request is not held, and what its sender is told to do about it.
+
+use hyper::StatusCode;
+use tokio::task::JoinError;
+
+use crate::http::body::BodyError;
+use crate::http::problem::Problem;
+use crate::journal::AppendError;
+use crate::webhook::signature::BadSignature;
+use crate::webhook::split::TooManySessions;
+
+/// Seconds after which a full or failing journal may have recovered.
+const JOURNAL_RETRY_SECONDS: u32 = 10;
+
+/// Seconds after which there may be memory again.
+const MEMORY_RETRY_SECONDS: u32 = 1;
+
+/// Why a request is not held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("there is no such URL")]
+    UnknownPath,
+    #[error("there is no such source")]
+    UnknownSource,
+    #[error("the method is not POST")]
+    Method,
+    #[error("the body is encoded")]
+    Encoded,
+    #[error(transparent)]
+    Signature(#[from] BadSignature),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    TooManySessions(#[from] TooManySessions),
+    #[error("the body is malformed: {0}")]
+    Malformed(String),
+    #[error(transparent)]
+    Journal(#[from] AppendError),
+    #[error("the journal's disk is too slow")]
+    SlowDisk,
+    #[error("a task failed")]
+    Failed,
+}
+
+impl From<tokio::task::JoinError> for Refusal {
+    fn from(_: JoinError) -> Self {
+        Self::Failed
+    }
+}
+
+impl Refusal {
+    /// Whether an operator can do something about it; what strangers send is no such thing.
+    pub(super) fn is_worth_a_warning(&self) -> bool {
+        match self {
+            Self::UnknownPath | Self::UnknownSource | Self::Method | Self::Malformed(_) => false,
+            Self::Encoded
+            | Self::Signature(_)
+            | Self::Body(_)
+            | Self::TooManySessions(_)
+            | Self::Journal(_)
+            | Self::SlowDisk
+            | Self::Failed => true,
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::UnknownPath => not_found("Webhooks are posted to /webhooks/{source}."),
+            Refusal::UnknownSource => not_found(
+                "No source of this name is configured. Compare the URL with the [sources] of the bridge.",
+            ),
+            Refusal::Method => Self::method_not_allowed("POST"),
+            Refusal::Encoded => Self::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Send the body as it is, without Content-Encoding.",
+            ),
+            Refusal::Signature(_) => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "Sign the raw body: x-dd-signature: sha256=<HMAC-SHA256 with a secret of this source>.",
+            ),
+            Refusal::Body(error) => body(error),
+            Refusal::TooManySessions(error) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!(
+                    "Send at most {} sessions in one webhook.",
+                    error.sessions_max
+                ),
+            ),
+            Refusal::Malformed(detail) => Self::new(
+                StatusCode::BAD_REQUEST,
+                format!("Send a JSON array of sessions: {detail}."),
+            ),
+            Refusal::Journal(_) | Refusal::SlowDisk => Self::unavailable(
+                "The bridge cannot store webhooks at the moment. Send this one again.",
+                JOURNAL_RETRY_SECONDS,
+            ),
+            Refusal::Failed => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The bridge failed on this request; its log says where. Send it again.",
+            ),
+        }
+    }
+}
+
+fn not_found(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+fn body(error: BodyError) -> Problem {
+    match error {
+        BodyError::TooLarge => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Send fewer sessions in one webhook.",
+        ),
+        BodyError::TooSlow => Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "Send the whole body without a pause.",
+        ),
+        BodyError::Exhausted => Problem::unavailable(
+            "Too many large webhooks arrive at once. Send this one again.",
+            MEMORY_RETRY_SECONDS,
+        ),
+        BodyError::Broken => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "The body ended early or its chunks are broken. Send it again.",
+        ),
+    }
+}

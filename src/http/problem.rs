@@ -1,0 +1,149 @@
+//! What a refusal looks like: RFC 9457 problem details that say what to do about it, and nothing
+//! of what is inside.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{HeaderMap, StatusCode};
+use serde::Serialize;
+
+/// The media type of a problem.
+pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
+
+/// One refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    header: Option<(hyper::header::HeaderName, HeaderValue)>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A refusal with this status; `detail` says what to do about it.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            header: None,
+        }
+    }
+
+    /// 405; `allow` are the methods there are.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("This URL takes {allow} only.");
+        Self {
+            header: Some((ALLOW, HeaderValue::from_static(allow))),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        }
+    }
+
+    /// 503; worth another try after so many seconds.
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>, retry_after_seconds: u32) -> Self {
+        Self {
+            header: Some((RETRY_AFTER, retry_after_seconds.into())),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let body = Body {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        serde_json::to_vec(&body).expect("strings and a number are JSON")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_PROBLEM));
+        headers.extend(self.header.clone());
+        (self.status, headers, self.body()).into_response()
+    }
+}
+
+/// A whole response with the status of this response's head, which a parser wrote that could not
+/// read a request.
+pub(super) fn instead_of(head: &[u8]) -> Bytes {
+    let status = head
+        .get(9..12)
+        .and_then(|digits| StatusCode::from_bytes(digits).ok());
+    let problem = unreadable(status.unwrap_or(StatusCode::BAD_REQUEST));
+    let body = problem.body();
+    let mut response = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE_PROBLEM}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        problem.status,
+        body.len(),
+    )
+    .into_bytes();
+    response.extend(body);
+    response.into()
+}
+
+fn unreadable(status: StatusCode) -> Problem {
+    Problem::new(
+        status,
+        match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "Send at most 64 header fields and 32 KiB of them."
+            }
+            StatusCode::URI_TOO_LONG => "Send the webhook to /webhooks/{source}.",
+            _ => {
+                "This is no HTTP/1.1 request. Check the URL's scheme and port, and any proxy in between."
+            }
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parsers_refusal_keeps_its_status_and_gets_a_body() {
+        let bytes = instead_of(b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\n");
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert!(
+            text.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+            "{text}"
+        );
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{text}"
+        );
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["status"], 431);
+    }
+
+    #[test]
+    fn a_problem_says_type_title_status_and_what_to_do() {
+        let problem = Problem::unavailable("Try again.", 10);
+        assert_eq!(
+            String::from_utf8(problem.body()).unwrap(),
+            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Try again."}"#
+        );
+        assert_eq!(problem.into_response().headers()["retry-after"], "10");
+    }
+}

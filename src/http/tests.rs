@@ -1,0 +1,5 @@
+//! The room on real loopback sockets, with a journal made of memory. Clients write bytes, not
+//! requests: most of what is tested here no client library would send.
+
+mod answers;
+mod support;

@@ -1,0 +1,288 @@
+//! A bridge without a journal and a broker, and a client without manners.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::config;
+use crate::http::hold::Hold;
+use crate::http::ingress::Ingress;
+use crate::http::server::{self, Limits, Stop};
+use crate::http::sources::{Source, Sources};
+use crate::journal::AppendError;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Totals;
+use crate::webhook::Webhook;
+use crate::webhook::signature::{Keys, sign};
+
+/// The secret of the source `acme`; `open` needs none.
+pub(super) const SECRET: &str = "a secret of acme, long enough";
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A journal made of memory.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf {
+    pub(super) webhooks: Arc<Mutex<Vec<Webhook>>>,
+    pub(super) refusal: Arc<Mutex<Option<AppendError>>>,
+    pub(super) totals: Arc<Mutex<Arc<Totals>>>,
+    /// What becomes of the next append.
+    pub(super) disk: watch::Sender<Disk>,
+}
+
+/// What an append does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Disk {
+    Writes,
+    Fails(AppendError),
+    Hangs,
+    Panics,
+}
+
+impl Hold for Shelf {
+    fn append(
+        &self,
+        webhook: Webhook,
+    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
+        let shelf = self.clone();
+        async move {
+            let mut disk = shelf.disk.subscribe();
+            let disk = disk
+                .wait_for(|disk| *disk != Disk::Hangs)
+                .await
+                .unwrap()
+                .clone();
+            match disk {
+                Disk::Fails(error) => Err(error),
+                Disk::Panics => panic!("the shelf broke"),
+                Disk::Writes | Disk::Hangs => {
+                    shelf.webhooks.lock().unwrap().push(webhook);
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn refusal(&self) -> Option<AppendError> {
+        self.refusal.lock().unwrap().clone()
+    }
+
+    fn totals(&self) -> Arc<Totals> {
+        Arc::clone(&self.totals.lock().unwrap())
+    }
+
+    fn oldest_seconds(&self) -> f64 {
+        1.5
+    }
+}
+
+/// A running public listener.
+pub(super) struct Bridge {
+    pub(super) address: SocketAddr,
+    pub(super) shelf: Shelf,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) sources: Sources,
+    pub(super) stop: Stop,
+    pub(super) task: JoinHandle<()>,
+}
+
+pub(super) fn shelf() -> Shelf {
+    Shelf {
+        webhooks: Arc::default(),
+        refusal: Arc::default(),
+        totals: Arc::default(),
+        disk: watch::Sender::new(Disk::Writes),
+    }
+}
+
+pub(super) fn acme(secret: &str) -> Source {
+    Source {
+        name: "acme".into(),
+        keys: Keys::new([secret]),
+    }
+}
+
+impl Bridge {
+    pub(super) async fn start(tune: impl FnOnce(&mut config::http::Http)) -> Self {
+        let mut config = config::http::Http::default();
+        tune(&mut config);
+        let sources = Sources::new([
+            acme(SECRET),
+            Source {
+                name: "open".into(),
+                keys: Keys::Unsigned,
+            },
+        ]);
+        let (shelf, metrics, stop) = (shelf(), Arc::new(Metrics::default()), Stop::default());
+        let ingress = Ingress::new(
+            &config,
+            sources.clone(),
+            shelf.clone(),
+            Arc::clone(&metrics),
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = server::serve(
+            listener,
+            ingress.router(),
+            Limits::of(&config),
+            stop.clone(),
+        );
+        let task = tokio::spawn(serve);
+        Self {
+            address,
+            shelf,
+            metrics,
+            sources,
+            stop,
+            task,
+        }
+    }
+
+    pub(super) async fn connect(&self) -> Client {
+        Client {
+            stream: TcpStream::connect(self.address).await.unwrap(),
+            early: Vec::new(),
+        }
+    }
+
+    /// One request on a connection of its own.
+    pub(super) async fn ask(&self, request: &[u8]) -> Answer {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.answer().await
+    }
+
+    /// The sessions held so far.
+    pub(super) fn held(&self) -> usize {
+        self.shelf
+            .webhooks
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|webhook| webhook.events.len())
+            .sum()
+    }
+}
+
+/// One connection.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    early: Vec<u8>,
+}
+
+/// One response.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+impl Client {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
+        timeout(PATIENCE, self.stream.write_all(bytes))
+            .await
+            .expect("nobody reads")
+            .unwrap();
+    }
+
+    /// The next response; an interim one counts.
+    pub(super) async fn answer(&mut self) -> Answer {
+        let head_end = loop {
+            if let Some(at) = self.early.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(
+                self.read().await > 0,
+                "closed without an answer: {:?}",
+                self.early
+            );
+        };
+        let head = String::from_utf8(self.early.drain(..head_end).collect()).unwrap();
+        let status = head[9..12].parse().unwrap();
+        let mut answer = Answer {
+            status,
+            head,
+            body: String::new(),
+        };
+        let length = answer
+            .header("content-length")
+            .map_or(0, |length| length.parse().unwrap());
+        while self.early.len() < length {
+            assert!(self.read().await > 0, "closed within an answer: {answer:?}");
+        }
+        answer.body = String::from_utf8(self.early.drain(..length).collect()).unwrap();
+        answer
+    }
+
+    /// Everything until the bridge closes.
+    pub(super) async fn rest(&mut self) -> String {
+        while self.read().await > 0 {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.early)).into_owned()
+    }
+
+    /// Whether nothing arrives and nothing closes for so long.
+    pub(super) async fn is_quiet_for(&mut self, duration: Duration) -> bool {
+        let mut byte = [0; 1];
+        timeout(duration, self.stream.peek(&mut byte))
+            .await
+            .is_err()
+    }
+
+    async fn read(&mut self) -> usize {
+        // A reset ends a connection as well as a close.
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.early)).await;
+        read.expect("waited in vain for the bridge").unwrap_or(0)
+    }
+}
+
+/// A signed request to `acme`.
+pub(super) fn signed(body: &str) -> Vec<u8> {
+    post(
+        "acme",
+        &[("x-dd-signature", &sign(SECRET.as_bytes(), body.as_bytes()))],
+        body,
+    )
+}
+
+/// A request with a length.
+pub(super) fn post(source: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let mut request = head(source, headers);
+    request.extend(format!("content-length: {}\r\n\r\n{body}", body.len()).into_bytes());
+    request
+}
+
+/// A request's head without its end.
+pub(super) fn head(source: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut head = format!("POST /webhooks/{source} HTTP/1.1\r\nhost: bridge\r\n");
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    head.into_bytes()
+}
+
+/// One session.
+pub(super) fn session(id: &str) -> String {
+    format!(r#"{{"id":"{id}","status":"created"}}"#)
+}

@@ -1,0 +1,82 @@
+//! Text that Prometheus scrapes: registries written in its classic format, whose `TYPE` lines name
+//! the series as they are. Knows no metric.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::registry::Registry;
+
+/// Stands before the name of every metric.
+pub const PREFIX: &str = "deskbridge";
+
+/// The media type of [`classic`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The value of a label, shared and not copied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Label(pub Arc<str>);
+
+impl EncodeLabelValue for Label {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&&*self.0, encoder)
+    }
+}
+
+/// Writes all registries as one page.
+///
+/// `OpenMetrics` names a counter's family without the `_total` its series carry; the classic
+/// format wants the name of the series.
+#[must_use]
+pub fn classic(registries: &[&Registry]) -> String {
+    let mut page = String::with_capacity(16 << 10);
+    for registry in registries {
+        let mut text = String::with_capacity(8 << 10);
+        encode_registry(&mut text, registry).expect("writing to a string cannot fail");
+        append_classic(&text, &mut page);
+    }
+    page
+}
+
+fn append_classic(text: &str, page: &mut String) {
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let suffix = match lines.peek() {
+            Some(next) if line.starts_with("# HELP ") && next.ends_with(" counter") => "_total",
+            _ if line.starts_with("# TYPE ") && line.ends_with(" counter") => "_total",
+            _ => "",
+        };
+        match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            ["#", word, name, rest] => {
+                page.extend(["# ", word, " ", name, suffix, " ", rest, "\n"]);
+            }
+            _ => page.extend([line, "\n"]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_is_named_like_its_series_and_a_gauge_as_registered() {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let counter = Counter::<u64>::default();
+        counter.inc_by(3);
+        registry.register("things", "Things that happened", counter);
+        registry.register("level_total", "Not a counter", Gauge::<i64>::default());
+        assert_eq!(
+            classic(&[&registry]),
+            "# HELP deskbridge_things_total Things that happened.\n\
+             # TYPE deskbridge_things_total counter\n\
+             deskbridge_things_total 3\n\
+             # HELP deskbridge_level_total Not a counter.\n\
+             # TYPE deskbridge_level_total gauge\n\
+             deskbridge_level_total 0\n"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use super::*;
+
+/// Takes lines only while the test does not hold its lock.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn logged(config: &Telemetry, log: impl FnOnce(&Level)) -> String {
+    let sink = Sink::default();
+    let queue = Queue::start(sink.clone()).unwrap();
+    let (subscriber, level) = subscriber(config, queue.clone(), false).unwrap();
+    tracing::subscriber::with_default(subscriber, || log(&level));
+    queue.flush(Duration::from_secs(10));
+    sink.text()
+}
+
+#[test]
+fn text_is_one_line_and_carries_no_control_characters_of_a_value() {
+    let text = logged(&Telemetry::default(), |_| {
+        tracing::info!(source = "a\r\n\u{1b}[31mb", "webhook refused");
+    });
+    assert!(text.contains("webhook refused"), "{text}");
+    assert_eq!(text.matches('\n').count(), 1, "{text}");
+    assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let config = Telemetry {
+        log_format: LogFormat::Json,
+        ..Telemetry::default()
+    };
+    let text = logged(&config, |_| tracing::warn!(code = 503, "refused"));
+    let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+    assert_eq!(
+        (line["level"].as_str(), line["code"].as_u64()),
+        (Some("WARN"), Some(503))
+    );
+}
+
+#[test]
+fn the_level_changes_while_running_and_a_bad_one_is_refused() {
+    let text = logged(&Telemetry::default(), |level| {
+        tracing::debug!("before");
+        level.reload(parse_level("debug").unwrap()).unwrap();
+        tracing::debug!("after");
+    });
+    assert!(!text.contains("before") && text.contains("after"), "{text}");
+    assert!(parse_level("deskbridge=loud").is_err());
+}
+
+#[test]
+fn a_sink_that_takes_nothing_delays_nobody_and_the_lost_lines_are_counted() {
+    let sink = Sink::default();
+    let queue = Queue::start(sink.clone()).unwrap();
+    let held = sink.0.lock().unwrap();
+    let started = Instant::now();
+    for line in 0..10 * QUEUE_LINES_MAX {
+        writeln!(queue.clone(), "line {line}").unwrap();
+    }
+    queue.flush(Duration::from_millis(10));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(held);
+    wait_until(|| sink.text().contains("log lines did not fit and are lost"));
+}
+
+#[test]
+fn a_sink_that_fails_is_tried_again() {
+    struct Failing(std::sync::mpsc::Sender<()>);
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            self.0.send(()).unwrap();
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+    let (tried, tries) = channel();
+    let mut queue = Queue::start(Failing(tried)).unwrap();
+    for _ in 0..3 {
+        queue.write_all(b"line\n").unwrap();
+    }
+    for _ in 0..3 {
+        tries.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+}
+
+#[test]
+fn a_long_line_is_cut() {
+    let text = logged(&Telemetry::default(), |_| {
+        tracing::info!("{}", "x".repeat(1 << 20))
+    });
+    assert!(
+        text.len() < LINE_BYTES_MAX + 16 && text.ends_with("…\n"),
+        "{}",
+        text.len()
+    );
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -3,8 +3,11 @@
 //! A **webhook** is one request. Each element of its array is an **event**: one chat session as
 //! it was at one moment. An event on its way to the broker is a **message**.
 
+pub mod identity;
 pub mod message;
 pub mod routing;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod session;
 pub mod signature;
 pub mod split;
@@ -104,10 +107,27 @@ pub enum Reason {
     Damaged,
 }
 
+impl Webhook {
+    /// Why the body is malformed, if it is: then its one event holds all of it.
+    #[must_use]
+    pub fn malformed(&self) -> Option<&Reject> {
+        match &self.events.first()?.content {
+            Content::Reject(reject) if reject.reason == Reason::Malformed => Some(reject),
+            Content::Reject(_) | Content::Session(_) => None,
+        }
+    }
+}
+
 impl Reason {
     /// Every reason, in the order of the contract.
-    pub const ALL: [Self; 6] =
-        [Self::Invalid, Self::Malformed, Self::Unroutable, Self::Nacked, Self::TooLarge, Self::Damaged];
+    pub const ALL: [Self; 6] = [
+        Self::Invalid,
+        Self::Malformed,
+        Self::Unroutable,
+        Self::Nacked,
+        Self::TooLarge,
+        Self::Damaged,
+    ];
 
     /// The name in headers, routing keys, metrics and the journal.
     #[must_use]
@@ -138,4 +158,9 @@ impl Event {
             Content::Reject(_) => None,
         }
     }
+}
+
+/// The beginning of a text that fits into so many bytes, whole characters only.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }

@@ -1,7 +1,21 @@
 //! Which exchange and routing key an event goes to. Decided by the configuration and the event's
 //! fields alone.
 
+mod template;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use self::template::Template;
+pub use self::template::{TemplateError, TemplateProblem};
+use super::{Content, Event, Fields, Reason};
+use crate::config::routing as config;
+
+/// The statuses of the specification.
+pub const STATUSES: [&str; 5] = ["created", "handled", "missed", "completed", "callback"];
+
+/// What every other status is called in keys, message types and metrics.
+pub const UNKNOWN: &str = "unknown";
 
 /// Where a message goes: an exchange and a routing key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,4 +24,201 @@ pub struct Route {
     pub exchange: Arc<str>,
     /// Routing key, at most 255 bytes.
     pub routing_key: Arc<str>,
+}
+
+/// The routes of all events, as configured.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    statuses: BTreeMap<Arc<str>, StatusRoute>,
+    unknown: StatusRoute,
+    dead_letters: [Arc<Route>; Reason::ALL.len()],
+    exchanges: BTreeSet<Arc<str>>,
+}
+
+/// Where the events of one status go.
+#[derive(Debug, Clone)]
+struct StatusRoute {
+    status: Arc<str>,
+    exchange: Arc<str>,
+    key: Key,
+}
+
+#[derive(Debug, Clone)]
+enum Key {
+    /// The same for all events of the status.
+    Fixed(Arc<Route>),
+    /// Made of the event's fields.
+    Made(Template),
+}
+
+impl Routing {
+    /// Reads exchanges and key templates.
+    ///
+    /// # Errors
+    /// Every template that cannot be read.
+    pub fn new(
+        routing: &config::Routing,
+        dead_letter: &config::DeadLetter,
+    ) -> Result<Self, Vec<TemplateError>> {
+        let mut reader = Reader::new(routing);
+        let unknown = reader.status_route(UNKNOWN);
+        let configured = routing.statuses.keys().map(String::as_str);
+        let known: BTreeSet<_> = STATUSES.into_iter().chain(configured).collect();
+        let statuses: BTreeMap<_, _> = known
+            .into_iter()
+            .filter(|status| *status != UNKNOWN)
+            .map(|status| (status.into(), reader.status_route(status)))
+            .collect();
+        if !reader.errors.is_empty() {
+            return Err(reader.errors);
+        }
+        let exchanges = statuses
+            .values()
+            .chain([&unknown])
+            .map(|route| &route.exchange);
+        let exchanges = exchanges.chain([&reader.exchange]).cloned().collect();
+        let dead_letters = dead_letter_routes(&dead_letter.exchange);
+        Ok(Self {
+            statuses,
+            unknown,
+            dead_letters,
+            exchanges,
+        })
+    }
+
+    /// Where an event goes: by its status, a reject to the dead-letter exchange.
+    #[must_use]
+    pub fn route(&self, event: &Event) -> Arc<Route> {
+        match &event.content {
+            Content::Session(_) => self.original_route(event),
+            Content::Reject(reject) => self.dead_letter_route(reject.reason),
+        }
+    }
+
+    /// Where an event goes, or would have gone before it became a dead letter: a reject where a
+    /// session of an unknown status would have.
+    #[must_use]
+    pub fn original_route(&self, event: &Event) -> Arc<Route> {
+        let nothing_known = Fields::default();
+        let fields = match &event.content {
+            Content::Session(fields) => fields,
+            Content::Reject(_) => &nothing_known,
+        };
+        self.of_status(&fields.status)
+            .route(&event.envelope.source, fields)
+    }
+
+    /// Where dead letters of that reason go.
+    #[must_use]
+    pub fn dead_letter_route(&self, reason: Reason) -> Arc<Route> {
+        Arc::clone(&self.dead_letters[reason as usize])
+    }
+
+    /// What the event's status is called in keys, message types and metrics: a known name,
+    /// `unknown`, or the reason of a reject. Never the sender's own text.
+    #[must_use]
+    pub fn routed_status(&self, event: &Event) -> &str {
+        match &event.content {
+            Content::Session(fields) => &self.of_status(&fields.status).status,
+            Content::Reject(reject) => reject.reason.as_str(),
+        }
+    }
+
+    /// Every exchange an event can go to, each once, in order of name; without the dead-letter
+    /// exchange.
+    pub fn exchanges(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.exchanges.iter()
+    }
+
+    fn of_status(&self, status: &str) -> &StatusRoute {
+        self.statuses.get(status).unwrap_or(&self.unknown)
+    }
+}
+
+/// Reads the routes of the configuration and collects what is wrong with them.
+struct Reader<'c> {
+    routing: &'c config::Routing,
+    exchange: Arc<str>,
+    key: Template,
+    errors: Vec<TemplateError>,
+}
+
+impl<'c> Reader<'c> {
+    fn new(routing: &'c config::Routing) -> Self {
+        let exchange = routing.exchange.as_str().into();
+        let mut reader = Self {
+            routing,
+            exchange,
+            key: Template::default(),
+            errors: Vec::new(),
+        };
+        reader.key = reader.template("routing.routing_key".into(), &routing.routing_key);
+        reader
+    }
+
+    /// Of its own section, and where that is silent the default.
+    fn status_route(&mut self, status: &str) -> StatusRoute {
+        let own = self
+            .routing
+            .statuses
+            .get(status)
+            .cloned()
+            .unwrap_or_default();
+        let exchange = own
+            .exchange
+            .map_or_else(|| Arc::clone(&self.exchange), Arc::from);
+        let key = match own.routing_key {
+            Some(key) => self.template(format!("routing.statuses.{status}.routing_key"), &key),
+            None => self.key.clone(),
+        };
+        StatusRoute::new(status.into(), exchange, key)
+    }
+
+    fn template(&mut self, name: String, template: &str) -> Template {
+        Template::parse(template).unwrap_or_else(|problem| {
+            self.errors.push(TemplateError {
+                name,
+                template: template.into(),
+                problem,
+            });
+            Template::default()
+        })
+    }
+}
+
+impl StatusRoute {
+    fn new(status: Arc<str>, exchange: Arc<str>, key: Template) -> Self {
+        let key = match key.fixed(&status) {
+            Some(routing_key) => Key::Fixed(Arc::new(Route {
+                exchange: Arc::clone(&exchange),
+                routing_key,
+            })),
+            None => Key::Made(key),
+        };
+        Self {
+            status,
+            exchange,
+            key,
+        }
+    }
+
+    fn route(&self, source: &str, fields: &Fields) -> Arc<Route> {
+        match &self.key {
+            Key::Fixed(route) => Arc::clone(route),
+            Key::Made(template) => Arc::new(Route {
+                exchange: Arc::clone(&self.exchange),
+                routing_key: template.fill(&self.status, source, fields),
+            }),
+        }
+    }
+}
+
+fn dead_letter_routes(exchange: &str) -> [Arc<Route>; Reason::ALL.len()] {
+    let exchange: Arc<str> = exchange.into();
+    Reason::ALL.map(|reason| {
+        Arc::new(Route {
+            exchange: Arc::clone(&exchange),
+            routing_key: reason.as_str().into(),
+        })
+    })
 }

@@ -1,4 +1,15 @@
-//! Is a body really from its source? HMAC-SHA256 over the raw bytes.
+//! Is a body really from its source? HMAC-SHA256 over the raw bytes, keyed with any of the
+//! source's secrets. Knows header values, not HTTP.
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
+use bytes::Bytes;
+use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+
+/// The header that carries the signature, in lower case.
+pub const HEADER: &str = "x-dd-signature";
+
+const PREFIX: &str = "sha256=";
+const DIGEST_BYTES: usize = 32;
 
 /// Bytes whose signature was right, or whose source needs none. Only these can be split.
 #[derive(Debug, Clone)]
@@ -10,4 +21,115 @@ impl<T> Verified<T> {
     pub fn into_inner(self) -> T {
         self.0
     }
+}
+
+/// The signature is missing, doubled, undecodable or wrong. A sender is not told which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature is missing or wrong")]
+pub struct BadSignature;
+
+/// What a request claims, not yet compared with its body.
+#[derive(Debug, Clone)]
+pub struct Signature(Option<[u8; DIGEST_BYTES]>);
+
+impl Signature {
+    /// Reads the values of all signature headers of a request: exactly one, `sha256=` in any
+    /// case, then the digest in hex of either case or in base64, padded or not.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse<V: AsRef<[u8]>>(
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<Self, BadSignature> {
+        let mut values = values.into_iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(BadSignature);
+        };
+        let (prefix, digest) = value
+            .as_ref()
+            .split_at_checked(PREFIX.len())
+            .ok_or(BadSignature)?;
+        if !prefix.eq_ignore_ascii_case(PREFIX.as_bytes()) {
+            return Err(BadSignature);
+        }
+        decode(digest).map(|digest| Self(Some(digest)))
+    }
+}
+
+/// What the bodies of one source are checked with.
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// Anybody may post: `signature = "none"`.
+    Unsigned,
+    /// One of these must have signed. None at all: nothing is authentic.
+    AnyOf(Vec<Key>),
+}
+
+impl Keys {
+    /// Keys of a source that requires signatures. An empty secret verifies nothing, because
+    /// everybody knows it.
+    pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Self {
+        let is_secret = |secret: &S| !secret.as_ref().is_empty();
+        let key = |secret: S| Key::new(HMAC_SHA256, secret.as_ref());
+        Self::AnyOf(secrets.into_iter().filter(is_secret).map(key).collect())
+    }
+
+    /// Reads the signature as far as this source needs one, so that a request without a
+    /// readable one can be refused before its body is read.
+    ///
+    /// # Errors
+    /// As [`Signature::parse`]; never for an unsigned source.
+    pub fn read<V: AsRef<[u8]>>(
+        &self,
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<Signature, BadSignature> {
+        match self {
+            Self::Unsigned => Ok(Signature(None)),
+            Self::AnyOf(_) => Signature::parse(values),
+        }
+    }
+
+    /// Compares a signature with the raw body, in constant time and with every key.
+    ///
+    /// # Errors
+    /// No key of this source has signed this body.
+    pub fn verify(
+        &self,
+        signature: &Signature,
+        body: Bytes,
+    ) -> Result<Verified<Bytes>, BadSignature> {
+        let keys = match self {
+            Self::Unsigned => return Ok(Verified(body)),
+            Self::AnyOf(keys) => keys,
+        };
+        let digest = signature.0.ok_or(BadSignature)?;
+        // `|`, not `||`: which of the secrets signed must not show in the time it takes.
+        let is_authentic = keys.iter().fold(false, |found, key| {
+            found | hmac::verify(key, &body, &digest).is_ok()
+        });
+        if is_authentic {
+            Ok(Verified(body))
+        } else {
+            Err(BadSignature)
+        }
+    }
+}
+
+/// The header value a sender with this secret adds to this body.
+#[must_use]
+pub fn sign(secret: &[u8], body: &[u8]) -> String {
+    let tag = hmac::sign(&Key::new(HMAC_SHA256, secret), body);
+    format!("{PREFIX}{}", HEXLOWER.encode(tag.as_ref()))
+}
+
+/// The lengths differ, so that no text is both hex and base64.
+fn decode(digest: &[u8]) -> Result<[u8; DIGEST_BYTES], BadSignature> {
+    let encoding = match digest.len() {
+        64 => HEXLOWER_PERMISSIVE,
+        44 => BASE64,
+        43 => BASE64_NOPAD,
+        _ => return Err(BadSignature),
+    };
+    let bytes = encoding.decode(digest).map_err(|_| BadSignature)?;
+    bytes.try_into().map_err(|_| BadSignature)
 }

@@ -1,0 +1,66 @@
+//! The routing fields of one element, or why it has none. The element is known to be valid JSON.
+
+use super::depth::is_deeper_than;
+use super::kind;
+use super::members::{Member, last_element, members};
+use super::text::Unescaped;
+use crate::webhook::Fields;
+
+/// Levels an element may have; itself is the first.
+const DEPTH_MAX: usize = 128;
+
+/// Bytes an id may have, unescaped: those of an AMQP short string.
+const ID_BYTES_MAX: usize = 255;
+
+/// Reads what routing needs of an element.
+///
+/// # Errors
+/// Why it cannot be routed, for people.
+pub fn read(element: &str) -> Result<Fields, String> {
+    let names = ["id", "status", "type", "pastStatus", "creator"];
+    let Some([id, status, session_type, past_status, creator]) = members(element, names) else {
+        return Err(format!("not an object but {}", kind(element)));
+    };
+    if is_deeper_than(DEPTH_MAX, element) {
+        return Err(format!("nested deeper than {DEPTH_MAX} levels"));
+    }
+    Ok(Fields {
+        session: session(id)?,
+        status: required("status", status)?.lossy(),
+        session_type: session_type.value.and_then(text),
+        previous_status: past_status.value.and_then(last_element).and_then(text),
+        company: creator.value.and_then(company),
+    })
+}
+
+fn session(member: Member) -> Result<String, String> {
+    let id = required("id", member)?;
+    match id.len() {
+        0 => Err("`id` is empty".into()),
+        1..=ID_BYTES_MAX => id
+            .exact()
+            .ok_or_else(|| "`id` has half of a surrogate pair, which is no character".into()),
+        _ => Err(format!("`id` is longer than {ID_BYTES_MAX} bytes")),
+    }
+}
+
+/// A string that stands there once: a consumer could see the other one of two.
+fn required(name: &str, member: Member) -> Result<Unescaped, String> {
+    let value = member
+        .value
+        .ok_or_else(|| format!("missing field `{name}`"))?;
+    if member.is_repeated {
+        return Err(format!("duplicate field `{name}`"));
+    }
+    Unescaped::of(value).ok_or_else(|| format!("`{name}` is not a string but {}", kind(value)))
+}
+
+fn company(creator: &str) -> Option<String> {
+    let [company] = members(creator, ["company"])?;
+    let [identifier] = members(company.value?, ["identifier"])?;
+    text(identifier.value?)
+}
+
+fn text(value: &str) -> Option<String> {
+    Unescaped::of(value).map(Unescaped::lossy)
+}

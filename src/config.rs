@@ -82,27 +82,26 @@ impl Config {
         let tree = layers::merge(&read);
         let origins = origins(&tree, &read);
         let (mut config, mut findings) = reader::read::<Self>(tree);
-        let resolved = secrets::resolve(&mut config, &read);
+        let mut resolved = secrets::resolve(&mut config, &read);
         let later = resolved.missing.into_iter().chain(config.findings());
         for finding in later {
             if !findings.iter().any(|earlier| earlier.touches(&finding)) {
                 findings.push(finding);
             }
         }
+        for finding in findings.iter_mut().chain(&mut resolved.awaited) {
+            if finding.origin.is_none() {
+                finding.origin = place(&finding.key, &origins);
+            }
+        }
         if findings.is_empty() {
+            let (awaited, files) = (resolved.awaited, layers.files.clone());
             return Ok(Loaded {
                 config,
-                awaited: resolved.awaited,
-                files: layers.files.clone(),
+                awaited,
+                files,
                 origins,
             });
-        }
-        for finding in &mut findings {
-            if finding.origin.is_none() {
-                let element = finding.key.rfind(']').map(|end| &finding.key[..=end]);
-                let place = origins.get(&finding.key).or_else(|| origins.get(element?));
-                finding.origin = place.cloned();
-            }
         }
         findings.sort();
         Err(ConfigError { findings })
@@ -113,6 +112,17 @@ impl Config {
     pub fn findings(&self) -> Vec<Finding> {
         validation::findings(self)
     }
+}
+
+/// Where the value of a key came from, or the list it belongs to.
+fn place(key: &str, origins: &BTreeMap<String, String>) -> Option<String> {
+    let element = key.rfind(']').map(|end| &key[..=end]);
+    let list = key.rfind('[').map(|start| &key[..start]);
+    [Some(key), element, list]
+        .into_iter()
+        .flatten()
+        .find_map(|key| origins.get(key))
+        .cloned()
 }
 
 /// Where every value and table of the tree came from, by dotted key.
@@ -166,5 +176,7 @@ impl Default for Shutdown {
     }
 }
 
+#[cfg(test)]
+mod default_file;
 #[cfg(test)]
 mod tests;

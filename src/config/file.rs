@@ -23,9 +23,15 @@ pub(super) fn read(path: &Path) -> Result<Layer, Vec<Finding>> {
 pub(super) fn parse(name: &str, text: &str) -> Result<Layer, Vec<Finding>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(errors
+        let mut findings: Vec<_> = errors
             .iter()
             .map(|error| syntax_finding(name, text, error))
+            .collect();
+        // What goes wrong later on the same line is a consequence.
+        findings.dedup_by(|later, first| later.line == first.line);
+        return Err(findings
+            .into_iter()
+            .map(|located| located.finding)
             .collect());
     }
     let mut parsing = Parsing {
@@ -125,11 +131,19 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
-fn syntax_finding(name: &str, text: &str, error: &toml::de::Error) -> Finding {
+struct Located {
+    line: usize,
+    finding: Finding,
+}
+
+fn syntax_finding(name: &str, text: &str, error: &toml::de::Error) -> Located {
     let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
     let shown = shown_line(text, line);
     let problem = format!("{}: {shown}", error.message().replace('\n', ", "));
-    Finding::new("", problem).from(Some(&format!("{name}:{line}:{column}")))
+    Located {
+        line,
+        finding: Finding::new("", problem).from(Some(&format!("{name}:{line}:{column}"))),
+    }
 }
 
 /// A line of the file, or only its key where it could hold a secret.

@@ -10,7 +10,7 @@ use super::Config;
 use super::finding::Finding;
 use super::layers::Layer;
 use super::rabbitmq::RabbitMq;
-use super::sources::{Secret, Signature, Source};
+use super::sources::{SECRET_BYTES_MIN, Secret, Signature, Source};
 
 /// A secret file is not larger.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -37,49 +37,57 @@ pub(super) fn resolve(config: &mut Config, layers: &[Layer]) -> Resolved {
 fn resolve_source(name: &str, source: &mut Source, resolved: &mut Resolved) {
     let mut absent = Vec::new();
     for (index, path) in source.secret_files.iter().enumerate() {
-        let key = format!("sources.{name}.secret_files[{index}]");
-        match read(path) {
-            Ok(secret) => source.secrets.push(Secret::new(secret)),
-            Err(Unread { problem, is_absent }) => {
-                let advice = "put the secret of the webhook into it";
-                let finding = Finding::new(key, format!("{problem}; {advice}"));
-                if is_absent && source.await_secret {
-                    &mut absent
-                } else {
-                    &mut resolved.missing
-                }
-                .push(finding);
+        let read = read(path).and_then(|secret| long_enough(path, secret));
+        let unread = match read {
+            Ok(secret) => {
+                source.secrets.push(secret);
+                continue;
             }
+            Err(unread) => unread,
+        };
+        let waits = unread.is_absent && source.await_secret;
+        let problem = format!("{}; put the secret of the webhook into it", unread.problem);
+        let finding = Finding::new(format!("sources.{name}.secret_files[{index}]"), problem);
+        if waits {
+            &mut absent
+        } else {
+            &mut resolved.missing
         }
+        .push(finding);
     }
     if source.secrets.is_empty() && source.signature == Signature::Required {
         resolved.awaited.append(&mut absent);
     }
 }
 
+fn long_enough(path: &Path, secret: String) -> Result<Secret, Unread> {
+    let (shown, bytes) = (path.display(), secret.len());
+    if bytes < SECRET_BYTES_MIN {
+        let problem = format!(
+            "the file `{shown}` holds {bytes} bytes, a secret has at least {SECRET_BYTES_MIN}"
+        );
+        return Err(Unread {
+            problem,
+            is_absent: false,
+        });
+    }
+    Ok(Secret::new(secret))
+}
+
 /// The stronger layer decides between `urls` and `url_file`; `management_url_file` stands for its URL.
 fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<Finding>) {
+    let [urls, url_file] = ["urls", "url_file"].map(|key| strength(layers, key));
     if let Some(path) = &rabbitmq.url_file {
-        let [urls, url_file] = ["urls", "url_file"].map(|key| strength(layers, key));
-        if urls.is_some() && urls == url_file {
-            missing.push(Finding::new(
-                "rabbitmq.url_file",
-                "give either `urls` or `url_file`, not both",
-            ));
+        if urls == url_file {
+            let problem = "`urls` is given beside it; give one of the two";
+            missing.push(Finding::new("rabbitmq.url_file", problem));
         } else if urls < url_file {
             match read(path) {
-                Ok(text) => {
-                    rabbitmq.urls = text
-                        .split([',', '\n'])
-                        .map(str::trim)
-                        .filter(|url| !url.is_empty())
-                        .map(Secret::new)
-                        .collect()
+                Ok(text) => rabbitmq.urls = split_urls(&text),
+                Err(unread) => {
+                    let problem = format!("{}; put the URL of the broker into it", unread.problem);
+                    missing.push(Finding::new("rabbitmq.url_file", problem));
                 }
-                Err(unread) => missing.push(Finding::new(
-                    "rabbitmq.url_file",
-                    format!("{}; put the URL of the broker into it", unread.problem),
-                )),
             }
         }
     }
@@ -91,6 +99,13 @@ fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<F
             }
         }
     }
+}
+
+fn split_urls(text: &str) -> Vec<Secret> {
+    let urls = text.split([',', '\n']).map(str::trim);
+    urls.filter(|url| !url.is_empty())
+        .map(Secret::new)
+        .collect()
 }
 
 /// The strongest layer that sets a key of `[rabbitmq]`.
@@ -112,10 +127,7 @@ fn read(path: &Path) -> Result<String, Unread> {
     let shown = path.display();
     let fail = |problem, is_absent| Err(Unread { problem, is_absent });
     match read_bounded(path) {
-        Ok(text) => match text
-            .strip_suffix('\n')
-            .map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text))
-        {
+        Ok(text) => match without_newline(&text) {
             "" => fail(format!("the file `{shown}` is empty"), true),
             secret => Ok(secret.to_owned()),
         },
@@ -128,6 +140,13 @@ fn read(path: &Path) -> Result<String, Unread> {
         }
         Err(error) => fail(format!("the file `{shown}` cannot be read: {error}"), false),
     }
+}
+
+fn without_newline(text: &str) -> &str {
+    let Some(line) = text.strip_suffix('\n') else {
+        return text;
+    };
+    line.strip_suffix('\r').unwrap_or(line)
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+/// Shorter secrets could be guessed.
+pub const SECRET_BYTES_MIN: usize = 16;
+
 /// One DeskDirector instance: both its webhooks post to the same URL, both secrets stand here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]

@@ -46,6 +46,12 @@ impl World {
         self
     }
 
+    fn findings_of_missing(mut self, name: &str) -> Vec<String> {
+        let path = self.path(name);
+        self.layers.files.push(path);
+        self.findings()
+    }
+
     fn load(&self) -> Loaded {
         Config::load(&self.layers).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -251,4 +257,147 @@ fn secrets_are_read_from_files_and_a_trailing_newline_is_dropped() {
         urls,
         ["amqp://u:p@one", "amqp://u:p@two", "amqp://u:p@three"]
     );
+}
+
+#[test]
+fn a_secret_file_that_gives_nothing_says_what_is_missing_and_what_to_do() {
+    let mut world = World::default();
+    fs::write(world.path("empty"), "\n").unwrap();
+    fs::write(world.path("short"), "topsecret\n").unwrap();
+    fs::write(world.path("binary"), [0xff; 20]).unwrap();
+    fs::create_dir(world.path("dir")).unwrap();
+    let files = ["absent", "empty", "short", "binary", "dir"]
+        .map(|name| world.path(name).display().to_string());
+    let world = world.variable("DESKBRIDGE__SOURCES__DD__SECRET_FILES", &files.join(","));
+    let origin = "put the secret of the webhook into it (DESKBRIDGE__SOURCES__DD__SECRET_FILES)";
+    assert_eq!(
+        world.findings(),
+        [
+            format!("sources.dd.secret_files[0]: the file `absent` is missing; {origin}"),
+            format!("sources.dd.secret_files[1]: the file `empty` is empty; {origin}"),
+            format!(
+                "sources.dd.secret_files[2]: the file `short` holds 9 bytes, a secret has at least 16; {origin}"
+            ),
+            format!(
+                "sources.dd.secret_files[3]: the file `binary` cannot be read: stream did not contain valid UTF-8; {origin}"
+            ),
+            format!("sources.dd.secret_files[4]: `dir` is a directory, not a file; {origin}"),
+        ]
+    );
+}
+
+#[test]
+fn a_source_can_await_its_secret_and_says_so() {
+    let source = |more: &str| {
+        let mut world = World::default();
+        let path = world.path("absent");
+        let dir = path.parent().unwrap().display().to_string() + "/";
+        let text = format!("[sources.dd]\nsecret_files = [{path:?}]\nawait_secret = true\n{more}");
+        (world.file("a.toml", &text), dir)
+    };
+    let (world, dir) = source("");
+    let loaded = world.load();
+    let awaited: Vec<_> = loaded
+        .awaited
+        .iter()
+        .map(|finding| finding.to_string().replace(&dir, ""))
+        .collect();
+    assert_eq!(
+        awaited,
+        [
+            "sources.dd.secret_files[0]: the file `absent` is missing; put the secret of the webhook into it (a.toml:2)"
+        ]
+    );
+    assert!(loaded.config.sources["dd"].secrets.is_empty());
+    let (world, _) = source("secrets = [\"0123456789abcdef\"]");
+    assert_eq!(world.load().awaited, []);
+}
+
+#[test]
+fn the_stronger_of_urls_and_url_file_wins() {
+    let urls = |loaded: Loaded| loaded.config.rabbitmq.urls[0].expose().to_owned();
+    let mut world = World::default();
+    fs::write(world.path("url"), "amqp://file\n").unwrap();
+    let path = world.path("url").display().to_string();
+    let in_file = format!("{SOURCE}[rabbitmq]\nurl_file = {path:?}\n");
+    assert_eq!(urls(file(&in_file).load()), "amqp://file");
+    let stronger = file(&in_file).variable("DESKBRIDGE__RABBITMQ__URLS", "amqp://environment");
+    assert_eq!(urls(stronger.load()), "amqp://environment");
+    let weaker = file(&format!("{SOURCE}[rabbitmq]\nurls = [\"amqp://weaker\"]"));
+    assert_eq!(
+        urls(
+            weaker
+                .variable("DESKBRIDGE__RABBITMQ__URL_FILE", &path)
+                .load()
+        ),
+        "amqp://file"
+    );
+    let both = file(&(in_file + "urls = [\"amqp://h\"]"));
+    assert_eq!(
+        both.findings(),
+        ["rabbitmq.url_file: `urls` is given beside it; give one of the two (a.toml:4)"]
+    );
+}
+
+#[test]
+fn a_syntax_error_shows_file_line_column_and_the_line_but_no_secret() {
+    let check = |text: &str, expected: &str| {
+        let findings = file(text).findings();
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].starts_with("a.toml:"), "{findings:?}");
+        assert!(findings[0].ends_with(expected), "{findings:?} {expected}");
+        assert!(!findings[0].contains("topsecret"), "{findings:?}");
+    };
+    check("[http]\nlisten = here\n", "`listen = here`");
+    check("[http\nsessions_max = 1\n", "`[http`");
+    check(
+        "[sources.dd]\nsecrets = [\"topsecret\n",
+        "`secrets = …` (the rest may be secret and is not shown)",
+    );
+    check(
+        "[sources.dd]\nsecrets = [\n\"a\",\n\"topsecret\n]",
+        "the line may be secret and is not shown",
+    );
+    check(
+        "sources.dd = { secrets = topsecret }",
+        "`sources.dd = …` (the rest may be secret and is not shown)",
+    );
+    check(
+        "[rabbitmq]\nurls = amqp://u:topsecret@h",
+        "`urls = …` (the rest may be secret and is not shown)",
+    );
+    check(
+        "[rabbitmq]\nurls = [\n  amqp://u:topsecret@h\n]",
+        "the line may be secret and is not shown",
+    );
+    check("[sources.dd\n", "`[sources.dd`");
+    let findings = file("[http]\nlisten = \"a\"\nlisten = \"b\"\n").findings();
+    assert_eq!(findings, ["a.toml:3:1: duplicate key: `listen = \"b\"`"]);
+    let findings = World::default()
+        .file("b.toml", "")
+        .findings_of_missing("c.toml");
+    assert_eq!(
+        findings,
+        ["c.toml: cannot read the file: No such file or directory (os error 2)"]
+    );
+}
+
+#[test]
+fn no_finding_shows_a_secret() {
+    let world = file(
+        "sources = \"topsecret\"\n[rabbitmq]\nurls = \"amqp://u:topsecret@h\"\nmanagement_url = \"topsecret\"\npassword = \"topsecret\"",
+    )
+    .variable("DESKBRIDGE__SOURCE__DD__SECRETS", "topsecret")
+    .file("b.toml", "[sources.a]\nsecrets = \"topsecret\"\nsignature = \"topsecret\"\n[sources.b]\nsecrets = [[\"topsecret\"]]\ntopsecrt = 1")
+    .set("sources.c.secrets", "topsecret");
+    let findings = world.findings();
+    assert!(findings.len() > 6, "{findings:#?}");
+    assert!(!findings.join("\n").contains("topsecret"), "{findings:#?}");
+    let loaded = World::default()
+        .set("sources.c.secrets", "topsecret-topsecret")
+        .set("rabbitmq.urls", "amqp://u:topsecret@h")
+        .load();
+    let shown = format!("{loaded:?}{loaded:#?}");
+    assert!(!shown.contains("topsecret"), "{shown}");
+    assert!(shown.contains("amqp://***@h"), "{shown}");
 }

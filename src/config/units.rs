@@ -185,6 +185,11 @@ impl<Q: Quantity> Visitor<'_> for QuantityVisitor<Q> {
     fn visit_u64<E: Error>(self, number: u64) -> Result<Q, E> {
         Q::from_number(number).ok_or_else(|| E::invalid_type(Unexpected::Unsigned(number), &self))
     }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Q, E> {
+        let unsigned = u64::try_from(number).ok().and_then(Q::from_number);
+        unsigned.ok_or_else(|| E::invalid_type(Unexpected::Signed(number), &self))
+    }
 }
 
 /// Reads a quantity, for `#[serde(with)]`.
@@ -306,7 +311,7 @@ mod tests {
         for bytes in [0, 1, 1000, 1024, 10 << 20, 16_000_000, 10 << 30, u64::MAX] {
             assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
         }
-        assert_eq!(format_duration(Duration::from_secs(604_800)), "7d");
+        assert_eq!(format_duration(Duration::from_hours(7 * 24)), "7d");
         assert_eq!(format_size(10 << 20), "10MiB");
     }
 }

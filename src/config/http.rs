@@ -3,25 +3,31 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Address and port.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Largest body of a webhook, in bytes.
+    #[serde(with = "super::units")]
     pub body_bytes_max: u64,
     /// Most sessions of one webhook.
     pub sessions_max: usize,
     /// From the first byte of a request to the end of its head.
+    #[serde(with = "super::units")]
     pub header_timeout: Duration,
     /// From the end of the head to the end of the body.
+    #[serde(with = "super::units")]
     pub body_timeout: Duration,
     /// Open connections.
     pub connections_max: usize,
     /// Bytes of all bodies held in memory at once.
+    #[serde(with = "super::units")]
     pub buffered_bytes_max: u64,
 }
 
@@ -44,11 +50,23 @@ impl Default for Http {
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Address and port.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: ([127, 0, 0, 1], 9090).into() }
+        Self {
+            listen: ([127, 0, 0, 1], 9090).into(),
+        }
     }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.trim().parse().map_err(|_| {
+        let expected =
+            "expected an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:8080\"";
+        D::Error::custom(format_args!("{expected}, found \"{text}\""))
+    })
 }

@@ -12,12 +12,16 @@ pub struct Journal {
     /// Directory of `journal.db` and `journal.lock`; made if absent, mode 0700.
     pub dir: PathBuf,
     /// Unsettled bytes at which webhooks are answered 503.
+    #[serde(with = "super::units")]
     pub backlog_bytes_max: u64,
     /// Free bytes of the file system below which webhooks are answered 503.
+    #[serde(with = "super::units")]
     pub disk_free_min: u64,
     /// How long settled events are kept; 0: not at all.
+    #[serde(with = "super::units")]
     pub retention: Duration,
     /// How many bytes of settled events are kept.
+    #[serde(with = "super::units")]
     pub retention_bytes: u64,
 }
 
@@ -27,7 +31,7 @@ impl Default for Journal {
             dir: "data/journal".into(),
             backlog_bytes_max: 10 << 30,
             disk_free_min: 256 << 20,
-            retention: Duration::from_secs(7 * 86_400),
+            retention: Duration::from_hours(7 * 24),
             retention_bytes: 1 << 30,
         }
     }

@@ -17,14 +17,17 @@ pub struct Queue {
     /// Deliveries before a message is dead-lettered.
     pub delivery_limit: u32,
     /// How long a message waits; for ever if absent.
+    #[serde(with = "super::units::optional")]
     pub ttl: Option<Duration>,
     /// Messages at most; then publishing is refused (`reject-publish`).
     pub messages_max: Option<u64>,
     /// Bytes at most; then publishing is refused.
+    #[serde(with = "super::units::optional")]
     pub bytes_max: Option<u64>,
     /// One consumer at a time, in order.
     pub single_active_consumer: bool,
     /// How long a rejected message waits before it comes again.
+    #[serde(with = "super::units::optional")]
     pub retry_delay: Option<Duration>,
 }
 

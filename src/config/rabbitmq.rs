@@ -17,23 +17,32 @@ pub struct RabbitMq {
     pub url_file: Option<PathBuf>,
     /// Management API for `check`; empty: not asked.
     pub management_url: Secret,
+    /// A file with that URL.
+    pub management_url_file: Option<PathBuf>,
     /// Whether the bridge declares what it needs or only checks it.
     pub topology: TopologyMode,
     /// For the TCP connection and the handshake together.
+    #[serde(with = "super::units")]
     pub connect_timeout: Duration,
     /// AMQP heartbeat.
+    #[serde(with = "super::units")]
     pub heartbeat: Duration,
     /// A route that confirms nothing for that long is stuck.
+    #[serde(with = "super::units")]
     pub confirm_timeout: Duration,
     /// First delay before a new connection.
+    #[serde(with = "super::units")]
     pub reconnect_delay_min: Duration,
     /// Longest delay before a new connection.
+    #[serde(with = "super::units")]
     pub reconnect_delay_max: Duration,
     /// Messages published and not yet confirmed.
     pub in_flight_max: usize,
     /// Their bodies together.
+    #[serde(with = "super::units")]
     pub in_flight_bytes_max: u64,
     /// Larger messages are dead-lettered without a body.
+    #[serde(with = "super::units")]
     pub message_bytes_max: u64,
     /// For `amqps` URLs.
     pub tls: Tls,
@@ -68,6 +77,7 @@ impl Default for RabbitMq {
             urls: vec![Secret::new("amqp://guest:guest@localhost:5672/%2f")],
             url_file: None,
             management_url: Secret::new(""),
+            management_url_file: None,
             topology: TopologyMode::Declare,
             connect_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(10),
@@ -87,8 +97,10 @@ impl Default for RabbitMq {
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// First delay.
+    #[serde(with = "super::units")]
     pub delay_min: Duration,
     /// Longest delay.
+    #[serde(with = "super::units")]
     pub delay_max: Duration,
     /// Times a message is published in all before it becomes a dead letter.
     pub attempts_max: u32,

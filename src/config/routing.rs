@@ -44,8 +44,10 @@ pub struct Unrouted {
     /// Alternate exchange, and the queue of the same name; empty: none, such events are returned.
     pub exchange: String,
     /// How long an event waits there.
+    #[serde(with = "super::units")]
     pub ttl: Duration,
     /// How much waits there; the oldest go first.
+    #[serde(with = "super::units")]
     pub bytes_max: u64,
 }
 
@@ -53,7 +55,7 @@ impl Default for Unrouted {
     fn default() -> Self {
         Self {
             exchange: "chat-sessions.unrouted".into(),
-            ttl: Duration::from_secs(7 * 86_400),
+            ttl: Duration::from_hours(7 * 24),
             bytes_max: 1 << 30,
         }
     }
@@ -69,6 +71,8 @@ pub struct DeadLetter {
 
 impl Default for DeadLetter {
     fn default() -> Self {
-        Self { exchange: "chat-sessions.dead-letter".into() }
+        Self {
+            exchange: "chat-sessions.dead-letter".into(),
+        }
     }
 }

@@ -25,6 +25,9 @@ pub enum LogFormat {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log_format: LogFormat::Text, log_level: "info".into() }
+        Self {
+            log_format: LogFormat::Text,
+            log_level: "info".into(),
+        }
     }
 }

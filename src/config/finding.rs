@@ -1,0 +1,157 @@
+//! What is wrong with a configuration: one line a finding, all of them at once. Never a secret.
+
+use std::fmt;
+
+/// Less similar names are not worth a question.
+const SIMILARITY_MIN: f64 = 0.5;
+
+/// One thing an operator has to change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Dotted path of the key; empty when a whole file is meant.
+    pub key: String,
+    /// What is wrong and what to do about it.
+    pub problem: String,
+    /// File and line, environment variable or flag the value came from.
+    pub origin: Option<String>,
+}
+
+impl Finding {
+    /// A finding at a key, its origin not yet known.
+    #[must_use]
+    pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            problem: problem.into(),
+            origin: None,
+        }
+    }
+
+    /// The same with the place its value came from.
+    #[must_use]
+    pub fn from(self, origin: Option<&str>) -> Self {
+        Self {
+            origin: origin.map(str::to_owned),
+            ..self
+        }
+    }
+
+    /// A key that no section knows, with the nearest of those it could have been.
+    pub(super) fn unknown_key(key: &str, known: &[&str]) -> Self {
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let parent = &key[..key.len() - name.len()];
+        let (similarity, nearest) = nearest(name, known);
+        let advice = if similarity >= SIMILARITY_MIN {
+            format!("did you mean `{parent}{nearest}`?")
+        } else {
+            format!("the nearest is `{parent}{nearest}` of {}", known.join(", "))
+        };
+        Self::new(key, format!("unknown key; {advice}"))
+    }
+
+    /// Whether one of the two keys contains the other, so that one is the cause of the other.
+    pub(super) fn touches(&self, other: &Self) -> bool {
+        contains(&self.key, &other.key) || contains(&other.key, &self.key)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.key.is_empty(), &self.origin) {
+            (true, None) => formatter.write_str(&self.problem),
+            (true, Some(origin)) => write!(formatter, "{origin}: {}", self.problem),
+            (false, None) => write!(formatter, "{}: {}", self.key, self.problem),
+            (false, Some(origin)) => write!(formatter, "{}: {} ({origin})", self.key, self.problem),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// In the order of their keys.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.findings.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(formatter, "{separator}{finding}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn contains(outer: &str, inner: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The most similar of the known names and how similar it is, from 0 to 1.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> (f64, &'a str) {
+    known
+        .iter()
+        .map(|candidate| (similarity(name, candidate), *candidate))
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .unwrap_or_default()
+}
+
+/// Spelt alike, or made of the same words in another order.
+fn similarity(left: &str, right: &str) -> f64 {
+    let in_order = |name: &str| {
+        let mut words: Vec<&str> = name.split(['_', '-']).collect();
+        words.sort_unstable();
+        words.join("_")
+    };
+    let spelling = strsim::normalized_damerau_levenshtein(left, right);
+    let words = strsim::normalized_damerau_levenshtein(&in_order(left), &in_order(right));
+    spelling
+        .max(words)
+        .max(strsim::jaro_winkler(left, right) - 0.2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_is_named_or_else_all_of_them() {
+        let known = ["listen", "body_bytes_max", "sessions_max"];
+        let problem = |key| Finding::unknown_key(key, &known).problem;
+        assert_eq!(
+            problem("http.listn"),
+            "unknown key; did you mean `http.listen`?"
+        );
+        assert_eq!(
+            problem("http.max_sessions"),
+            "unknown key; did you mean `http.sessions_max`?"
+        );
+        assert_eq!(
+            problem("http.tls"),
+            "unknown key; the nearest is `http.listen` of listen, body_bytes_max, sessions_max"
+        );
+        assert_eq!(
+            Finding::unknown_key("htp", &["http", "admin"]).problem,
+            "unknown key; did you mean `http`?"
+        );
+    }
+
+    #[test]
+    fn findings_touch_when_one_key_contains_the_other() {
+        let check = |left: &str, right: &str, expected| {
+            assert_eq!(
+                Finding::new(left, "").touches(&Finding::new(right, "")),
+                expected,
+                "{left} {right}"
+            );
+        };
+        check("sources.a", "sources.a.secret", true);
+        check("sources.a.secrets[0]", "sources.a.secrets", true);
+        check("sources.a", "sources.ab", false);
+        check("http.listen", "http.listen", true);
+    }
+}

@@ -1,0 +1,403 @@
+//! The layers end to end: text in, effective values or findings out.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::layers::Layers;
+use super::sources::Secret;
+use super::{Config, Loaded};
+
+const SECRET: &str = "0123456789abcdef";
+const SOURCE: &str = "[sources.dd]\nsecrets = [\"0123456789abcdef\"]\n";
+
+/// Files and variables of one test.
+#[derive(Default)]
+struct World {
+    dir: Option<TempDir>,
+    layers: Layers,
+}
+
+impl World {
+    fn file(mut self, name: &str, text: &str) -> Self {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        self.layers.files.push(path);
+        self
+    }
+
+    fn path(&mut self, name: &str) -> PathBuf {
+        self.dir
+            .get_or_insert_with(|| TempDir::new().unwrap())
+            .path()
+            .join(name)
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.layers.environment.push((name.into(), value.into()));
+        self
+    }
+
+    fn set(mut self, key: &str, value: &str) -> Self {
+        self.layers.settings.push((key.into(), value.into()));
+        self
+    }
+
+    fn findings_of_missing(mut self, name: &str) -> Vec<String> {
+        let path = self.path(name);
+        self.layers.files.push(path);
+        self.findings()
+    }
+
+    fn load(&self) -> Loaded {
+        Config::load(&self.layers).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The findings, with the directory's name taken out.
+    fn findings(&self) -> Vec<String> {
+        let error = Config::load(&self.layers).expect_err("nothing was found");
+        let dir = self
+            .dir
+            .as_ref()
+            .map_or("-".into(), |dir| format!("{}/", dir.path().display()));
+        error
+            .to_string()
+            .replace(&dir, "")
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn file(text: &str) -> World {
+    World::default().file("a.toml", text)
+}
+
+#[test]
+fn a_later_file_wins_the_environment_wins_over_files_and_flags_over_all() {
+    let world = file(&format!("{SOURCE}[http]\nsessions_max = 1\nconnections_max = 1\nheader_timeout = \"1s\"\nbody_timeout = \"1s\""))
+        .file("b.toml", "[http]\nsessions_max = 2\nconnections_max = 2\nheader_timeout = \"2s\"")
+        .variable("DESKBRIDGE__HTTP__SESSIONS_MAX", "3")
+        .variable("DESKBRIDGE__HTTP__CONNECTIONS_MAX", "3")
+        .set("http.sessions_max", "4");
+    let http = world.load().config.http;
+    assert_eq!((http.sessions_max, http.connections_max), (4, 3));
+    assert_eq!(
+        (http.header_timeout, http.body_timeout),
+        (Duration::from_secs(2), Duration::from_secs(1))
+    );
+    assert_eq!(http.body_bytes_max, 10 << 20);
+}
+
+#[test]
+fn every_kind_of_value_can_be_given_by_the_environment() {
+    let world = World::default()
+        .variable(
+            "DESKBRIDGE__SOURCES__DD__SECRETS",
+            " aaaaaaaaaaaaaaaa , bbbbbbbbbbbbbbbb,",
+        )
+        .variable("DESKBRIDGE__SOURCES__DD__AWAIT_SECRET", "true")
+        .variable(
+            "DESKBRIDGE__RABBITMQ__URLS",
+            "amqp://u:p@one,amqps://u:p@two",
+        )
+        .variable("DESKBRIDGE__RABBITMQ__TOPOLOGY", "verify")
+        .variable("DESKBRIDGE__RABBITMQ__MESSAGE_BYTES_MAX", "33554432")
+        .variable("DESKBRIDGE__RABBITMQ__URL_FILE", "")
+        .variable("DESKBRIDGE__RETRY__ATTEMPTS_MAX", "3")
+        .variable("DESKBRIDGE__JOURNAL__RETENTION", "0s")
+        .variable("DESKBRIDGE__ROUTING__STATUSES__MISSED__EXCHANGE", "alarms")
+        .variable("DESKBRIDGE__UNROUTED__EXCHANGE", "")
+        .variable("DESKBRIDGE__TELEMETRY__LOG_FORMAT", "json")
+        .variable("DESKBRIDGE_OTHER", "x")
+        .variable("PATH", "x");
+    let config = world.load().config;
+    let secrets: Vec<_> = config.sources["dd"]
+        .secrets
+        .iter()
+        .map(Secret::expose)
+        .collect();
+    assert_eq!(secrets, ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);
+    let urls: Vec<_> = config.rabbitmq.urls.iter().map(Secret::expose).collect();
+    assert_eq!(urls, ["amqp://u:p@one", "amqps://u:p@two"]);
+    assert_eq!(config.rabbitmq.message_bytes_max, 32 << 20);
+    assert_eq!(config.rabbitmq.url_file, None);
+    assert_eq!(config.retry.attempts_max, 3);
+    assert_eq!(config.journal.retention, Duration::ZERO);
+    assert_eq!(
+        config.routing.statuses["missed"].exchange.as_deref(),
+        Some("alarms")
+    );
+    assert_eq!(config.unrouted.exchange, "");
+}
+
+#[test]
+fn a_secret_that_looks_like_a_number_stays_itself() {
+    for secret in ["1e5", "0012345678901234", "true", "0x10"] {
+        let world = World::default()
+            .variable("DESKBRIDGE__SOURCES__DD__SIGNATURE", "none")
+            .variable(
+                "DESKBRIDGE__SOURCES__DD__SECRETS",
+                &format!("{secret}____________________"),
+            )
+            .variable(
+                "DESKBRIDGE__RABBITMQ__URLS",
+                &format!("amqp://u:{secret}@host"),
+            );
+        let config = world.load().config;
+        assert_eq!(
+            config.sources["dd"].secrets[0].expose(),
+            format!("{secret}____________________")
+        );
+        assert_eq!(
+            config.rabbitmq.urls[0].expose(),
+            format!("amqp://u:{secret}@host")
+        );
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_found_at_once_with_its_place() {
+    let world = file(
+        "[http]\nlistn = \"x\"\nsessions_max = \"many\"\nbody_timeout = 30\nlisten = \"here\"\n\
+         [sources.dd]\nsecret = \"topsecret-topsecret\"\n[sources.short]\nsecrets = [\"topsecret\"]\n\
+         [sources.none]\n[rabbitmq]\ntopology = \"maybe\"\nmessage_bytes_max = \"1MiB\"\nin_flight_max = -1\n\
+         [[queues]]\nname = \"q\"\nttl = \"soon\"\n[htpp]\n",
+    )
+    .variable("DESKBRIDGE__RETRY__ATTEMPTS_MAX", "lots")
+    .variable("DESKBRIDGE__JOURNAL__DRI", "/x")
+    .set("queues", "x,y");
+    let world = World {
+        layers: Layers {
+            settings: vec![],
+            ..world.layers
+        },
+        ..world
+    };
+    assert_eq!(
+        world.findings(),
+        [
+            "htpp: unknown key; did you mean `http`? (a.toml:18)",
+            "http.body_bytes_max: 10MiB is more than `rabbitmq.message_bytes_max` (1MiB)",
+            "http.body_timeout: expected a duration such as \"10s\", \"200ms\" or \"7d\", found a number (a.toml:4)",
+            "http.listen: expected an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:8080\", found \"here\" (a.toml:5)",
+            "http.listn: unknown key; did you mean `http.listen`? (a.toml:2)",
+            "http.sessions_max: expected a whole number, found a string (a.toml:3)",
+            "journal.dri: unknown key; did you mean `journal.dir`? (DESKBRIDGE__JOURNAL__DRI)",
+            "queues[0].keys: no binding key, so nothing would reach the queue; such as [\"chat-session.#\"] (a.toml:15)",
+            "queues[0].ttl: expected a duration such as \"10s\", \"200ms\" or \"7d\", found \"soon\" (a.toml:17)",
+            "rabbitmq.in_flight_max: expected a whole number, found a negative number (a.toml:14)",
+            "rabbitmq.topology: expected \"declare\" or \"verify\" (a.toml:12)",
+            "retry.attempts_max: expected a whole number, found \"lots\" (DESKBRIDGE__RETRY__ATTEMPTS_MAX)",
+            "sources.dd.secret: unknown key; did you mean `sources.dd.secrets`? (a.toml:7)",
+            "sources.none: signatures are required and there is no secret; set `secrets` or `secret_files` to the webhook's secret, or `signature = \"none\"` to let anybody post (a.toml:10)",
+            "sources.short.secrets: secret number 1 has 9 bytes; at least 16 are needed (a.toml:9)",
+        ]
+    );
+}
+
+fn os(text: &str) -> OsString {
+    text.into()
+}
+
+#[test]
+fn what_is_not_text_is_refused_only_where_it_is_ours() {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = OsString::from_vec(vec![0xff]);
+    let mut world = file(SOURCE);
+    world.layers.environment.push((os("OTHER"), bytes.clone()));
+    world.load();
+    world
+        .layers
+        .environment
+        .push((os("DESKBRIDGE__HTTP__LISTEN"), bytes));
+    assert_eq!(
+        world.findings(),
+        ["DESKBRIDGE__HTTP__LISTEN: the value is not UTF-8"]
+    );
+}
+
+#[test]
+fn secrets_are_read_from_files_and_a_trailing_newline_is_dropped() {
+    let mut world = World::default();
+    for (name, content) in [
+        ("one", format!("{SECRET}\n")),
+        ("two", format!("{SECRET}2\r\n")),
+        ("three", format!("{SECRET}3\n\n")),
+    ] {
+        fs::write(world.path(name), content).unwrap();
+    }
+    fs::write(
+        world.path("urls"),
+        "amqp://u:p@one\namqp://u:p@two,amqp://u:p@three\n",
+    )
+    .unwrap();
+    let files = ["one", "two", "three"]
+        .map(|name| world.path(name).display().to_string())
+        .join(",");
+    let url_file = world.path("urls").display().to_string();
+    let world = world
+        .variable("DESKBRIDGE__SOURCES__DD__SECRET_FILES", &files)
+        .set("rabbitmq.url_file", &url_file);
+    let config = world.load().config;
+    let secrets: Vec<_> = config.sources["dd"]
+        .secrets
+        .iter()
+        .map(Secret::expose)
+        .collect();
+    assert_eq!(
+        secrets,
+        [SECRET, &format!("{SECRET}2"), &format!("{SECRET}3\n")]
+    );
+    let urls: Vec<_> = config.rabbitmq.urls.iter().map(Secret::expose).collect();
+    assert_eq!(
+        urls,
+        ["amqp://u:p@one", "amqp://u:p@two", "amqp://u:p@three"]
+    );
+}
+
+#[test]
+fn a_secret_file_that_gives_nothing_says_what_is_missing_and_what_to_do() {
+    let mut world = World::default();
+    fs::write(world.path("empty"), "\n").unwrap();
+    fs::write(world.path("short"), "topsecret\n").unwrap();
+    fs::write(world.path("binary"), [0xff; 20]).unwrap();
+    fs::create_dir(world.path("dir")).unwrap();
+    let files = ["absent", "empty", "short", "binary", "dir"]
+        .map(|name| world.path(name).display().to_string());
+    let world = world.variable("DESKBRIDGE__SOURCES__DD__SECRET_FILES", &files.join(","));
+    let origin = "put the secret of the webhook into it (DESKBRIDGE__SOURCES__DD__SECRET_FILES)";
+    assert_eq!(
+        world.findings(),
+        [
+            format!("sources.dd.secret_files[0]: the file `absent` is missing; {origin}"),
+            format!("sources.dd.secret_files[1]: the file `empty` is empty; {origin}"),
+            format!(
+                "sources.dd.secret_files[2]: the file `short` holds 9 bytes, a secret has at least 16; {origin}"
+            ),
+            format!(
+                "sources.dd.secret_files[3]: the file `binary` cannot be read: stream did not contain valid UTF-8; {origin}"
+            ),
+            format!("sources.dd.secret_files[4]: `dir` is a directory, not a file; {origin}"),
+        ]
+    );
+}
+
+#[test]
+fn a_source_can_await_its_secret_and_says_so() {
+    let source = |more: &str| {
+        let mut world = World::default();
+        let path = world.path("absent");
+        let dir = path.parent().unwrap().display().to_string() + "/";
+        let text = format!("[sources.dd]\nsecret_files = [{path:?}]\nawait_secret = true\n{more}");
+        (world.file("a.toml", &text), dir)
+    };
+    let (world, dir) = source("");
+    let loaded = world.load();
+    let awaited: Vec<_> = loaded
+        .awaited
+        .iter()
+        .map(|finding| finding.to_string().replace(&dir, ""))
+        .collect();
+    assert_eq!(
+        awaited,
+        [
+            "sources.dd.secret_files[0]: the file `absent` is missing; put the secret of the webhook into it (a.toml:2)"
+        ]
+    );
+    assert!(loaded.config.sources["dd"].secrets.is_empty());
+    let (world, _) = source("secrets = [\"0123456789abcdef\"]");
+    assert_eq!(world.load().awaited, []);
+}
+
+#[test]
+fn the_stronger_of_urls_and_url_file_wins() {
+    let urls = |loaded: Loaded| loaded.config.rabbitmq.urls[0].expose().to_owned();
+    let mut world = World::default();
+    fs::write(world.path("url"), "amqp://file\n").unwrap();
+    let path = world.path("url").display().to_string();
+    let in_file = format!("{SOURCE}[rabbitmq]\nurl_file = {path:?}\n");
+    assert_eq!(urls(file(&in_file).load()), "amqp://file");
+    let stronger = file(&in_file).variable("DESKBRIDGE__RABBITMQ__URLS", "amqp://environment");
+    assert_eq!(urls(stronger.load()), "amqp://environment");
+    let weaker = file(&format!("{SOURCE}[rabbitmq]\nurls = [\"amqp://weaker\"]"));
+    assert_eq!(
+        urls(
+            weaker
+                .variable("DESKBRIDGE__RABBITMQ__URL_FILE", &path)
+                .load()
+        ),
+        "amqp://file"
+    );
+    let both = file(&(in_file + "urls = [\"amqp://h\"]"));
+    assert_eq!(
+        both.findings(),
+        ["rabbitmq.url_file: `urls` is given beside it; give one of the two (a.toml:4)"]
+    );
+}
+
+#[test]
+fn a_syntax_error_shows_file_line_column_and_the_line_but_no_secret() {
+    let check = |text: &str, expected: &str| {
+        let findings = file(text).findings();
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].starts_with("a.toml:"), "{findings:?}");
+        assert!(findings[0].ends_with(expected), "{findings:?} {expected}");
+        assert!(!findings[0].contains("topsecret"), "{findings:?}");
+    };
+    check("[http]\nlisten = here\n", "`listen = here`");
+    check("[http\nsessions_max = 1\n", "`[http`");
+    check(
+        "[sources.dd]\nsecrets = [\"topsecret\n",
+        "`secrets = …` (the rest may be secret and is not shown)",
+    );
+    check(
+        "[sources.dd]\nsecrets = [\n\"a\",\n\"topsecret\n]",
+        "the line may be secret and is not shown",
+    );
+    check(
+        "sources.dd = { secrets = topsecret }",
+        "`sources.dd = …` (the rest may be secret and is not shown)",
+    );
+    check(
+        "[rabbitmq]\nurls = amqp://u:topsecret@h",
+        "`urls = …` (the rest may be secret and is not shown)",
+    );
+    check(
+        "[rabbitmq]\nurls = [\n  amqp://u:topsecret@h\n]",
+        "the line may be secret and is not shown",
+    );
+    check("[sources.dd\n", "`[sources.dd`");
+    let findings = file("[http]\nlisten = \"a\"\nlisten = \"b\"\n").findings();
+    assert_eq!(findings, ["a.toml:3:1: duplicate key: `listen = \"b\"`"]);
+    let findings = World::default()
+        .file("b.toml", "")
+        .findings_of_missing("c.toml");
+    assert_eq!(
+        findings,
+        ["c.toml: cannot read the file: No such file or directory (os error 2)"]
+    );
+}
+
+#[test]
+fn no_finding_shows_a_secret() {
+    let world = file(
+        "sources = \"topsecret\"\n[rabbitmq]\nurls = \"amqp://u:topsecret@h\"\nmanagement_url = \"topsecret\"\npassword = \"topsecret\"",
+    )
+    .variable("DESKBRIDGE__SOURCE__DD__SECRETS", "topsecret")
+    .file("b.toml", "[sources.a]\nsecrets = \"topsecret\"\nsignature = \"topsecret\"\n[sources.b]\nsecrets = [[\"topsecret\"]]\ntopsecrt = 1")
+    .set("sources.c.secrets", "topsecret");
+    let findings = world.findings();
+    assert!(findings.len() > 6, "{findings:#?}");
+    assert!(!findings.join("\n").contains("topsecret"), "{findings:#?}");
+    let loaded = World::default()
+        .set("sources.c.secrets", "topsecret-topsecret")
+        .set("rabbitmq.urls", "amqp://u:topsecret@h")
+        .load();
+    let shown = format!("{loaded:?}{loaded:#?}");
+    assert!(!shown.contains("topsecret"), "{shown}");
+    assert!(shown.contains("amqp://***@h"), "{shown}");
+}

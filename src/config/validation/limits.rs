@@ -1,0 +1,102 @@
+//! Limits that let nothing through, bounds that contradict each other, delays without a length.
+
+use std::time::Duration;
+
+use super::super::Config;
+use super::super::finding::Finding;
+use super::super::units::{format_duration, format_size};
+
+pub(super) fn check_limits(config: &Config, findings: &mut Vec<Finding>) {
+    let (http, rabbitmq) = (&config.http, &config.rabbitmq);
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    for (key, limit) in [
+        ("http.body_bytes_max", http.body_bytes_max),
+        ("http.sessions_max", count(http.sessions_max)),
+        ("http.connections_max", count(http.connections_max)),
+        ("http.buffered_bytes_max", http.buffered_bytes_max),
+        ("rabbitmq.in_flight_max", count(rabbitmq.in_flight_max)),
+        ("rabbitmq.in_flight_bytes_max", rabbitmq.in_flight_bytes_max),
+        ("rabbitmq.message_bytes_max", rabbitmq.message_bytes_max),
+        ("retry.attempts_max", config.retry.attempts_max.into()),
+        (
+            "journal.backlog_bytes_max",
+            config.journal.backlog_bytes_max,
+        ),
+        ("unrouted.bytes_max", config.unrouted.bytes_max),
+    ] {
+        if limit == 0 {
+            findings.push(Finding::new(key, "a limit of 0 lets nothing through"));
+        }
+    }
+    at_most(
+        findings,
+        "http.body_bytes_max",
+        http.body_bytes_max,
+        "rabbitmq.message_bytes_max",
+        rabbitmq.message_bytes_max,
+    );
+    at_most(
+        findings,
+        "http.body_bytes_max",
+        http.body_bytes_max,
+        "http.buffered_bytes_max",
+        http.buffered_bytes_max,
+    );
+    at_most(
+        findings,
+        "http.body_bytes_max",
+        http.body_bytes_max,
+        "journal.backlog_bytes_max",
+        config.journal.backlog_bytes_max,
+    );
+}
+
+fn at_most(findings: &mut Vec<Finding>, key: &str, value: u64, bound_key: &str, bound: u64) {
+    if value > bound {
+        let (value, bound) = (format_size(value), format_size(bound));
+        findings.push(Finding::new(
+            key,
+            format!("{value} is more than `{bound_key}` ({bound})"),
+        ));
+    }
+}
+
+pub(super) fn check_delays(config: &Config, findings: &mut Vec<Finding>) {
+    let (http, rabbitmq, retry) = (&config.http, &config.rabbitmq, &config.retry);
+    for (key, duration) in [
+        ("http.header_timeout", http.header_timeout),
+        ("http.body_timeout", http.body_timeout),
+        ("rabbitmq.connect_timeout", rabbitmq.connect_timeout),
+        ("rabbitmq.confirm_timeout", rabbitmq.confirm_timeout),
+        ("rabbitmq.reconnect_delay_min", rabbitmq.reconnect_delay_min),
+        ("retry.delay_min", retry.delay_min),
+        ("unrouted.ttl", config.unrouted.ttl),
+        ("shutdown.grace", config.shutdown.grace),
+    ] {
+        if duration.is_zero() {
+            findings.push(Finding::new(key, "must be longer than 0s"));
+        }
+    }
+    if rabbitmq.heartbeat < Duration::from_secs(1)
+        || rabbitmq.heartbeat > Duration::from_secs(u16::MAX.into())
+    {
+        findings.push(Finding::new(
+            "rabbitmq.heartbeat",
+            "must be between 1s and 65535s",
+        ));
+    }
+    for (key, shorter, longer) in [
+        (
+            "rabbitmq.reconnect_delay",
+            rabbitmq.reconnect_delay_min,
+            rabbitmq.reconnect_delay_max,
+        ),
+        ("retry.delay", retry.delay_min, retry.delay_max),
+    ] {
+        if shorter > longer {
+            let (shorter, longer) = (format_duration(shorter), format_duration(longer));
+            let problem = format!("{shorter} is longer than `{key}_max` ({longer})");
+            findings.push(Finding::new(format!("{key}_min"), problem));
+        }
+    }
+}

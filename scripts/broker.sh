@@ -1,0 +1,248 @@
+#!/usr/bin/env bash
+# A private RabbitMQ node in a directory of its own, for `make run` and the tests.
+#
+# Uses the distribution's rabbitmq-server (installs it if it is missing) and touches nothing of a
+# RabbitMQ that the system runs: own ports, own epmd, own cookie, own data. Any user may run it.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/broker.sh COMMAND DIR
+
+  up DIR        start the node and wait until it answers; nothing to do if it runs already
+  down DIR      stop it and its epmd
+  kill DIR      the same at once (SIGKILL), whatever state it is in
+  hold DIR      `up`, print `ready`, wait for the end of standard input, then end it and delete DIR
+  status DIR    say whether it runs (exit code 0 or 1)
+  env DIR       print RABBITMQ_URL, MANAGEMENT_URL, ports and pids of a node
+  ctl DIR ...   rabbitmqctl against the node
+
+DIR/extra.conf is appended to rabbitmq.conf (@TLS_PORT@ stands for a free port).
+BROKER_PLUGINS  plugins to enable (default: rabbitmq_management,rabbitmq_prometheus)
+TEXT
+}
+
+BIN=/usr/lib/rabbitmq/bin
+PLUGINS=${BROKER_PLUGINS-rabbitmq_management,rabbitmq_prometheus}
+START_SECONDS_MAX=60
+STOP_SECONDS_MAX=15
+
+say() { echo "broker: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+install_if_missing() {
+    [ -x "$BIN/rabbitmq-server" ] && return
+    command -v apt-get >/dev/null \
+        || fail "rabbitmq-server is not installed and there is no apt-get to install it with; install RabbitMQ, or set RABBITMQ_URL"
+    local root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || fail "rabbitmq-server is not installed; run: apt-get install rabbitmq-server"
+        root=(sudo)
+    fi
+    say "installing the distribution's rabbitmq-server (the system's service is not started by this)"
+    local masked=
+    if [ -d /run/systemd/system ]; then
+        "${root[@]}" systemctl mask --runtime --quiet rabbitmq-server && masked=yes
+    fi
+    "${root[@]}" apt-get update -qq || say "apt-get update failed, trying to install all the same"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends rabbitmq-server >&2 \
+        || fail "rabbitmq-server could not be installed; install RabbitMQ, or set RABBITMQ_URL"
+    [ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet rabbitmq-server
+}
+
+# --- what is known about the node in $DIR ---
+
+load() {
+    [ -f "$DIR/env" ] || fail "no node in $DIR"
+    # shellcheck disable=SC1091
+    . "$DIR/env"
+}
+
+# A pid file counts only if the process is still ours: the number may have been given away since.
+ours() { # PID_FILE, TEXT_OF_ITS_COMMAND_LINE
+    local pid
+    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] || return 1
+    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$2" && echo "$pid"
+}
+node_pid() { ours "$DIR/node.pid" "$DIR/home"; }
+epmd_pid() { ours "$DIR/epmd.pid" "-port ${EPMD_PORT:-none} "; }
+
+refused() { ! (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# 32 ports below the range the kernel gives to outgoing connections.
+pick_ports() {
+    local base try
+    for try in $(seq 50); do
+        base=$((20000 + 32 * (RANDOM % 380)))
+        refused "$base" && refused $((base + 1)) && refused $((base + 2)) \
+            && refused $((base + 3)) && refused $((base + 4)) && refused $((base + 5)) && break
+        [ "$try" -lt 50 ] || fail "no free ports found between 20000 and 32160"
+    done
+    cat >"$DIR/env" <<TEXT
+RABBITMQ_URL=amqp://guest:guest@127.0.0.1:$((base + 1))/%2f
+MANAGEMENT_URL=http://guest:guest@127.0.0.1:$((base + 3))
+NODE=deskbridge$base@localhost
+EPMD_PORT=$base
+AMQP_PORT=$((base + 1))
+DIST_PORT=$((base + 2))
+MANAGEMENT_PORT=$((base + 3))
+PROMETHEUS_PORT=$((base + 4))
+TLS_PORT=$((base + 5))
+CTL_PORT=$((base + 6))
+TEXT
+}
+
+write_config() {
+    mkdir -p "$DIR/home" "$DIR/data" "$DIR/log"
+    if [ ! -f "$DIR/home/.erlang.cookie" ]; then
+        od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$DIR/home/.erlang.cookie"
+        chmod 0400 "$DIR/home/.erlang.cookie"
+    fi
+    echo "[$PLUGINS]." >"$DIR/enabled_plugins"
+    echo "[]." >"$DIR/advanced.config"
+    {
+        echo "disk_free_limit.absolute = 50MB"
+        echo "vm_memory_high_watermark.absolute = 1GB"
+        case $PLUGINS in *management*)
+            echo "management.tcp.ip = 127.0.0.1"
+            echo "management.tcp.port = $MANAGEMENT_PORT" ;;
+        esac
+        case $PLUGINS in *prometheus*)
+            echo "prometheus.tcp.ip = 127.0.0.1"
+            echo "prometheus.tcp.port = $PROMETHEUS_PORT" ;;
+        esac
+        [ ! -f "$DIR/extra.conf" ] || sed "s/@TLS_PORT@/$TLS_PORT/g" "$DIR/extra.conf"
+    } >"$DIR/rabbitmq.conf"
+}
+
+# Becomes the command. (/usr/sbin/rabbitmq* switch the user and read the system's configuration;
+# those in $BIN do not. As under systemd no shell stays between: the pid is the node's own.)
+become_in_node_env() {
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$DIR/home" LANG=C.UTF-8 \
+        RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME="$NODE" \
+        RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$AMQP_PORT" \
+        RABBITMQ_DIST_PORT="$DIST_PORT" \
+        RABBITMQ_CTL_DIST_PORT_MIN="$CTL_PORT" RABBITMQ_CTL_DIST_PORT_MAX=$((CTL_PORT + 25)) \
+        RABBITMQ_MNESIA_BASE="$DIR/data" RABBITMQ_LOG_BASE="$DIR/log" \
+        RABBITMQ_ENABLED_PLUGINS_FILE="$DIR/enabled_plugins" \
+        RABBITMQ_CONFIG_FILE="$DIR/rabbitmq.conf" \
+        RABBITMQ_ADVANCED_CONFIG_FILE="$DIR/advanced.config" \
+        ERL_EPMD_PORT="$EPMD_PORT" ERL_EPMD_ADDRESS=127.0.0.1 \
+        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
+        RUNNING_UNDER_SYSTEMD=1 \
+        "$@"
+}
+
+# An AMQP server answers the protocol header with a method frame, whose first byte is 1.
+answers() {
+    (
+        exec 3<>"/dev/tcp/127.0.0.1/$AMQP_PORT"
+        printf 'AMQP\0\0\11\1' >&3
+        [ "$(timeout 2 head -c 1 <&3 | od -An -tx1)" = " 01" ]
+    ) 2>/dev/null || return 1
+    case $PLUGINS in *management*) ! refused "$MANAGEMENT_PORT" ;; esac
+}
+
+launch() {
+    load
+    write_config
+    if ! epmd_pid >/dev/null; then
+        setsid epmd -port "$EPMD_PORT" -address 127.0.0.1 -relaxed_command_check \
+            </dev/null >"$DIR/log/epmd.log" 2>&1 9>&- &
+        echo $! >"$DIR/epmd.pid"
+        # The node would start an epmd of its own if this one did not listen yet.
+        while refused "$EPMD_PORT" && epmd_pid >/dev/null; do sleep 0.02; done
+    fi
+    become_in_node_env setsid "$BIN/rabbitmq-server" </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
+    local pid=$! deadline=$((SECONDS + START_SECONDS_MAX))
+    echo $pid >"$DIR/node.pid"
+    disown # so that the shell does not report its end
+    until answers; do
+        kill -0 $pid 2>/dev/null || return 1
+        [ $SECONDS -lt $deadline ] || { kill -9 $pid; return 1; }
+        sleep 0.1
+    done
+}
+
+# --- commands ---
+
+up() {
+    install_if_missing
+    mkdir -p "$DIR"
+    exec 9>"$DIR/lock"
+    flock 9
+    if [ -f "$DIR/env" ]; then
+        load
+        if node_pid >/dev/null && answers; then
+            say "already running: $RABBITMQ_URL"
+            return
+        fi
+        end KILL
+    else
+        pick_ports
+    fi
+    local begin=$SECONDS try
+    for try in 1 2 3; do
+        if launch; then
+            say "running after $((SECONDS - begin)) s: $RABBITMQ_URL"
+            exec 9>&-
+            return
+        fi
+        end KILL
+        # Another program may have taken a port in the meantime; a new name needs new data too.
+        [ -e "$DIR/data/$NODE" ] && [ "$try" = 1 ] || { rm -rf "$DIR/data"; pick_ports; }
+    done
+    tail -n 20 "$DIR/log/console.log" >&2
+    fail "the node did not start; its log is in $DIR/log"
+}
+
+end() { # SIGNAL
+    local pid waited=0
+    if pid=$(node_pid); then
+        kill "-$1" "$pid" 2>/dev/null || true
+        kill -CONT "$pid" 2>/dev/null || true
+        while node_pid >/dev/null; do
+            [ $waited -lt $((STOP_SECONDS_MAX * 20)) ] || kill -9 "$pid" 2>/dev/null || true
+            waited=$((waited + 1))
+            sleep 0.05
+        done
+    fi
+    if pid=$(epmd_pid); then
+        kill "$pid" 2>/dev/null || true
+    fi
+    rm -f "$DIR/node.pid" "$DIR/epmd.pid"
+}
+
+hold() {
+    trap 'end KILL; rm -rf "$DIR"; exit 1' INT TERM HUP
+    up
+    echo ready
+    cat >/dev/null || true
+    end KILL
+    rm -rf "$DIR"
+}
+
+[ $# -ge 2 ] || { usage; [ "${1-}" = help ] && exit 0 || exit 2; }
+command=$1
+DIR=$(realpath -m "$2")
+shift 2
+
+case $command in
+    up) up ;;
+    down) [ ! -f "$DIR/env" ] || { load; end TERM; } ;;
+    kill) [ ! -f "$DIR/env" ] || { load; end KILL; } ;;
+    hold) hold ;;
+    status)
+        [ -f "$DIR/env" ] && load && node_pid >/dev/null && answers || { say "not running in $DIR"; exit 1; }
+        say "running: $RABBITMQ_URL" ;;
+    env)
+        load
+        cat "$DIR/env"
+        echo "NODE_PID=$(node_pid || true)"
+        echo "EPMD_PID=$(epmd_pid || true)" ;;
+    ctl) load; become_in_node_env "$BIN/rabbitmqctl" "$@" ;;
+    *) usage; exit 2 ;;
+esac

@@ -99,6 +99,7 @@ pub struct Flow {
     generation: u32,
     /// Grows when a route changes its state.
     version: u64,
+    is_halted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,17 +156,18 @@ impl Flow {
             actions: VecDeque::new(),
             generation: 0,
             version: 0,
+            is_halted: false,
         }
     }
 
     /// The next thing to do, until there is none.
     pub fn next_action(&mut self, now: Millis, wall: Timestamp) -> Option<Action> {
-        if self.actions.is_empty() {
+        if self.actions.is_empty() && !self.is_halted {
             self.wake(now);
             self.watch_confirms(now);
             self.start_window(now, wall);
         }
-        if self.actions.is_empty() {
+        if self.actions.is_empty() && !self.is_halted {
             self.start_take(now);
         }
         self.actions.pop_front()
@@ -197,6 +199,11 @@ impl Flow {
                 self.seqs.remove(&held.seq);
             }
         }
+    }
+
+    /// From now on nothing new goes out.
+    pub fn halt(&mut self) {
+        self.is_halted = true;
     }
 
     /// When to ask for actions again though nothing happened.

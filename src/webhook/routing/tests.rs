@@ -196,6 +196,8 @@ fn every_template_that_cannot_be_read_is_named_with_what_it_could_have_been() {
         routing_key = "{status"
         [statuses.missed]
         routing_key = "{Status}"
+        [statuses.unknown]
+        routing_key = "}"
         [statuses.created]
         exchange = "inherits the wrong default, which is one error"
         "#,
@@ -206,20 +208,21 @@ fn every_template_that_cannot_be_read_is_named_with_what_it_could_have_been() {
         .map(ToString::to_string)
         .collect();
     let placeholders = "`{status}` `{type}` `{source}` `{previous_status}` `{company}`";
+    let unknown =
+        |name: &str| format!("unknown placeholder `{{{name}}}`, there are {placeholders}");
+    let unbalanced = format!("a brace that is not one of a pair, as in {placeholders}");
     assert_eq!(
         texts,
         [
             format!(
-                "`routing.routing_key` is `chat.{{state}}`: \
-                 unknown placeholder `{{state}}`, there are {placeholders}"
+                "`routing.routing_key` is `chat.{{state}}`: {}",
+                unknown("state")
             ),
+            format!("`routing.statuses.unknown.routing_key` is `}}`: {unbalanced}"),
+            format!("`routing.statuses.archived.routing_key` is `{{status`: {unbalanced}"),
             format!(
-                "`routing.statuses.archived.routing_key` is `{{status`: \
-                 a brace that is not one of a pair, as in {placeholders}"
-            ),
-            format!(
-                "`routing.statuses.missed.routing_key` is `{{Status}}`: \
-                 unknown placeholder `{{Status}}`, there are {placeholders}"
+                "`routing.statuses.missed.routing_key` is `{{Status}}`: {}",
+                unknown("Status")
             ),
         ]
     );

@@ -35,7 +35,7 @@ use crate::rabbitmq::{self, Settings, url::UrlError};
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::ReloadStatus;
-use crate::webhook::routing::{Routing, TemplateError, UNKNOWN};
+use crate::webhook::routing::{Routing, TemplateError};
 use crate::webhook::signature::Keys;
 
 /// Reports of the broker not yet looked at by the forwarder.
@@ -263,7 +263,7 @@ fn sources(config: &Config) -> impl Iterator<Item = Source> {
 }
 
 fn statuses(routing: &Routing) -> Vec<Arc<str>> {
-    routing.statuses().filter(|status| &***status != UNKNOWN).cloned().collect()
+    routing.statuses().cloned().collect()
 }
 
 fn limits(config: &Config) -> Limits {

@@ -38,11 +38,16 @@ impl Signals {
         })
     }
 
-    async fn end(&mut self) {
+    async fn next(&mut self) -> Wake {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Wake::End,
+            _ = self.interrupt.recv() => Wake::End,
+            _ = self.hang_up.recv() => Wake::HangUp,
         }
+    }
+
+    async fn end(&mut self) {
+        while !matches!(self.next().await, Wake::End) {}
     }
 }
 
@@ -61,8 +66,7 @@ impl Bridge {
     pub async fn run(mut self, mut signals: Signals, reload: Reload) -> Result<(), BridgeError> {
         loop {
             let wake = tokio::select! {
-                () = signals.end() => Wake::End,
-                _ = signals.hang_up.recv() => Wake::HangUp,
+                wake = signals.next() => wake,
                 _ = self.failures.changed() => Wake::Failed,
             };
             match wake {

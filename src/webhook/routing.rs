@@ -109,6 +109,12 @@ impl Routing {
         }
     }
 
+    /// The statuses that have a name of their own: those of the specification and the configured
+    /// ones, without `unknown`.
+    pub fn statuses(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.statuses.keys()
+    }
+
     /// Every exchange an event can go to, each once, in order of name; without the dead-letter
     /// exchange.
     pub fn exchanges(&self) -> impl Iterator<Item = &Arc<str>> {

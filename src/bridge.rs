@@ -130,7 +130,8 @@ impl Bridge {
 
         let (reroutes, reroutes_receiver) = mpsc::channel(1);
         let (routes_sender, routes) = watch::channel(Vec::new());
-        let (forwarder_drain, forwarder_halt) = (CancellationToken::new(), CancellationToken::new());
+        let (forwarder_drain, forwarder_halt) =
+            (CancellationToken::new(), CancellationToken::new());
         let forwarder = Forwarder {
             flow: Flow::new(limits(&config), backoff(&config)),
             journal: journal.clone(),
@@ -217,7 +218,10 @@ fn open_journal(
     let observed = metrics.clone();
     let observe = Box::new(move |elapsed| observed.journal_synced(elapsed));
     let opened = Journal::open(&config.journal, routing, observe).map_err(|source| {
-        BridgeError::Journal { dir: config.journal.dir.display().to_string(), source }
+        BridgeError::Journal {
+            dir: config.journal.dir.display().to_string(),
+            source,
+        }
     })?;
     if let Some((path, lost)) = &opened.set_aside {
         tracing::error!(
@@ -238,16 +242,26 @@ fn open_journal(
 
 fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, BridgeError> {
     let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(LISTEN_BACKLOG)
     };
-    bind().map_err(|source| BridgeError::Listen { address, key, source })
+    bind().map_err(|source| BridgeError::Listen {
+        address,
+        key,
+        source,
+    })
 }
 
 fn routing(config: &Config) -> Result<Arc<Routing>, BridgeError> {
-    Routing::new(&config.routing, &config.dead_letter).map(Arc::new).map_err(BridgeError::Routing)
+    Routing::new(&config.routing, &config.dead_letter)
+        .map(Arc::new)
+        .map_err(BridgeError::Routing)
 }
 
 fn sources(config: &Config) -> impl Iterator<Item = Source> {
@@ -255,9 +269,12 @@ fn sources(config: &Config) -> impl Iterator<Item = Source> {
         name: Arc::from(name.as_str()),
         keys: match source.signature {
             crate::config::sources::Signature::None => Keys::Unsigned,
-            crate::config::sources::Signature::Required => {
-                Keys::new(source.secrets.iter().map(|secret| secret.expose().as_bytes()))
-            }
+            crate::config::sources::Signature::Required => Keys::new(
+                source
+                    .secrets
+                    .iter()
+                    .map(|secret| secret.expose().as_bytes()),
+            ),
         },
     })
 }
@@ -278,6 +295,8 @@ fn limits(config: &Config) -> Limits {
 
 fn backoff(config: &Config) -> Backoff {
     let seed = Timestamp::now().as_nanosecond().to_le_bytes();
-    let seed = seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let seed = seed
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
     Backoff::new(config.retry.delay_min, config.retry.delay_max, seed)
 }

@@ -131,11 +131,15 @@ impl Running {
             () = inputs.halt.cancelled(), if !inputs.halt.is_cancelled() => self.flow.halt(),
         }
         for _ in 0..BATCH_MAX {
-            let Ok(committed) = inputs.committed.try_recv() else { break };
+            let Ok(committed) = inputs.committed.try_recv() else {
+                break;
+            };
             self.committed(committed);
         }
         for _ in 0..BATCH_MAX {
-            let Ok(report) = inputs.reports.try_recv() else { break };
+            let Ok(report) = inputs.reports.try_recv() else {
+                break;
+            };
             self.reported(report);
         }
     }
@@ -146,12 +150,24 @@ impl Running {
         let mut changes = Vec::new();
         while let Some(action) = self.flow.next_action(now, wall) {
             match action {
-                Action::Publish { window, link, ensure_exchange, events } => {
+                Action::Publish {
+                    window,
+                    link,
+                    ensure_exchange,
+                    events,
+                } => {
                     self.observer.published(window, &events);
                     let routing = self.routing.load();
-                    let messages =
-                        events.iter().map(|held| letters::message(held, &routing)).collect();
-                    self.publisher.publish(Window { id: window, link, ensure_exchange, messages });
+                    let messages = events
+                        .iter()
+                        .map(|held| letters::message(held, &routing))
+                        .collect();
+                    self.publisher.publish(Window {
+                        id: window,
+                        link,
+                        ensure_exchange,
+                        messages,
+                    });
                 }
                 Action::Take(request) => {
                     let journal = self.journal.clone();

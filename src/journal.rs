@@ -161,7 +161,11 @@ impl Journal {
             reader: Arc::new(Mutex::new(reader)),
             _directory: Arc::new(directory),
         };
-        Ok(Opened { journal, committed: receiver, set_aside })
+        Ok(Opened {
+            journal,
+            committed: receiver,
+            set_aside,
+        })
     }
 
     /// Holds a whole webhook; returns after the commit that has all its events was fsynced.
@@ -169,7 +173,8 @@ impl Journal {
     /// # Errors
     /// Nothing of it is held then.
     pub async fn append(&self, webhook: Webhook) -> Result<(), AppendError> {
-        self.ask(|reply| writer::Request::Append(webhook, reply)).await
+        self.ask(|reply| writer::Request::Append(webhook, reply))
+            .await
     }
 
     /// Says what has become of events; acknowledged through the hand-over of a later commit.
@@ -190,7 +195,9 @@ impl Journal {
         let taken = tokio::task::spawn_blocking(move || {
             reader.lock().expect("no take has panicked").take(&request)
         });
-        Ok(taken.await.expect("a take is not cancelled and does not panic")?)
+        Ok(taken
+            .await
+            .expect("a take is not cancelled and does not panic")?)
     }
 
     /// The routes that have something to publish.
@@ -210,7 +217,8 @@ impl Journal {
     /// # Errors
     /// The disk fails; the old routes stay.
     pub async fn set_routing(&self, routing: Arc<Routing>) -> Result<(), AppendError> {
-        self.ask(|reply| writer::Request::SetRouting(routing, reply)).await
+        self.ask(|reply| writer::Request::SetRouting(routing, reply))
+            .await
     }
 
     /// The counts after the last commit.
@@ -229,7 +237,10 @@ impl Journal {
     #[must_use]
     pub fn oldest_seconds(&self) -> f64 {
         self.shared.oldest().map_or(0.0, |oldest| {
-            Timestamp::now().duration_since(oldest).as_secs_f64().max(0.0)
+            Timestamp::now()
+                .duration_since(oldest)
+                .as_secs_f64()
+                .max(0.0)
         })
     }
 
@@ -252,7 +263,9 @@ impl Journal {
         request: impl FnOnce(oneshot::Sender<Result<(), AppendError>>) -> writer::Request,
     ) -> Result<(), AppendError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).map_err(|_| AppendError::Closed)?;
+        self.requests
+            .send(request(reply))
+            .map_err(|_| AppendError::Closed)?;
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 }

@@ -25,9 +25,16 @@ impl Bridge {
         if is_applied {
             tracing::info!("the configuration was read again and is in use");
         } else {
-            tracing::error!(?findings, "the new configuration is refused; the old one stays");
+            tracing::error!(
+                ?findings,
+                "the new configuration is refused; the old one stays"
+            );
         }
-        let status = ReloadStatus { at: Timestamp::now(), is_applied, findings };
+        let status = ReloadStatus {
+            at: Timestamp::now(),
+            is_applied,
+            findings,
+        };
         self.reload_status.send_replace(Some(status));
     }
 
@@ -45,7 +52,10 @@ impl Bridge {
         }
         if config.routing != self.config.routing || config.dead_letter != self.config.dead_letter {
             let (done, rerouted) = oneshot::channel();
-            let reroute = Reroute { routing: routing.clone(), done };
+            let reroute = Reroute {
+                routing: routing.clone(),
+                done,
+            };
             if self.reroutes.send(reroute).await.is_err() {
                 return vec!["the bridge is stopping".to_owned()];
             }

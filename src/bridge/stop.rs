@@ -99,7 +99,10 @@ impl Bridge {
         }
         tasks.forwarder_drain.cancel();
         let mut forwarder = tasks.forwarder;
-        if timeout_at(before(deadline, HALT_BEFORE), &mut forwarder).await.is_err() {
+        if timeout_at(before(deadline, HALT_BEFORE), &mut forwarder)
+            .await
+            .is_err()
+        {
             tasks.forwarder_halt.cancel();
             let _ = timeout_at(before(deadline, CLOSE_BEFORE), &mut forwarder).await;
             forwarder.abort();
@@ -107,7 +110,10 @@ impl Bridge {
         tasks.links_stop.cancel();
         let backlog = self.journal.totals().backlog_events;
         let close = async { tokio::join!(self.journal.close(), tasks.links) };
-        if timeout_at(before(deadline, Duration::from_millis(200)), close).await.is_err() {
+        if timeout_at(before(deadline, Duration::from_millis(200)), close)
+            .await
+            .is_err()
+        {
             tracing::warn!("the journal or the broker did not close in time");
         }
         tasks.admin.abort();
@@ -115,18 +121,26 @@ impl Bridge {
     }
 
     async fn fail(self) -> Result<(), BridgeError> {
-        let Tasks { http, mut public, .. } = self.tasks;
+        let Tasks {
+            http, mut public, ..
+        } = self.tasks;
         http.drain.cancel();
         http.close.cancel();
         let _ = timeout(LAST_ANSWERS, &mut public).await;
         let failure = self.failures.borrow().clone();
-        Err(BridgeError::Failed(failure.map_or_else(String::new, |failure| {
-            if failure.is_damage {
-                format!("{} (the next start sets a damaged database aside)", failure.reason)
-            } else {
-                failure.reason
-            }
-        })))
+        Err(BridgeError::Failed(failure.map_or_else(
+            String::new,
+            |failure| {
+                if failure.is_damage {
+                    format!(
+                        "{} (the next start sets a damaged database aside)",
+                        failure.reason
+                    )
+                } else {
+                    failure.reason
+                }
+            },
+        )))
     }
 }
 

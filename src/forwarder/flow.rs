@@ -185,8 +185,11 @@ impl Flow {
     /// routes then.
     pub fn forget(&mut self) {
         self.generation += 1;
-        let waiting: Vec<LaneKey> =
-            self.routes.values_mut().flat_map(|route| std::mem::take(&mut route.ready)).collect();
+        let waiting: Vec<LaneKey> = self
+            .routes
+            .values_mut()
+            .flat_map(|route| std::mem::take(&mut route.ready))
+            .collect();
         for key in waiting {
             self.let_go(&key);
         }
@@ -222,7 +225,10 @@ impl Flow {
         self.lanes.is_empty()
             && self.taking.is_none()
             && self.actions.is_empty()
-            && !self.routes.values().any(|route| route.is_behind && route.suspect.is_none())
+            && !self
+                .routes
+                .values()
+                .any(|route| route.is_behind && route.suspect.is_none())
     }
 
     /// Whether nothing is on its way to the broker or to the disk.
@@ -252,7 +258,9 @@ impl Flow {
     /// A route's name, if it was seen.
     #[must_use]
     pub fn route_of(&self, route_id: RouteId) -> Option<Arc<crate::webhook::routing::Route>> {
-        self.routes.get(&route_id).and_then(|route| route.route.clone())
+        self.routes
+            .get(&route_id)
+            .and_then(|route| route.route.clone())
     }
 }
 

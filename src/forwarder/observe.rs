@@ -29,17 +29,35 @@ struct Sent {
 
 impl Observer {
     pub(super) fn new(metrics: Arc<Metrics>, routes: watch::Sender<Vec<RouteStatus>>) -> Self {
-        Self { metrics, routes, version: 0, sent: HashMap::new() }
+        Self {
+            metrics,
+            routes,
+            version: 0,
+            sent: HashMap::new(),
+        }
     }
 
     pub(super) fn published(&mut self, window: u64, events: &[Held]) {
-        let received_at = events.iter().map(|held| held.event.envelope.received_at).collect();
-        self.sent.insert(window, Sent { at: Instant::now(), received_at });
+        let received_at = events
+            .iter()
+            .map(|held| held.event.envelope.received_at)
+            .collect();
+        self.sent.insert(
+            window,
+            Sent {
+                at: Instant::now(),
+                received_at,
+            },
+        );
     }
 
     pub(super) fn reported(&mut self, report: &Report) {
-        let Report::Done(window, outcomes) = report else { return };
-        let Some(sent) = self.sent.remove(window) else { return };
+        let Report::Done(window, outcomes) = report else {
+            return;
+        };
+        let Some(sent) = self.sent.remove(window) else {
+            return;
+        };
         let (elapsed, now) = (sent.at.elapsed(), Timestamp::now());
         for (outcome, received_at) in outcomes.iter().zip(sent.received_at) {
             match outcome {
@@ -58,7 +76,13 @@ impl Observer {
 
     pub(super) fn changed(&self, changes: &[Change]) {
         for change in changes {
-            if let Change::Defer { seq, attempts, condemned: Some(letter), .. } = change {
+            if let Change::Defer {
+                seq,
+                attempts,
+                condemned: Some(letter),
+                ..
+            } = change
+            {
                 tracing::warn!(
                     event = seq,
                     reason = letter.reason.as_str(),
@@ -97,7 +121,11 @@ fn log_changes(before: &[RouteStatus], now: &[RouteStatus]) {
                 routing_key,
                 reason = route.reason.as_deref().unwrap_or_default(),
                 "a route is {}; its events wait in the journal",
-                if state == RouteState::Stuck { "stuck" } else { "closed" },
+                if state == RouteState::Stuck {
+                    "stuck"
+                } else {
+                    "closed"
+                },
             ),
         }
     }

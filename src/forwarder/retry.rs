@@ -24,13 +24,20 @@ impl Backoff {
             .with_min_delay(delay_min)
             .with_max_delay(delay_max)
             .without_max_times();
-        Self { delays, chance: seed }
+        Self {
+            delays,
+            chance: seed,
+        }
     }
 
     /// How long to wait after that many failed attempts, counted from 1.
     pub fn delay(&mut self, attempts: u32) -> Duration {
         let skipped = attempts.clamp(1, GROWING_ATTEMPTS_MAX) - 1;
-        let whole = self.delays.build().nth(skipped as usize).unwrap_or_default();
+        let whole = self
+            .delays
+            .build()
+            .nth(skipped as usize)
+            .unwrap_or_default();
         whole.mul_f64(0.5 + 0.5 * self.next_chance())
     }
 
@@ -52,10 +59,21 @@ mod tests {
     fn delays_double_up_to_the_longest_and_jitter_takes_at_most_half() {
         let second = Duration::from_secs(1);
         let mut backoff = Backoff::new(second, 30 * second, 7);
-        for (attempts, whole) in [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (7, 30), (4_000, 30)] {
+        for (attempts, whole) in [
+            (1, 1),
+            (2, 2),
+            (3, 4),
+            (5, 16),
+            (6, 30),
+            (7, 30),
+            (4_000, 30),
+        ] {
             for _ in 0..100 {
                 let delay = backoff.delay(attempts);
-                assert!(delay <= whole * second && delay >= whole * second / 2, "{attempts}: {delay:?}");
+                assert!(
+                    delay <= whole * second && delay >= whole * second / 2,
+                    "{attempts}: {delay:?}"
+                );
             }
         }
     }

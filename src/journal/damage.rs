@@ -35,7 +35,10 @@ pub(super) fn open(
         let store = Store::new(schema::open(&path)?, routing, is_retaining)?;
         return Ok((store, None));
     }
-    let aside = set_aside(&path).map_err(|source| OpenError::SetAside { path: path.clone(), source })?;
+    let aside = set_aside(&path).map_err(|source| OpenError::SetAside {
+        path: path.clone(),
+        source,
+    })?;
     let mut store = Store::new(schema::open(&path)?, routing, is_retaining)?;
     let lost = carry_over(&aside, &mut store)?;
     let _ = fs::remove_file(directory.path().join(SUSPECT));
@@ -96,7 +99,9 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 
 /// Copies what is readable; returns how many unsettled events are not.
 fn carry_over(aside: &Path, store: &mut Store) -> rusqlite::Result<u64> {
-    let Ok(damaged) = Connection::open(aside) else { return store.count_lost(0) };
+    let Ok(damaged) = Connection::open(aside) else {
+        return store.count_lost(0);
+    };
     let seqs = unsettled(&damaged);
     let expected = expected(&damaged).max(seqs.len() as u64);
     let mut carried = 0;
@@ -119,8 +124,12 @@ fn unsettled(damaged: &Connection) -> BTreeSet<Seq> {
         "SELECT seq FROM pending INDEXED BY pending_head WHERE head = 1",
         "SELECT seq FROM pending INDEXED BY pending_session WHERE session IS NOT NULL",
     ] {
-        let Ok(mut statement) = damaged.prepare(statement) else { continue };
-        let Ok(rows) = statement.query_map([], |row| row.get::<_, Seq>(0)) else { continue };
+        let Ok(mut statement) = damaged.prepare(statement) else {
+            continue;
+        };
+        let Ok(rows) = statement.query_map([], |row| row.get::<_, Seq>(0)) else {
+            continue;
+        };
         found.extend(rows.map_while(Result::ok));
     }
     found
@@ -128,9 +137,11 @@ fn unsettled(damaged: &Connection) -> BTreeSet<Seq> {
 
 fn expected(damaged: &Connection) -> u64 {
     damaged
-        .query_row("SELECT value FROM totals WHERE name = 'backlog_events'", [], |row| {
-            row.get::<_, i64>(0)
-        })
+        .query_row(
+            "SELECT value FROM totals WHERE name = 'backlog_events'",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
         .map_or(0, |count| u64::try_from(count).unwrap_or_default())
 }
 

@@ -29,7 +29,9 @@ pub enum DirectoryError {
         user: u32,
     },
     /// It lies on a network file system, where SQLite's locks do not hold.
-    #[error("`{dir}` lies on a network file system ({kind}), where the journal's locks do not hold")]
+    #[error(
+        "`{dir}` lies on a network file system ({kind}), where the journal's locks do not hold"
+    )]
     Network {
         /// The directory.
         dir: PathBuf,
@@ -68,7 +70,10 @@ impl Directory {
         check_owner(path)?;
         check_file_system(path)?;
         let lock = lock(path)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Where the database lies.
@@ -128,7 +133,11 @@ fn check_owner(path: &Path) -> Result<(), DirectoryError> {
             Err(source) => return Err(io_error("looking at", &path, source)),
         };
         if found.uid() != user && found.is_file() {
-            return Err(DirectoryError::Foreign { path, owner: found.uid(), user });
+            return Err(DirectoryError::Foreign {
+                path,
+                owner: found.uid(),
+                user,
+            });
         }
     }
     // A directory may be shared on purpose (a mounted volume); the files in it are 0600 anyway.
@@ -151,8 +160,14 @@ fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
     ];
     let found = rustix::fs::statfs(dir)
         .map_err(|source| io_error("asking for the file system of", dir, source.into()))?;
-    match NETWORK.iter().find(|(magic, _)| *magic == i64::from(found.f_type)) {
-        Some((_, kind)) => Err(DirectoryError::Network { dir: dir.to_owned(), kind }),
+    match NETWORK
+        .iter()
+        .find(|(magic, _)| *magic == i64::from(found.f_type))
+    {
+        Some((_, kind)) => Err(DirectoryError::Network {
+            dir: dir.to_owned(),
+            kind,
+        }),
         None => Ok(()),
     }
 }
@@ -176,7 +191,10 @@ fn lock(dir: &Path) -> Result<File, DirectoryError> {
                 "" => "another process".to_owned(),
                 known => known.to_owned(),
             };
-            return Err(DirectoryError::Held { dir: dir.to_owned(), holder });
+            return Err(DirectoryError::Held {
+                dir: dir.to_owned(),
+                holder,
+            });
         }
         Err(TryLockError::Error(source)) => return Err(io_error("locking", &path, source)),
     }
@@ -185,19 +203,28 @@ fn lock(dir: &Path) -> Result<File, DirectoryError> {
 }
 
 fn write_holder(file: &mut File) -> io::Result<()> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     file.set_len(0)?;
     file.rewind()?;
     writeln!(
         file,
         "process {} on host {host}, started {}",
         std::process::id(),
-        Timestamp::now().round(jiff::Unit::Second).unwrap_or_default()
+        Timestamp::now()
+            .round(jiff::Unit::Second)
+            .unwrap_or_default()
     )
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> DirectoryError {
-    DirectoryError::Io { doing, path: path.to_owned(), source }
+    DirectoryError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +236,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Directory::open(dir.path()).unwrap();
         let second = Directory::open(dir.path()).unwrap_err().to_string();
-        assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+        assert!(
+            second.contains(&format!("process {}", std::process::id())),
+            "{second}"
+        );
         drop(first);
         Directory::open(dir.path()).unwrap();
     }
@@ -219,7 +249,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let _held = Directory::open(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(fs::metadata(path.join(LOCK)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(
+            fs::metadata(path.join(LOCK)).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

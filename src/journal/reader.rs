@@ -115,7 +115,9 @@ impl Reader {
                 taken.has_more = true;
                 break;
             }
-            let Some(run) = self.run(seq, request, &mut events, &mut bytes)? else { continue };
+            let Some(run) = self.run(seq, request, &mut events, &mut bytes)? else {
+                continue;
+            };
             taken.runs.push(run);
         }
         Ok(taken)
@@ -184,10 +186,15 @@ impl Reader {
         events: &mut usize,
         bytes: &mut u64,
     ) -> rusqlite::Result<Option<Run>> {
-        let Some(first) = self.held(head)? else { return Ok(None) };
+        let Some(first) = self.held(head)? else {
+            return Ok(None);
+        };
         *events += 1;
         *bytes += first.event.body.len() as u64;
-        let mut run = Run { events: Vec::new(), has_more: false };
+        let mut run = Run {
+            events: Vec::new(),
+            has_more: false,
+        };
         let followers = match first.event.session() {
             Some(session) => self.followers(&first.event.envelope.source, session, head)?,
             None => Vec::new(),
@@ -199,7 +206,9 @@ impl Reader {
                 run.has_more = true;
                 break;
             }
-            let Some(follower) = self.held(seq)? else { break };
+            let Some(follower) = self.held(seq)? else {
+                break;
+            };
             *events += 1;
             *bytes += follower.event.body.len() as u64;
             run.events.push(follower);
@@ -285,7 +294,9 @@ pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
                 .get::<_, Option<String>>("reject_reason")?
                 .and_then(|reason| Reason::from_name(&reason))
                 .unwrap_or(Reason::Invalid),
-            detail: row.get::<_, Option<String>>("reject_detail")?.unwrap_or_default(),
+            detail: row
+                .get::<_, Option<String>>("reject_detail")?
+                .unwrap_or_default(),
         }),
     };
     Ok(Event {

@@ -76,7 +76,9 @@ pub fn open(path: &Path) -> Result<Connection, SchemaError> {
 pub fn open_reading(path: &Path) -> Result<Connection, SchemaError> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| open_error(path, error))?;
-    database.busy_timeout(Duration::from_secs(5)).map_err(|error| open_error(path, error))?;
+    database
+        .busy_timeout(Duration::from_secs(5))
+        .map_err(|error| open_error(path, error))?;
     check(&database, path)?;
     Ok(database)
 }
@@ -96,7 +98,10 @@ fn check(database: &Connection, path: &Path) -> Result<(), SchemaError> {
         return Err(SchemaError::Foreign(path.to_owned()));
     }
     if version > VERSION {
-        return Err(SchemaError::Newer { path: path.to_owned(), found: version });
+        return Err(SchemaError::Newer {
+            path: path.to_owned(),
+            found: version,
+        });
     }
     Ok(())
 }
@@ -147,7 +152,9 @@ fn open_error(path: &Path, source: rusqlite::Error) -> SchemaError {
 fn header_is_blank(path: &Path) -> bool {
     use std::io::Read;
     let mut header = [1; 16];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok()
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut header))
+        .is_ok()
         && header == [0; 16]
 }
 
@@ -192,9 +199,14 @@ mod tests {
     fn a_newer_schema_is_refused_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.db");
-        open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+        open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", VERSION + 1)
+            .unwrap();
         let before = std::fs::read(&path).unwrap();
-        assert!(matches!(open(&path), Err(SchemaError::Newer { found, .. }) if found == VERSION + 1));
+        assert!(
+            matches!(open(&path), Err(SchemaError::Newer { found, .. }) if found == VERSION + 1)
+        );
         assert_eq!(before, std::fs::read(&path).unwrap());
     }
 }

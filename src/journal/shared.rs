@@ -80,7 +80,8 @@ impl Shared {
     }
 
     pub(super) fn fail(&self, reason: String, is_damage: bool) {
-        self.failure.send_replace(Some(Failure { reason, is_damage }));
+        self.failure
+            .send_replace(Some(Failure { reason, is_damage }));
     }
 
     pub(super) fn failures(&self) -> watch::Receiver<Option<Failure>> {

@@ -106,7 +106,8 @@ impl Store {
     /// Follows a new configuration: every unsettled event gets the route it has by now.
     pub(super) fn set_routing(&mut self, routing: Arc<Routing>) -> rusqlite::Result<()> {
         let before = std::mem::replace(&mut self.routing, routing);
-        self.in_transaction(Self::reroute).inspect_err(|_| self.routing = before)
+        self.in_transaction(Self::reroute)
+            .inspect_err(|_| self.routing = before)
     }
 
     /// Takes over events of a damaged database; returns how many.
@@ -122,7 +123,9 @@ impl Store {
     /// Remembers that events were lost; returns how many.
     pub(super) fn count_lost(&mut self, events: u64) -> rusqlite::Result<u64> {
         self.in_transaction(|store| {
-            store.counters.add(Name::LostEvents, i64::try_from(events).unwrap_or(i64::MAX));
+            store
+                .counters
+                .add(Name::LostEvents, i64::try_from(events).unwrap_or(i64::MAX));
             Ok(events)
         })
     }
@@ -155,23 +158,29 @@ impl Store {
 
     /// Copies the WAL into the database; says whether all of it could be.
     pub(super) fn checkpoint(&self) -> rusqlite::Result<bool> {
-        self.database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
-        })
+        self.database
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+            })
     }
 
     /// Gives free pages back to the file system, at most `pages_max` of them; returns how many
     /// are left.
     pub(super) fn shrink(&self, pages_max: u32) -> rusqlite::Result<i64> {
         let free = |store: &Self| {
-            store.database.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
+            store
+                .database
+                .pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
         };
-        let used: i64 = self.database.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let used: i64 = self
+            .database
+            .pragma_query_value(None, "page_count", |row| row.get(0))?;
         // Some free pages are good to have: the next backlog need not grow the file.
         if free(self)? * 4 < used || used < 4096 {
             return Ok(0);
         }
-        self.database.execute_batch(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
+        self.database
+            .execute_batch(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
         free(self)
     }
 
@@ -206,12 +215,14 @@ impl Store {
         retention: &Retention,
         limit: usize,
     ) -> rusqlite::Result<()> {
-        let before = now.as_microsecond().saturating_sub(
-            i64::try_from(retention.age_max.as_micros()).unwrap_or(i64::MAX),
-        );
+        let before = now
+            .as_microsecond()
+            .saturating_sub(i64::try_from(retention.age_max.as_micros()).unwrap_or(i64::MAX));
         let bytes_max = i64::try_from(retention.bytes_max).unwrap_or(i64::MAX);
         for _ in 0..limit {
-            let Some((seq, at, bytes)) = self.oldest_settled()? else { break };
+            let Some((seq, at, bytes)) = self.oldest_settled()? else {
+                break;
+            };
             if at > before && self.counters.get(Name::RetainedBytes) <= bytes_max {
                 break;
             }
@@ -224,7 +235,9 @@ impl Store {
 
     fn oldest_settled(&self) -> rusqlite::Result<Option<(Seq, i64, i64)>> {
         self.database
-            .prepare_cached("SELECT seq, at, bytes FROM settled WHERE kept = 0 ORDER BY at LIMIT 1")?
+            .prepare_cached(
+                "SELECT seq, at, bytes FROM settled WHERE kept = 0 ORDER BY at LIMIT 1",
+            )?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
     }
@@ -256,7 +269,8 @@ impl Store {
         self.counters.add(Name::NextSeq, 1);
         self.counters.add(Name::BacklogEvents, 1);
         self.counters.add(Name::BacklogBytes, size(event));
-        self.counters.add_labelled(Name::Accepted, &event.envelope.source, &label, 1);
+        self.counters
+            .add_labelled(Name::Accepted, &event.envelope.source, &label, 1);
         Ok(Held {
             seq,
             event: Arc::new(event.clone()),
@@ -306,12 +320,18 @@ impl Store {
 
     fn change(&mut self, change: &Change, now: Timestamp) -> rusqlite::Result<Option<Ack>> {
         match change {
-            Change::Settle { seq, label, settlement, attempts } => {
-                self.settle(*seq, label, *settlement, *attempts, now)
-            }
-            Change::Defer { seq, due_ms, attempts, condemned } => {
-                self.defer(*seq, *due_ms, *attempts, condemned.as_ref())
-            }
+            Change::Settle {
+                seq,
+                label,
+                settlement,
+                attempts,
+            } => self.settle(*seq, label, *settlement, *attempts, now),
+            Change::Defer {
+                seq,
+                due_ms,
+                attempts,
+                condemned,
+            } => self.defer(*seq, *due_ms, *attempts, condemned.as_ref()),
         }
     }
 
@@ -335,7 +355,9 @@ impl Store {
                 ))
             })
             .optional()?;
-        let Some((source, session, bytes)) = found else { return Ok(None) };
+        let Some((source, session, bytes)) = found else {
+            return Ok(None);
+        };
         let promoted = match session {
             Some(session) => self.promote(&source, &session)?,
             None => None,
@@ -352,7 +374,8 @@ impl Store {
             Settlement::Published => self.counters.add_labelled(Name::Published, &none, label, 1),
             Settlement::DeadLettered(reason) => {
                 let reason = Arc::from(reason.as_str());
-                self.counters.add_labelled(Name::DeadLettered, &none, &reason, 1);
+                self.counters
+                    .add_labelled(Name::DeadLettered, &none, &reason, 1);
             }
         }
         Ok(Some(Ack::Settled { seq, promoted }))
@@ -369,7 +392,14 @@ impl Store {
         let is_kept = settlement.is_kept();
         self.database
             .prepare_cached("INSERT INTO settled VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute((seq, now.as_microsecond(), settlement.as_str(), attempts, bytes, is_kept))?;
+            .execute((
+                seq,
+                now.as_microsecond(),
+                settlement.as_str(),
+                attempts,
+                bytes,
+                is_kept,
+            ))?;
         if !is_kept {
             self.counters.add(Name::RetainedBytes, bytes);
         }
@@ -377,7 +407,9 @@ impl Store {
     }
 
     fn promote(&self, source: &str, session: &str) -> rusqlite::Result<Option<RouteId>> {
-        let Some(next) = self.next_of(source, session)? else { return Ok(None) };
+        let Some(next) = self.next_of(source, session)? else {
+            return Ok(None);
+        };
         self.database
             .prepare_cached("UPDATE pending SET head = 1 WHERE seq = ?1 RETURNING route")?
             .query_row([next], |row| row.get(0))
@@ -432,7 +464,11 @@ impl Store {
                 .query_row((seq, due, attempts), |row| row.get(0))
                 .optional()?,
         };
-        Ok(route_id.map(|route_id| Ack::Deferred { seq, route_id, due_ms }))
+        Ok(route_id.map(|route_id| Ack::Deferred {
+            seq,
+            route_id,
+            due_ms,
+        }))
     }
 
     fn route_id(&mut self, route: &Arc<Route>) -> rusqlite::Result<RouteId> {
@@ -495,7 +531,11 @@ impl Store {
 
     fn routing_of_the_rows(&self) -> rusqlite::Result<Option<String>> {
         self.database
-            .query_row("SELECT value FROM settings WHERE name = 'routing'", [], |row| row.get(0))
+            .query_row(
+                "SELECT value FROM settings WHERE name = 'routing'",
+                [],
+                |row| row.get(0),
+            )
             .optional()
     }
 
@@ -514,7 +554,10 @@ impl Store {
     }
 
     fn delete(&self, statement: &str, seq: Seq) -> rusqlite::Result<()> {
-        self.database.prepare_cached(statement)?.execute([seq]).map(drop)
+        self.database
+            .prepare_cached(statement)?
+            .execute([seq])
+            .map(drop)
     }
 }
 

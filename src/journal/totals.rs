@@ -44,7 +44,11 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn empty() -> Self {
-        Self { values: BTreeMap::new(), changed: BTreeSet::new(), none: Arc::from("") }
+        Self {
+            values: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            none: Arc::from(""),
+        }
     }
 
     pub(super) fn load(database: &Connection) -> rusqlite::Result<Self> {
@@ -53,8 +57,14 @@ impl Counters {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let name: String = row.get(0)?;
-            let Some((name, _)) = NAMES.iter().find(|(_, text)| *text == name) else { continue };
-            let key = (*name, row.get::<_, Arc<str>>(1)?, row.get::<_, Arc<str>>(2)?);
+            let Some((name, _)) = NAMES.iter().find(|(_, text)| *text == name) else {
+                continue;
+            };
+            let key = (
+                *name,
+                row.get::<_, Arc<str>>(1)?,
+                row.get::<_, Arc<str>>(2)?,
+            );
             counters.values.insert(key, row.get(3)?);
         }
         Ok(counters)
@@ -67,7 +77,10 @@ impl Counters {
              ON CONFLICT DO UPDATE SET value = excluded.value",
         )?;
         for key in std::mem::take(&mut self.changed) {
-            let (_, text) = NAMES.iter().find(|(name, _)| *name == key.0).expect("all are named");
+            let (_, text) = NAMES
+                .iter()
+                .find(|(name, _)| *name == key.0)
+                .expect("all are named");
             statement.execute((text, &key.1, &key.2, self.values[&key]))?;
         }
         Ok(())
@@ -78,7 +91,13 @@ impl Counters {
         self.add_labelled(name, &none, &none.clone(), by);
     }
 
-    pub(super) fn add_labelled(&mut self, name: Name, source: &Arc<str>, label: &Arc<str>, by: i64) {
+    pub(super) fn add_labelled(
+        &mut self,
+        name: Name,
+        source: &Arc<str>,
+        label: &Arc<str>,
+        by: i64,
+    ) {
         let key = (name, source.clone(), label.clone());
         self.changed.insert(key.clone());
         *self.values.entry(key).or_default() += by;
@@ -86,7 +105,10 @@ impl Counters {
 
     pub(super) fn get(&self, name: Name) -> i64 {
         let none = self.none.clone();
-        self.values.get(&(name, none.clone(), none)).copied().unwrap_or_default()
+        self.values
+            .get(&(name, none.clone(), none))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The counts as the rest of the program sees them.

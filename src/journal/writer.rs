@@ -86,7 +86,11 @@ impl Writer {
         while self.state.stopping.is_none() && !self.shared.has_failed() {
             let group = self.collect();
             self.commit(group);
-            if self.state.ticked.is_none_or(|ticked| ticked.elapsed() >= TICK) {
+            if self
+                .state
+                .ticked
+                .is_none_or(|ticked| ticked.elapsed() >= TICK)
+            {
                 self.tick();
             }
         }
@@ -95,7 +99,10 @@ impl Writer {
 
     /// Waits for something to do, then takes what else is there.
     fn collect(&mut self) -> Group {
-        let mut group = Group { changes: std::mem::take(&mut self.state.unsaved), webhooks: vec![] };
+        let mut group = Group {
+            changes: std::mem::take(&mut self.state.unsaved),
+            webhooks: vec![],
+        };
         let mut bytes = 0;
         let mut next = match self.requests.recv_timeout(TICK) {
             Ok(request) => Some(request),
@@ -130,7 +137,10 @@ impl Writer {
             },
             Request::Changes(changes) => group.changes.extend(changes),
             Request::SetRouting(routing, reply) => {
-                let result = self.store.set_routing(routing).map_err(|error| self.blame(&error));
+                let result = self
+                    .store
+                    .set_routing(routing)
+                    .map_err(|error| self.blame(&error));
                 let _ = reply.send(result);
             }
             Request::Stop(done) => self.state.stopping = Some(done),
@@ -149,7 +159,10 @@ impl Writer {
         if group.changes.is_empty() && group.webhooks.is_empty() {
             return;
         }
-        match self.store.commit(&group, Timestamp::now(), &self.limits.retention) {
+        match self
+            .store
+            .commit(&group, Timestamp::now(), &self.limits.retention)
+        {
             Ok(committed) if self.is_still_there() => self.committed(&group, committed),
             Ok(_) => {
                 self.state.unsaved = group.changes;
@@ -165,7 +178,8 @@ impl Writer {
 
     fn committed(&mut self, group: &Group, committed: Committed) {
         self.state.disk_error = None;
-        self.shared.publish(self.store.totals(), self.store.commit_time);
+        self.shared
+            .publish(self.store.totals(), self.store.commit_time);
         self.shared.set_refusal(self.standing_refusal());
         self.answer(&Ok(()));
         self.state.written_bytes += group.webhooks.iter().map(size).sum::<u64>()
@@ -201,9 +215,13 @@ impl Writer {
             return;
         }
         self.state.disk_error = self.free_space_error();
-        let group =
-            Group { changes: std::mem::take(&mut self.state.unsaved), webhooks: Vec::new() };
-        let result = self.store.commit(&group, Timestamp::now(), &self.limits.retention);
+        let group = Group {
+            changes: std::mem::take(&mut self.state.unsaved),
+            webhooks: Vec::new(),
+        };
+        let result = self
+            .store
+            .commit(&group, Timestamp::now(), &self.limits.retention);
         match result {
             Ok(committed) if !committed.acks.is_empty() => self.committed(&group, committed),
             Ok(_) => self.probe(),
@@ -218,7 +236,10 @@ impl Writer {
 
     /// After a failure: is the disk back?
     fn probe(&mut self) {
-        if self.shared.refusal().is_some_and(|refusal| refusal != AppendError::BacklogFull)
+        if self
+            .shared
+            .refusal()
+            .is_some_and(|refusal| refusal != AppendError::BacklogFull)
             && let Err(error) = self.store.probe()
         {
             drop(self.blame(&error));
@@ -294,18 +315,27 @@ impl Writer {
             return;
         }
         let changes = std::mem::take(&mut self.state.unsaved);
-        let changes = self.requests.try_iter().fold(changes, |mut changes, request| {
-            match request {
-                Request::Changes(more) => changes.extend(more),
-                Request::Append(_, reply) | Request::SetRouting(_, reply) => {
-                    drop(reply.send(Err(AppendError::Closed)));
+        let changes = self
+            .requests
+            .try_iter()
+            .fold(changes, |mut changes, request| {
+                match request {
+                    Request::Changes(more) => changes.extend(more),
+                    Request::Append(_, reply) | Request::SetRouting(_, reply) => {
+                        drop(reply.send(Err(AppendError::Closed)));
+                    }
+                    Request::Stop(done) => drop(done.send(())),
                 }
-                Request::Stop(done) => drop(done.send(())),
-            }
-            changes
-        });
-        let group = Group { changes, webhooks: Vec::new() };
-        if let Err(error) = self.store.commit(&group, Timestamp::now(), &self.limits.retention) {
+                changes
+            });
+        let group = Group {
+            changes,
+            webhooks: Vec::new(),
+        };
+        if let Err(error) = self
+            .store
+            .commit(&group, Timestamp::now(), &self.limits.retention)
+        {
             tracing::warn!(
                 %error,
                 events = group.changes.len(),
@@ -321,12 +351,20 @@ impl Writer {
 }
 
 fn size(webhook: &Webhook) -> u64 {
-    webhook.events.iter().map(|event| event.body.len() as u64).sum()
+    webhook
+        .events
+        .iter()
+        .map(|event| event.body.len() as u64)
+        .sum()
 }
 
 fn is_fatal(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|error| error.extended_code);
-    is_damage(error) || matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
+    is_damage(error)
+        || matches!(
+            code,
+            Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
+        )
 }
 
 /// Whether SQLite reports a damaged database.

@@ -67,7 +67,9 @@ impl Flow {
 
     /// What a take brought; `None` if the journal could not be read.
     pub fn taken(&mut self, taken: Option<Taken>, now: Millis) {
-        let Some(taking) = self.taking.take() else { return };
+        let Some(taking) = self.taking.take() else {
+            return;
+        };
         let route_id = taking.route_id;
         let Some(taken) = taken else {
             self.route(route_id).try_again_at(now);
@@ -79,9 +81,14 @@ impl Flow {
         }
         let route = self.route(route_id);
         route.is_behind |= taken.has_more || taking.has_missed_head;
-        route.wake_at = [route.wake_at, taken.next_due_ms].into_iter().flatten().min();
+        route.wake_at = [route.wake_at, taken.next_due_ms]
+            .into_iter()
+            .flatten()
+            .min();
         for mut run in taken.runs {
-            let Some(first) = run.events.first() else { continue };
+            let Some(first) = run.events.first() else {
+                continue;
+            };
             let key = LaneKey::of(first);
             if taking.gone.contains(&key) {
                 self.route(route_id).is_behind = true;
@@ -96,6 +103,10 @@ impl Flow {
 
     /// An event that was just committed. It need not be kept: the journal has it.
     fn arrived(&mut self, held: Held, now: Millis) {
+        if self.seqs.contains_key(&held.seq) {
+            // A take whose snapshot was newer than the news has brought it already.
+            return;
+        }
         let key = LaneKey::of(&held);
         let has_room = self.has_room(held.event.body.len() as u64);
         if let Some(lane) = self.lanes.get_mut(&key) {
@@ -122,7 +133,10 @@ impl Flow {
         let route = self.route(route_id);
         let is_wanted = !route.is_behind && route.suspect.is_none() && route.lanes < lanes_max;
         if is_wanted && has_room && self.is_not_taking(route_id) {
-            let run = Run { events: vec![held], has_more: false };
+            let run = Run {
+                events: vec![held],
+                has_more: false,
+            };
             self.open_lane(key, run, now);
             return;
         }
@@ -138,9 +152,13 @@ impl Flow {
         let seq = match ack {
             Ack::Settled { seq, .. } | Ack::Deferred { seq, .. } => seq,
         };
-        let Some(key) = self.seqs.remove(&seq) else { return };
+        let Some(key) = self.seqs.remove(&seq) else {
+            return;
+        };
         self.unmarked -= 1;
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return;
+        };
         lane.unmarked -= 1;
         match ack {
             Ack::Settled { promoted, .. } => {
@@ -149,7 +167,9 @@ impl Flow {
                     self.behind(promoted);
                 }
             }
-            Ack::Deferred { route_id, due_ms, .. } => {
+            Ack::Deferred {
+                route_id, due_ms, ..
+            } => {
                 self.close_lane(&key);
                 let route = self.route(route_id);
                 if due_ms == 0 {
@@ -178,7 +198,10 @@ impl Flow {
 
     fn extend_lane(&mut self, key: &LaneKey, held: Held, now: Millis) {
         self.hold(key, &held);
-        let lane = self.lanes.get_mut(key).expect("the caller has just found it");
+        let lane = self
+            .lanes
+            .get_mut(key)
+            .expect("the caller has just found it");
         lane.queue.push_back(held);
         if lane.state == LaneState::Idle {
             self.make_ready(key.clone(), now);
@@ -187,7 +210,10 @@ impl Flow {
 
     /// Queues a lane that has something to publish and nothing on its way.
     pub(super) fn make_ready(&mut self, key: LaneKey, now: Millis) {
-        let lane = self.lanes.get_mut(&key).expect("only lanes in hand are made ready");
+        let lane = self
+            .lanes
+            .get_mut(&key)
+            .expect("only lanes in hand are made ready");
         let Some(first) = lane.queue.front() else {
             lane.state = LaneState::Idle;
             return;
@@ -209,8 +235,15 @@ impl Flow {
 
     /// Gives a ready lane back to the journal. It is not in its route's queue any more.
     pub(super) fn let_go(&mut self, key: &LaneKey) {
-        let lane = self.lanes.get_mut(key).expect("only lanes in hand are let go");
-        let route_id = lane.queue.front().expect("a ready lane has an event").route_id;
+        let lane = self
+            .lanes
+            .get_mut(key)
+            .expect("only lanes in hand are let go");
+        let route_id = lane
+            .queue
+            .front()
+            .expect("a ready lane has an event")
+            .route_id;
         let queue = std::mem::take(&mut lane.queue);
         lane.state = LaneState::Idle;
         lane.has_more = true;
@@ -228,7 +261,9 @@ impl Flow {
         self.route(route_id).is_behind = true;
         if is_stale {
             // In the journal it may have any route by now.
-            self.routes.values_mut().for_each(|route| route.is_behind = true);
+            self.routes
+                .values_mut()
+                .for_each(|route| route.is_behind = true);
         }
         self.remember_gone(key, route_id);
         self.lanes.remove(key);
@@ -236,7 +271,9 @@ impl Flow {
 
     /// Forgets a lane that has nothing on its way; what is left of it is in the journal.
     fn close_lane(&mut self, key: &LaneKey) {
-        let Some(lane) = self.lanes.remove(key) else { return };
+        let Some(lane) = self.lanes.remove(key) else {
+            return;
+        };
         for held in lane.queue {
             self.release(&held);
             self.seqs.remove(&held.seq);
@@ -267,8 +304,7 @@ impl Flow {
 
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         let bytes_max = HELD_BYTES_FACTOR * self.limits.in_flight_bytes_max;
-        self.held < self.held_max()
-            && (self.held == 0 || self.held_bytes + bytes <= bytes_max)
+        self.held < self.held_max() && (self.held == 0 || self.held_bytes + bytes <= bytes_max)
     }
 
     pub(super) fn held_max(&self) -> usize {
@@ -281,6 +317,8 @@ impl Flow {
     }
 
     fn is_not_taking(&self, route_id: RouteId) -> bool {
-        self.taking.as_ref().is_none_or(|taking| taking.route_id != route_id)
+        self.taking
+            .as_ref()
+            .is_none_or(|taking| taking.route_id != route_id)
     }
 }

@@ -39,12 +39,17 @@ impl Flow {
     }
 
     fn done(&mut self, id: u64, outcomes: Vec<Outcome>, now: Millis, wall: Timestamp) {
-        let Some(window) = self.windows.remove(&id) else { return };
+        let Some(window) = self.windows.remove(&id) else {
+            return;
+        };
         self.in_flight -= window.lanes.len();
         self.in_flight_bytes -= window.bytes;
         let is_alone = window.lanes.len() == 1;
         let is_answered = outcomes.iter().all(|outcome| {
-            matches!(outcome, Outcome::Delivered | Outcome::Returned(_) | Outcome::Nacked)
+            matches!(
+                outcome,
+                Outcome::Delivered | Outcome::Returned(_) | Outcome::Nacked
+            )
         });
         let route = self.route(window.route_id);
         route.windows -= 1;
@@ -63,7 +68,13 @@ impl Flow {
     }
 
     /// Something of a window has no outcome: is the route to blame?
-    fn doubt(&mut self, window: &super::Window, outcomes: &[Outcome], now: Millis, wall: Timestamp) {
+    fn doubt(
+        &mut self,
+        window: &super::Window,
+        outcomes: &[Outcome],
+        now: Millis,
+        wall: Timestamp,
+    ) {
         let route_id = window.route_id;
         let closed = outcomes.iter().find_map(|outcome| match outcome {
             Outcome::ChannelClosed(code, text) => Some((*code, text.clone())),
@@ -79,7 +90,12 @@ impl Flow {
             None => {
                 let known = self.route(route_id).suspect.as_ref();
                 let known = known.map(|suspect| (suspect.state, suspect.reason.clone()));
-                let stuck = || (RouteState::Stuck, "nothing was confirmed in time".to_owned());
+                let stuck = || {
+                    (
+                        RouteState::Stuck,
+                        "nothing was confirmed in time".to_owned(),
+                    )
+                };
                 if let Some((state, reason)) = known.or_else(|| is_late.then(stuck)) {
                     self.suspect(route_id, state, reason, now, wall);
                 }
@@ -110,8 +126,14 @@ impl Flow {
     }
 
     fn settle(&mut self, key: &LaneKey, now: Millis) {
-        let lane = self.lanes.get_mut(key).expect("what is in flight is in hand");
-        let held = lane.queue.pop_front().expect("a lane in flight has an event");
+        let lane = self
+            .lanes
+            .get_mut(key)
+            .expect("what is in flight is in hand");
+        let held = lane
+            .queue
+            .pop_front()
+            .expect("a lane in flight has an event");
         lane.unmarked += 1;
         self.release(&held);
         self.unmarked += 1;
@@ -127,7 +149,11 @@ impl Flow {
 
     /// Nobody knows whether it was stored: it goes out again, with the same id.
     fn again(&mut self, key: LaneKey, now: Millis) {
-        let route_id = self.lanes[&key].queue.front().expect("it was in flight").route_id;
+        let route_id = self.lanes[&key]
+            .queue
+            .front()
+            .expect("it was in flight")
+            .route_id;
         self.make_ready(key, now);
         let ready = &mut self.route(route_id).ready;
         ready.rotate_right(usize::from(!ready.is_empty()));
@@ -141,11 +167,24 @@ impl Flow {
         now: Millis,
         wall: Timestamp,
     ) {
-        let held = self.lanes[key].queue.front().expect("a lane in flight has an event").clone();
+        let held = self.lanes[key]
+            .queue
+            .front()
+            .expect("a lane in flight has an event")
+            .clone();
         let attempts = held.attempts + 1;
         let is_dead_letter = held.condemned.is_some() || is_reject(&held);
         if attempts >= self.limits.attempts_max && !is_dead_letter {
-            self.leave(key, 0, attempts, Some(Condemned { reason, detail, at: wall }));
+            self.leave(
+                key,
+                0,
+                attempts,
+                Some(Condemned {
+                    reason,
+                    detail,
+                    at: wall,
+                }),
+            );
             return;
         }
         let delay = super::millis(self.retry.delay(attempts)).max(1);
@@ -154,7 +193,10 @@ impl Flow {
 
     /// Makes a ready event a dead letter before it was sent; it is in no route's queue any more.
     pub(super) fn condemn(&mut self, key: &LaneKey, reason: Reason, detail: String, at: Timestamp) {
-        let held = self.lanes[key].queue.front().expect("a ready lane has an event");
+        let held = self.lanes[key]
+            .queue
+            .front()
+            .expect("a ready lane has an event");
         let (route_id, attempts) = (held.route_id, held.attempts);
         self.route(route_id).lanes -= 1;
         self.leave(key, 0, attempts, Some(Condemned { reason, detail, at }));
@@ -163,13 +205,20 @@ impl Flow {
     /// It alone closed the channel. A dead letter of that kind has no body: if even that is too
     /// large, it is refused like any other.
     fn too_large(&mut self, key: &LaneKey, detail: String, now: Millis, wall: Timestamp) {
-        let held = self.lanes[key].queue.front().expect("a lane in flight has an event");
+        let held = self.lanes[key]
+            .queue
+            .front()
+            .expect("a lane in flight has an event");
         let attempts = held.attempts + 1;
         if held.condemned.is_some() {
             self.refused(key, Reason::TooLarge, detail, now, wall);
             return;
         }
-        let condemned = Condemned { reason: Reason::TooLarge, detail, at: wall };
+        let condemned = Condemned {
+            reason: Reason::TooLarge,
+            detail,
+            at: wall,
+        };
         self.leave(key, 0, attempts, Some(condemned));
     }
 
@@ -186,7 +235,12 @@ impl Flow {
         lane.has_more = true;
         lane.unmarked += 1;
         self.unmarked += 1;
-        self.actions.push_back(Action::Change(Change::Defer { seq, due_ms, attempts, condemned }));
+        self.actions.push_back(Action::Change(Change::Defer {
+            seq,
+            due_ms,
+            attempts,
+            condemned,
+        }));
     }
 
     /// The state of a connection, for those who wait for it.

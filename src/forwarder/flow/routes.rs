@@ -60,7 +60,11 @@ impl RouteFlow {
     }
 
     pub(super) fn link(&self) -> Link {
-        if self.suspect.is_some() { Link::Probe } else { Link::Main }
+        if self.suspect.is_some() {
+            Link::Probe
+        } else {
+            Link::Main
+        }
     }
 
     pub(super) fn try_again_at(&mut self, now: Millis) {
@@ -73,8 +77,8 @@ impl RouteFlow {
         links: &[LinkState; 2],
     ) -> Option<Millis> {
         let is_up = |link| links[index(link)] == LinkState::Up;
-        let confirm = (self.windows > 0 && is_up(self.link()))
-            .then_some(self.progress_at + confirm_timeout);
+        let confirm =
+            (self.windows > 0 && is_up(self.link())).then_some(self.progress_at + confirm_timeout);
         let probe = self
             .suspect
             .as_ref()
@@ -127,7 +131,13 @@ impl Flow {
         let probe_at = now + super::millis(self.retry.delay(attempts));
         let has_changed = known.is_none_or(|suspect| suspect.state != state);
         let route = self.route(route_id);
-        route.suspect = Some(Suspect { state, reason, window: 1, attempts, probe_at });
+        route.suspect = Some(Suspect {
+            state,
+            reason,
+            window: 1,
+            attempts,
+            probe_at,
+        });
         if has_changed {
             route.since = Some(wall);
             self.version += 1;
@@ -142,7 +152,9 @@ impl Flow {
     pub(super) fn trust(&mut self, route_id: RouteId, now: Millis, wall: Timestamp) {
         let window_max = self.window_max();
         let route = self.route(route_id);
-        let Some(suspect) = &mut route.suspect else { return };
+        let Some(suspect) = &mut route.suspect else {
+            return;
+        };
         suspect.attempts = 0;
         suspect.probe_at = now;
         suspect.window *= 2;
@@ -161,7 +173,10 @@ impl Flow {
             Some(RouteStatus {
                 exchange: name.exchange.clone(),
                 routing_key: name.routing_key.clone(),
-                state: route.suspect.as_ref().map_or(RouteState::Open, |suspect| suspect.state),
+                state: route
+                    .suspect
+                    .as_ref()
+                    .map_or(RouteState::Open, |suspect| suspect.state),
                 reason: route.suspect.as_ref().map(|suspect| suspect.reason.clone()),
                 since: route.since.unwrap_or_default(),
             })

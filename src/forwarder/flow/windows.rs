@@ -59,11 +59,18 @@ impl Flow {
         }
         let may_start = |route_id: &RouteId| {
             let route = &self.routes[route_id];
-            let windows_max = if route.suspect.is_some() { 1 } else { WINDOWS_PER_ROUTE_MAX };
+            let windows_max = if route.suspect.is_some() {
+                1
+            } else {
+                WINDOWS_PER_ROUTE_MAX
+            };
             !route.ready.is_empty()
                 && route.windows < windows_max
                 && self.links[index(route.link())] != LinkState::Blocked
-                && route.suspect.as_ref().is_none_or(|suspect| now >= suspect.probe_at)
+                && route
+                    .suspect
+                    .as_ref()
+                    .is_none_or(|suspect| now >= suspect.probe_at)
         };
         let next = match self.waiting {
             Some(route_id) if self.routes.contains_key(&route_id) && may_start(&route_id) => {
@@ -96,14 +103,14 @@ impl Flow {
         let may_take = |route_id: &RouteId| {
             let route = &self.routes[route_id];
             let is_wanted = match &route.suspect {
-                Some(suspect) => {
-                    route.windows == 0 && route.lanes == 0 && now >= suspect.probe_at
-                }
+                Some(suspect) => route.windows == 0 && route.lanes == 0 && now >= suspect.probe_at,
                 None => route.lanes <= low,
             };
             route.is_behind && is_wanted
         };
-        let Some(route_id) = self.in_turn(may_take) else { return };
+        let Some(route_id) = self.in_turn(may_take) else {
+            return;
+        };
         self.turn = route_id;
         let events_max = match &self.route(route_id).suspect {
             Some(suspect) => suspect.window,
@@ -129,29 +136,51 @@ impl Flow {
 
     /// The next route, after the one that had its turn, of which that is true.
     fn in_turn(&self, is_next: impl Fn(&RouteId) -> bool) -> Option<RouteId> {
-        let after = self.routes.range(self.turn + 1..).map(|(route_id, _)| route_id);
-        let before = self.routes.range(..=self.turn).map(|(route_id, _)| route_id);
-        after.chain(before).copied().find(|route_id| is_next(route_id))
+        let after = self
+            .routes
+            .range(self.turn + 1..)
+            .map(|(route_id, _)| route_id);
+        let before = self
+            .routes
+            .range(..=self.turn)
+            .map(|(route_id, _)| route_id);
+        after
+            .chain(before)
+            .copied()
+            .find(|route_id| is_next(route_id))
     }
 
     /// Messages that may still go out: what is published and not marked on the disk is bounded.
     fn places(&self) -> usize {
-        self.limits.in_flight_max.saturating_sub(self.in_flight + self.unmarked)
+        self.limits
+            .in_flight_max
+            .saturating_sub(self.in_flight + self.unmarked)
     }
 
     fn fill_window(&mut self, route_id: RouteId, now: Millis, wall: Timestamp) {
         let route = self.route(route_id);
         let link = route.link();
         let suspect = route.suspect.clone();
-        let ensure_exchange =
-            suspect.as_ref().is_some_and(|suspect| suspect.state == RouteState::Closed);
+        let ensure_exchange = suspect
+            .as_ref()
+            .is_some_and(|suspect| suspect.state == RouteState::Closed);
         let size_max = suspect.map_or(self.window_max(), |suspect| suspect.window);
         let size_max = size_max.min(self.places());
         let mut events = Vec::new();
-        let mut window = Window { route_id, lanes: Vec::new(), bytes: 0 };
+        let mut window = Window {
+            route_id,
+            lanes: Vec::new(),
+            bytes: 0,
+        };
         while events.len() < size_max {
-            let Some(key) = self.route(route_id).ready.front().cloned() else { break };
-            let held = self.lanes[&key].queue.front().expect("a ready lane has an event").clone();
+            let Some(key) = self.route(route_id).ready.front().cloned() else {
+                break;
+            };
+            let held = self.lanes[&key]
+                .queue
+                .front()
+                .expect("a ready lane has an event")
+                .clone();
             let bytes = held.event.body.len() as u64;
             if self.in_flight + events.len() > 0
                 && self.in_flight_bytes + window.bytes + bytes > self.limits.in_flight_bytes_max
@@ -194,7 +223,12 @@ impl Flow {
         }
         route.windows += 1;
         self.windows.insert(id, window);
-        self.actions.push_back(Action::Publish { window: id, link, ensure_exchange, events });
+        self.actions.push_back(Action::Publish {
+            window: id,
+            link,
+            ensure_exchange,
+            events,
+        });
     }
 
     /// Why an event must not be sent as it is.

@@ -1,1 +1,212 @@
-//! connection
+//! One attempt to connect to one broker: name, TCP, TLS, AMQP handshake, all within one deadline.
+//! Knows nothing of when to try again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lapin::tcp::AsyncTcpStream;
+use lapin::{ConnectionProperties, ErrorKind};
+use socket2::{SockRef, Socket, TcpKeepalive};
+
+use super::tls::{self, TlsError};
+use super::url::BrokerUrl;
+use crate::config::rabbitmq::Tls;
+
+/// Shown in the broker's management pages.
+const CONNECTION_NAME: &str = "deskbridge";
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Why an attempt to connect failed. Never holds a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name is not known.
+    #[error("looking up `{host}`")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No address of it takes a connection.
+    #[error("connecting to `{address}`")]
+    Tcp {
+        /// The last address tried.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Our own certificates.
+    #[error("preparing TLS towards the broker")]
+    TlsFiles(#[from] TlsError),
+    /// The broker's certificate, or the broker about ours.
+    #[error("negotiating TLS with the broker")]
+    Tls(#[source] io::Error),
+    /// Login, vhost or protocol.
+    #[error("opening the AMQP connection")]
+    Handshake(#[source] lapin::Error),
+    /// Nothing of the above within `rabbitmq.connect_timeout`.
+    #[error("the broker did not answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl ConnectError {
+    /// Whether the broker (or we) said no, rather than nothing: login, vhost, certificate.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::TlsFiles(_) => true,
+            Self::Tls(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Handshake(error) => match error.kind() {
+                // ACCESS_REFUSED and NOT_ALLOWED; a broker going down answers 320 here.
+                ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 530),
+                ErrorKind::AuthProviderError(_) => true,
+                // A broker that refuses our certificate says so after the handshake of TLS 1.3.
+                ErrorKind::IOError(error) => error.kind() == io::ErrorKind::InvalidData,
+                _ => false,
+            },
+            Self::Resolve { .. } | Self::Tcp { .. } | Self::Timeout(_) => false,
+        }
+    }
+
+    /// The whole chain in one line.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let mut reason = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !reason.ends_with(&text) {
+                reason = format!("{reason}: {text}");
+            }
+            source = error.source();
+        }
+        reason
+    }
+}
+
+/// An open AMQP connection and the means to end it whatever lapin is doing.
+pub(super) struct Connection {
+    pub(super) amqp: lapin::Connection,
+    pub(super) socket: SocketGuard,
+}
+
+/// A second handle on the connection's socket. Shuts it down when dropped: that is what ends
+/// lapin's thread when a peer is silent.
+pub(super) struct SocketGuard(Socket);
+
+impl SocketGuard {
+    /// Ends the conversation in both directions, at once.
+    pub(super) fn shut_down(&self) {
+        // Fails only if it is closed already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// Connects, within `timeout` in all.
+///
+/// # Errors
+/// The first thing that failed; nothing of the attempt is left behind.
+pub(super) async fn connect(
+    url: &BrokerUrl,
+    tls: &Tls,
+    timeout: Duration,
+) -> Result<Connection, ConnectError> {
+    tokio::time::timeout(timeout, attempt(url, tls, timeout))
+        .await
+        .unwrap_or(Err(ConnectError::Timeout(timeout)))
+}
+
+async fn attempt(
+    url: &BrokerUrl,
+    tls: &Tls,
+    timeout: Duration,
+) -> Result<Connection, ConnectError> {
+    let runtime = lapin::runtime::default_runtime().map_err(ConnectError::Handshake)?;
+    let addresses = resolve(url).await?;
+    let share = timeout / u32::try_from(addresses.len()).unwrap_or(1);
+    let mut opened = None;
+    let mut failed = None;
+    for address in addresses {
+        let connecting = AsyncTcpStream::connect(&runtime, address);
+        match tokio::time::timeout(share, connecting).await {
+            Ok(Ok(stream)) => {
+                opened = Some((address, stream));
+                break;
+            }
+            Ok(Err(source)) => failed = Some(ConnectError::Tcp { address, source }),
+            Err(_) => {
+                failed = Some(ConnectError::Tcp {
+                    address,
+                    source: io::ErrorKind::TimedOut.into(),
+                })
+            }
+        }
+    }
+    let Some((address, stream)) = opened else {
+        return Err(failed.expect("there is at least one address, and it failed"));
+    };
+    let AsyncTcpStream::Plain(tcp) = &stream else {
+        unreachable!("a stream just connected is plain");
+    };
+    let socket = tune(SockRef::from(tcp.get_ref()))
+        .map_err(|source| ConnectError::Tcp { address, source })?;
+    let stream = if url.is_tls() {
+        let files = tls.clone();
+        let connector = tokio::task::spawn_blocking(move || tls::connector(&files))
+            .await
+            .expect("reading certificates does not panic")?;
+        stream
+            .into_rustls(&connector, url.host())
+            .await
+            .map_err(ConnectError::Tls)?
+    } else {
+        stream
+    };
+    let once = Mutex::new(Some(stream));
+    let hand_over = async move |_, _| {
+        let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stream.ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::ConnectionAborted)))
+    };
+    let properties = ConnectionProperties::default()
+        .with_connection_name(CONNECTION_NAME.into())
+        .with_client_property("product".into(), env!("CARGO_PKG_NAME").into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let amqp = lapin::Connection::connector(url.uri(), runtime, hand_over, properties)
+        .await
+        .map_err(ConnectError::Handshake)?;
+    Ok(Connection { amqp, socket })
+}
+
+async fn resolve(url: &BrokerUrl) -> Result<Vec<SocketAddr>, ConnectError> {
+    let failed = |source| ConnectError::Resolve {
+        host: url.host().into(),
+        source,
+    };
+    let found = tokio::net::lookup_host((url.host(), url.port()))
+        .await
+        .map_err(failed)?;
+    let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
+    if addresses.is_empty() {
+        Err(failed(io::ErrorKind::NotFound.into()))
+    } else {
+        Ok(addresses)
+    }
+}
+
+fn tune(socket: SockRef<'_>) -> io::Result<SocketGuard> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5));
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.try_clone().map(SocketGuard)
+}

@@ -1,1 +1,200 @@
-//! publisher
+//! Publishes one window: its messages together and in order on a channel of its own, every confirm
+//! awaited before anything is said. Knows nothing of when to try again.
+
+mod attribution;
+mod properties;
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::{MaybeDone, maybe_done};
+use futures_util::stream::FuturesUnordered;
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation, PublisherConfirm};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use self::attribution::Tally;
+use self::properties::{properties, short};
+use super::live::{CallError, Live, closed_by_broker};
+use super::topology::declare::Declarer;
+use super::{Outcome, Report, Window};
+use crate::webhook::message::Message;
+
+/// Confirms of one window are reported at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The outcome of every message of a window, in its order.
+pub(super) async fn publish(
+    live: &Live,
+    declarer: &Declarer,
+    window: &Window,
+    reports: &mpsc::Sender<Report>,
+) -> Vec<Outcome> {
+    let outcome = match attempt(live, declarer, window, reports).await {
+        Ok(outcomes) => return outcomes,
+        Err(CallError::Closed(code, text)) => Outcome::ChannelClosed(code, text),
+        Err(CallError::Lost) => Outcome::Unknown,
+    };
+    vec![outcome; window.messages.len()]
+}
+
+async fn attempt(
+    live: &Live,
+    declarer: &Declarer,
+    window: &Window,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Vec<Outcome>, CallError> {
+    let Some(first) = window.messages.first() else {
+        return Ok(Vec::new());
+    };
+    let exchange = &first.route.exchange;
+    // Publishing to a missing exchange rejects the whole channel and sometimes costs the
+    // connection: it is looked for once on every connection, and again when it is in doubt.
+    if window.ensure_exchange || !live.is_known(exchange) {
+        declarer.ensure_exchange(live, exchange).await?;
+        live.set_known(exchange, true);
+    }
+    let channel = live.confirm_channel(exchange).await?;
+    match exchange_messages(live, &channel, window, reports).await {
+        Ok(tally) => {
+            live.keep_channel(exchange, channel);
+            let ids: Vec<Uuid> = window
+                .messages
+                .iter()
+                .map(|message| message.message_id)
+                .collect();
+            tally.outcomes(&ids).ok_or_else(|| {
+                live.fail("the broker returned a message that was not of this window");
+                CallError::Lost
+            })
+        }
+        Err(error) => {
+            live.set_known(exchange, false);
+            Err(error)
+        }
+    }
+}
+
+async fn exchange_messages(
+    live: &Live,
+    channel: &Channel,
+    window: &Window,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Tally, CallError> {
+    let confirms = write(live, channel, &window.messages).await?;
+    let mut confirms: FuturesUnordered<_> = confirms
+        .into_iter()
+        .enumerate()
+        .map(async |(index, confirm)| (index, confirm.await))
+        .collect();
+    let mut tally = Tally::default();
+    let mut reported = Instant::now();
+    while let Some((index, confirmation)) = live.unless_lost(confirms.next()).await? {
+        let confirmation = confirmation.map_err(|error| live.classify("confirm", &error))?;
+        tally.confirmed(index, confirmation.is_ack());
+        count_return(&mut tally, confirmation);
+        if reported.elapsed() >= PROGRESS_INTERVAL && !confirms.is_empty() {
+            reported = Instant::now();
+            // Nobody left to tell: the bridge is ending.
+            let _ = live
+                .unless_lost(reports.send(Report::Progress(window.id)))
+                .await?;
+        }
+    }
+    Ok(tally)
+}
+
+fn count_return(tally: &mut Tally, confirmation: Confirmation) {
+    if let Some(returned) = confirmation.take_message() {
+        let id = returned
+            .properties
+            .message_id()
+            .as_ref()
+            .map(lapin::types::ShortString::as_str);
+        let reason = format!("{} {}", returned.reply_code, returned.reply_text);
+        tally.returned(id, reason);
+    }
+}
+
+/// Hands all messages to lapin before waiting for the first to be written: one by one costs a
+/// thread's round trip each.
+async fn write(
+    live: &Live,
+    channel: &Channel,
+    messages: &[Message],
+) -> Result<Vec<PublisherConfirm>, CallError> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let publish = |message: &'_ Message| {
+        let (exchange, key) = (
+            short(&message.route.exchange),
+            short(&message.route.routing_key),
+        );
+        (exchange, key, properties(message))
+    };
+    let mut publishing: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            let (exchange, key, properties) = publish(message);
+            maybe_done(Box::pin(channel.basic_publish(
+                exchange,
+                key,
+                options,
+                &message.body,
+                properties,
+            )))
+        })
+        .collect();
+    let written = live
+        .unless_stalled("take messages", write_in_order(live, &mut publishing))
+        .await?;
+    let mut confirms = Vec::with_capacity(messages.len());
+    let mut errors = Vec::new();
+    for result in written {
+        match result {
+            Ok(confirm) => confirms.push(confirm),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(confirms);
+    }
+    // The channel is gone. Which error says why is a matter of timing; the confirms know too.
+    for confirm in confirms {
+        if let Err(error) = live.unless_stalled("close the channel", confirm).await? {
+            errors.push(error);
+        }
+    }
+    let telling = errors
+        .iter()
+        .find(|error| closed_by_broker(error).is_some());
+    Err(live.classify("publish", telling.unwrap_or(&errors[0])))
+}
+
+type Publishing<F> = MaybeDone<Pin<Box<F>>>;
+
+async fn write_in_order<F: Future>(
+    live: &Live,
+    publishing: &mut [Publishing<F>],
+) -> Vec<F::Output> {
+    poll_fn(|context| {
+        for message in publishing.iter_mut() {
+            let _ = Pin::new(message).poll(context);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    let mut written = Vec::with_capacity(publishing.len());
+    for message in publishing {
+        (&mut *message).await;
+        live.wrote();
+        written.extend(Pin::new(message).take_output());
+    }
+    written
+}

@@ -1,0 +1,55 @@
+//! A message's properties as AMQP writes them. Nothing here can panic or refuse: what does not fit
+//! is cut.
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::webhook::message::{Header, Message};
+
+/// Kept by the broker across a restart.
+const PERSISTENT: u8 = 2;
+/// Bytes of an AMQP short string at most.
+const SHORT_BYTES_MAX: usize = 255;
+
+/// Properties and headers of the contract.
+pub(super) fn properties(message: &Message) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in &message.headers {
+        let value = match value {
+            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            Header::Integer(number) => AMQPValue::LongLongInt(*number),
+        };
+        headers.insert(short(name), value);
+    }
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type(short("application/json"))
+        .with_message_id(short(&message.message_id.to_string()))
+        .with_type(short(&message.message_type))
+        .with_app_id(short("deskbridge"))
+        .with_timestamp(message.timestamp_seconds)
+        .with_headers(headers);
+    match &message.correlation_id {
+        Some(id) => properties.with_correlation_id(short(id)),
+        None => properties,
+    }
+}
+
+/// At most 255 bytes of a text, whole characters.
+pub(super) fn short(text: &str) -> ShortString {
+    let end = text.floor_char_boundary(SHORT_BYTES_MAX);
+    ShortString::try_new(&text[..end]).expect("at most 255 bytes fit")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_at_a_character() {
+        assert_eq!(short(&"x".repeat(300)).as_str().len(), 255);
+        let euros = short(&"€".repeat(100));
+        assert_eq!(euros.as_str().chars().count(), 85);
+        assert_eq!(short("short").as_str(), "short");
+    }
+}

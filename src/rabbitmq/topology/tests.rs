@@ -1,0 +1,187 @@
+use super::*;
+use crate::config::routing::Status;
+
+fn exchange(plan: &Topology, name: &str) -> Exchange {
+    let found = plan.objects.iter().find_map(|object| match object {
+        Object::Exchange(exchange) if exchange.name == name => Some(exchange.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("exchange {name} is planned"))
+}
+
+fn arguments(plan: &Topology, name: &str) -> Vec<(&'static str, Argument)> {
+    let found = plan.objects.iter().find_map(|object| match object {
+        Object::Queue(queue) if queue.name == name => Some(queue.arguments.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("queue {name} is planned"))
+}
+
+fn shown(plan: &Topology) -> Vec<String> {
+    plan.objects.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_default_plan_is_the_topology_of_the_contract() {
+    let plan = Topology::plan(&Config::default());
+    assert_eq!(
+        shown(&plan),
+        [
+            "exchange `chat-sessions.dead-letter`",
+            "queue `chat-sessions.dead-letter`",
+            "binding of queue `chat-sessions.dead-letter` to exchange `chat-sessions.dead-letter` with key `#`",
+            "exchange `chat-sessions.unrouted`",
+            "queue `chat-sessions.unrouted`",
+            "binding of queue `chat-sessions.unrouted` to exchange `chat-sessions.unrouted` with key ``",
+            "exchange `chat-sessions`",
+        ]
+    );
+    let main = exchange(&plan, "chat-sessions");
+    assert_eq!(
+        (main.kind, main.alternate.as_deref()),
+        (Kind::Topic, Some("chat-sessions.unrouted"))
+    );
+    let dead = exchange(&plan, "chat-sessions.dead-letter");
+    assert_eq!((dead.kind, dead.alternate), (Kind::Topic, None));
+    assert_eq!(exchange(&plan, "chat-sessions.unrouted").kind, Kind::Fanout);
+}
+
+#[test]
+fn both_holding_queues_are_quorum_queues_that_forget_nothing_for_being_looked_at() {
+    let plan = Topology::plan(&Config::default());
+    assert_eq!(
+        arguments(&plan, "chat-sessions.dead-letter"),
+        [
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", Argument::Integer(1_000_000_000))
+        ]
+    );
+    assert_eq!(
+        arguments(&plan, "chat-sessions.unrouted"),
+        [
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", Argument::Integer(1_000_000_000)),
+            ("x-message-ttl", Argument::Integer(7 * 86_400_000)),
+            ("x-max-length-bytes", Argument::Integer(1 << 30)),
+            ("x-overflow", "drop-head".into()),
+        ]
+    );
+}
+
+#[test]
+fn without_an_unrouted_exchange_there_is_no_alternate_and_no_holding_queue() {
+    let mut config = Config::default();
+    config.unrouted.exchange = String::new();
+    let plan = Topology::plan(&config);
+    assert_eq!(exchange(&plan, "chat-sessions").alternate, None);
+    assert_eq!(plan.unrouted_queue, None);
+    assert_eq!(plan.objects.len(), 4);
+}
+
+#[test]
+fn every_exchange_of_the_routing_is_planned_once() {
+    let mut config = Config::default();
+    for (status, exchange) in [
+        ("missed", "alerts"),
+        ("callback", "alerts"),
+        ("created", "chat-sessions"),
+    ] {
+        let own = Status {
+            exchange: Some(exchange.into()),
+            routing_key: None,
+        };
+        config.routing.statuses.insert(status.into(), own);
+    }
+    let plan = Topology::plan(&config);
+    let exchanges = shown(&plan)
+        .into_iter()
+        .filter(|object| object.starts_with("exchange"));
+    assert_eq!(exchanges.count(), 4);
+    assert_eq!(
+        exchange(&plan, "alerts").alternate.as_deref(),
+        Some("chat-sessions.unrouted")
+    );
+}
+
+#[test]
+fn a_consumer_queue_refuses_rather_than_drops_and_dead_letters_at_least_once() {
+    let queue = QueueConfig {
+        name: "crm".into(),
+        keys: vec![
+            "chat-session.completed".into(),
+            "chat-session.missed".into(),
+        ],
+        ttl: Some(Duration::from_secs(60)),
+        messages_max: Some(10),
+        bytes_max: Some(1000),
+        single_active_consumer: true,
+        ..QueueConfig::default()
+    };
+    let plan = Topology::plan(&Config {
+        queues: vec![queue],
+        ..Config::default()
+    });
+    assert_eq!(
+        arguments(&plan, "crm"),
+        [
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", Argument::Integer(5)),
+            ("x-overflow", "reject-publish".into()),
+            ("x-dead-letter-exchange", "chat-sessions.dead-letter".into()),
+            ("x-dead-letter-strategy", "at-least-once".into()),
+            ("x-message-ttl", Argument::Integer(60_000)),
+            ("x-max-length", Argument::Integer(10)),
+            ("x-max-length-bytes", Argument::Integer(1000)),
+            ("x-single-active-consumer", Argument::Flag(true)),
+        ]
+    );
+    let bound = plan
+        .bindings("chat-sessions")
+        .map(|binding| binding.key.as_str());
+    assert_eq!(
+        bound.collect::<Vec<_>>(),
+        ["chat-session.completed", "chat-session.missed"]
+    );
+}
+
+#[test]
+fn around_an_exchange_are_its_bindings_and_their_queues() {
+    let crm = QueueConfig {
+        name: "crm".into(),
+        keys: vec!["#".into()],
+        ..QueueConfig::default()
+    };
+    let plan = Topology::plan(&Config {
+        queues: vec![crm],
+        ..Config::default()
+    });
+    let around = |exchange| {
+        plan.around(exchange)
+            .into_iter()
+            .map(|index| plan.objects[index].to_string())
+    };
+    assert_eq!(
+        around("chat-sessions").collect::<Vec<_>>(),
+        [
+            "exchange `chat-sessions`",
+            "queue `crm`",
+            "binding of queue `crm` to exchange `chat-sessions` with key `#`"
+        ]
+    );
+    assert_eq!(around("chat-sessions.dead-letter").count(), 3);
+    assert_eq!(around("somebody-elses").count(), 0);
+}
+
+#[test]
+fn a_retry_delay_is_reported_rather_than_forgotten() {
+    let queue = QueueConfig {
+        name: "crm".into(),
+        retry_delay: Some(Duration::from_secs(1)),
+        ..QueueConfig::default()
+    };
+    let plan = Topology::plan(&Config {
+        queues: vec![queue],
+        ..Config::default()
+    });
+    assert_eq!(plan.notes.len(), 1);
+}

@@ -95,7 +95,7 @@ fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<F
         match read(path) {
             Ok(url) => rabbitmq.management_url = Secret::new(url.trim()),
             Err(unread) => {
-                missing.push(Finding::new("rabbitmq.management_url_file", unread.problem))
+                missing.push(Finding::new("rabbitmq.management_url_file", unread.problem));
             }
         }
     }

@@ -23,6 +23,14 @@ pub struct Source {
     pub await_secret: bool,
 }
 
+impl Source {
+    /// Whether a body without a right signature is refused.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.signature == Signature::Required
+    }
+}
+
 /// Whether bodies of a source are signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]

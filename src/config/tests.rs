@@ -401,3 +401,23 @@ fn no_finding_shows_a_secret() {
     assert!(!shown.contains("topsecret"), "{shown}");
     assert!(shown.contains("amqp://***@h"), "{shown}");
 }
+
+#[test]
+fn one_key_can_have_several_findings_but_no_consequence_is_reported() {
+    let world = file(
+        "[sources.dd]\nsecrets = [\"short\", \"0123456789abcdef\", \"short2\"]\n\
+         [sources.typo]\nsecret = \"0123456789abcdef\"\n[sources.absent]\nsecret_files = [\"/nowhere\"]",
+    );
+    let keys: Vec<_> = world
+        .findings()
+        .iter()
+        .map(|line| line.split(": ").next().unwrap().to_owned())
+        .collect();
+    let expected = [
+        "sources.absent.secret_files[0]",
+        "sources.dd.secrets",
+        "sources.dd.secrets",
+        "sources.typo.secret",
+    ];
+    assert_eq!(keys, expected);
+}

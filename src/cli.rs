@@ -1,0 +1,163 @@
+//! The command line: one file a command. Errors are told to people here and nowhere else.
+
+mod check;
+pub mod failure;
+mod health;
+mod http_client;
+mod send;
+mod serve;
+mod show;
+mod tail;
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use deskbridge::config::finding::ConfigError;
+use deskbridge::config::layers::Layers;
+use deskbridge::config::{Config, Loaded};
+
+const AFTER_HELP: &str = "\
+Configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…)
+and --set, the last one wins. config/default.toml shows every key.
+
+Exit codes: 0 done, 1 the answer is no or it failed, 2 usage or findings in the configuration.
+
+Example:
+  deskbridge --config config/deskbridge.toml serve";
+
+/// The bridge between DeskDirector's chat webhooks and RabbitMQ
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct CommandLine {
+    #[command(flatten)]
+    layering: Layering,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What a command of this binary came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or yes.
+    Done,
+    /// The answer is no, or it failed.
+    No,
+    /// Usage, or findings in the configuration.
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge
+    Serve(With<serve::Arguments>),
+    /// Look for what would stop or lose traffic
+    Check(With<check::Arguments>),
+    /// Ask the running bridge whether it accepts webhooks
+    Health(With<health::Arguments>),
+    /// Sign and post webhooks, or simulate DeskDirector
+    Send(With<send::Arguments>),
+    /// Print chat sessions as they pass
+    Tail(With<tail::Arguments>),
+    /// Show the configuration
+    Config(With<show::Arguments>),
+}
+
+/// Files and flags of the configuration; before or after the command.
+#[derive(Debug, Clone, Default, Args)]
+struct Layering {
+    /// Configuration file; may be given several times, later ones win
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Set one key of the configuration; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+/// A command's arguments with the layers given behind the command.
+#[derive(Debug, Args)]
+struct With<A: Args> {
+    #[command(flatten)]
+    layering: Layering,
+    #[command(flatten)]
+    arguments: A,
+}
+
+impl CommandLine {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What it was doing, why it failed, what to try.
+    pub fn run(self) -> anyhow::Result<Exit> {
+        let layers = |behind: &Layering| self.layering.clone().and(behind);
+        match &self.command {
+            Command::Serve(with) => serve::run(&layers(&with.layering), &with.arguments),
+            Command::Check(with) => check::run(&layers(&with.layering), &with.arguments),
+            Command::Health(with) => health::run(&layers(&with.layering), &with.arguments),
+            Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
+            Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
+            Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
+        }
+    }
+}
+
+impl Layering {
+    /// Both, those given behind the command being the stronger ones.
+    fn and(mut self, behind: &Self) -> Self {
+        self.config.extend_from_slice(&behind.config);
+        self.set.extend_from_slice(&behind.set);
+        self
+    }
+
+    fn layers(&self) -> Layers {
+        Layers::of_process(&self.config, &self.set)
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        Config::load(&self.layers())
+    }
+
+    fn peek(&self) -> Result<Config, ConfigError> {
+        Config::peek(&self.layers())
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as http.listen=127.0.0.1:8080".into()),
+    }
+}
+
+/// One thread is enough for a command that mostly waits.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|error| {
+        failure::failed(
+            "starting the runtime",
+            error,
+            "look at the limits of this process (ulimit -a)",
+        )
+    })
+}
+
+/// Writes to standard output; a reader that has gone away is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

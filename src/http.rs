@@ -14,6 +14,7 @@ pub mod sources;
 
 mod body;
 mod connection;
+mod descriptors;
 mod progress;
 mod seats;
 mod socket;

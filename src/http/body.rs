@@ -61,16 +61,15 @@ impl Budget {
         bytes_max: u64,
         deadline: Instant,
     ) -> Result<Buffered, BodyError> {
-        let declared = body.size_hint().exact();
-        if declared.is_some_and(|length| length > bytes_max) {
-            return Err(BodyError::TooLarge);
-        }
         let mut buffer = Buffer {
             budget: self,
             bytes: BytesMut::new(),
             reserved: None,
             reserved_bytes: 0,
-            bytes_max: declared.unwrap_or(bytes_max),
+            bytes_max: body
+                .size_hint()
+                .upper()
+                .map_or(bytes_max, |length| length.min(bytes_max)),
             deadline,
         };
         buffer.reserve(1).await?;

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -60,11 +60,14 @@ pub(super) async fn serve(
     let mut http = pin!(
         http1::Builder::new()
             .header_read_timeout(None)
+            // Who closes its half after the request still gets an answer.
+            .half_close(true)
             .max_headers(HEADERS_MAX)
+            .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(socket), requests)
     );
-    let mut clock = Clock::new();
+    let mut clock = Clock::new(limits.idle_timeout);
     let mut poke = pin!(progress.poke.notified());
     std::future::poll_fn(|cx| {
         // How it ended concerns nobody: what was answered has been counted.
@@ -90,11 +93,12 @@ struct Clock {
 }
 
 impl Clock {
-    fn new() -> Self {
-        let now = Instant::now();
+    /// A deadline further off than this makes it ring once in vain.
+    fn new(first: Duration) -> Self {
+        let set_to = Instant::now() + first;
         Self {
-            sleep: Box::pin(sleep_until(now.into())),
-            set_to: now,
+            sleep: Box::pin(sleep_until(set_to.into())),
+            set_to,
         }
     }
 

@@ -1,7 +1,7 @@
 //! `POST /webhooks/{source}`: limits, signature, split, journal, answer. Nothing of a request is
 //! parsed before it is known to be authentic, and nothing is answered 2xx before it is held.
 
-mod accepted;
+mod receipt;
 mod refusal;
 
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
-use hyper::header::CONTENT_ENCODING;
+use hyper::body::Body as _;
+use hyper::header::{CONTENT_ENCODING, HeaderValue};
 use hyper::{HeaderMap, Method, Request};
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::body::{Budget, Buffered};
+use super::body::{BodyError, Budget, Buffered};
 use super::hold::Hold;
 use super::problem::Problem;
 use super::sources::{Source, Sources};
@@ -30,7 +31,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::webhook::signature::{self, Keys, Signature};
 use crate::webhook::split::split;
 use crate::webhook::{Envelope, Webhook};
-use accepted::Accepted;
+use receipt::Receipt;
 use refusal::Refusal;
 
 /// How long a disk may take before a request is refused.
@@ -53,6 +54,8 @@ pub struct Ingress<H> {
     body_bytes_max: u64,
     body_timeout: Duration,
     sessions_max: usize,
+    /// How long the disk may take before a request is refused.
+    pub(super) append_timeout: Duration,
     complaints: Throttle,
 }
 
@@ -64,9 +67,6 @@ impl<H: Hold> Ingress<H> {
         journal: H,
         metrics: Arc<Metrics>,
     ) -> Self {
-        for name in sources.names() {
-            metrics.source_configured(&name);
-        }
         Self {
             journal,
             sources,
@@ -75,6 +75,7 @@ impl<H: Hold> Ingress<H> {
             body_bytes_max: config.body_bytes_max,
             body_timeout: config.body_timeout,
             sessions_max: config.sessions_max,
+            append_timeout: APPEND_TIMEOUT,
             complaints: Throttle::default(),
         }
     }
@@ -91,7 +92,7 @@ impl<H: Hold> Ingress<H> {
         self: &Arc<Self>,
         source: Option<&Arc<Source>>,
         request: Request<Body>,
-    ) -> Result<Accepted, Refusal> {
+    ) -> Result<Receipt, Refusal> {
         if request.method() != Method::POST {
             return Err(Refusal::Method);
         }
@@ -101,6 +102,9 @@ impl<H: Hold> Ingress<H> {
             return Err(Refusal::Encoded);
         }
         let signature = source.keys.read(head.headers.get_all(signature::HEADER))?;
+        if body.size_hint().lower() > self.body_bytes_max {
+            return Err(BodyError::TooLarge.into());
+        }
         if let Some(refusal) = self.journal.refusal() {
             return Err(refusal.into());
         }
@@ -111,18 +115,18 @@ impl<H: Hold> Ingress<H> {
             .await?;
         let envelope = envelope(source, &head.headers);
         let webhook = self.open(source, signature, envelope, bytes).await?;
-        let accepted = Accepted::of(&webhook);
+        let receipt = Receipt::of(&webhook);
 
         // A task of its own: it keeps the memory reserved until the journal is done with the
         // body, even if the sender has gone or was refused meanwhile.
         let append = self.journal.append(webhook);
-        let held = tokio::spawn(async move {
-            let held = append.await;
+        let task = tokio::spawn(async move {
+            let outcome = append.await;
             drop(reserved);
-            held
+            outcome
         });
-        match timeout(APPEND_TIMEOUT, held).await {
-            Ok(Ok(Ok(()))) => Ok(accepted),
+        match timeout(self.append_timeout, task).await {
+            Ok(Ok(Ok(()))) => Ok(receipt),
             Ok(Ok(Err(error))) => Err(error.into()),
             Ok(Err(panic)) => Err(panic.into()),
             Err(_) => Err(Refusal::SlowDisk),
@@ -162,22 +166,18 @@ impl<H: Hold> Ingress<H> {
     }
 
     /// Counts an answer, and logs what an operator should know of it.
-    fn answered(
-        &self,
-        source: Option<&Arc<Source>>,
-        result: Result<Accepted, Refusal>,
-    ) -> Response {
+    fn answered(&self, source: Option<&Arc<Source>>, result: Result<Receipt, Refusal>) -> Response {
         let name = source.map(|source| &source.name);
         let response = match result {
-            Ok(accepted) => {
+            Ok(receipt) => {
                 tracing::debug!(
-                    webhook_id = %accepted.webhook_id,
+                    webhook_id = %receipt.webhook_id,
                     source = name.map(|name| &**name),
-                    accepted = accepted.accepted,
-                    dead_lettered = accepted.dead_lettered,
+                    accepted = receipt.accepted,
+                    dead_lettered = receipt.dead_lettered,
                     "webhook held"
                 );
-                accepted.into_response()
+                receipt.into_response()
             }
             Err(refusal) => {
                 if refusal.is_worth_a_warning() && self.complaints.permits() {
@@ -235,10 +235,7 @@ fn envelope(source: &Source, headers: &HeaderMap) -> Envelope {
 
 /// The values of a header in one, if they are printable and not too long.
 fn trace_context(headers: &HeaderMap, name: &str, bytes_max: usize) -> Option<String> {
-    let values = headers
-        .get_all(name)
-        .iter()
-        .map(hyper::header::HeaderValue::to_str);
+    let values = headers.get_all(name).iter().map(HeaderValue::to_str);
     let value = values.collect::<Result<Vec<_>, _>>().ok()?.join(",");
     (!value.is_empty() && value.len() <= bytes_max).then_some(value)
 }

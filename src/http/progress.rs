@@ -2,21 +2,11 @@
 //! Knows no bytes: the socket and the service tell it what happened.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::server::Limits;
-
-/// How long a connection may wait without a byte of its next request. Senders keep idle
-/// connections for about 55 s.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a sender may take to read an answer.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the rest of a refused request is read and discarded.
-pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,11 +125,11 @@ impl Progress {
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
         let standing = self.standing();
         let timeout = match standing.phase {
-            Phase::Idle => IDLE_TIMEOUT,
+            Phase::Idle => limits.idle_timeout,
             Phase::Head => limits.header_timeout,
             Phase::Request => return None,
-            Phase::Answer => ANSWER_TIMEOUT,
-            Phase::Linger => LINGER_TIMEOUT,
+            Phase::Answer => limits.answer_timeout,
+            Phase::Linger => limits.discard_timeout,
         };
         standing.phase_since.checked_add(timeout)
     }

@@ -25,6 +25,9 @@ impl EncodeLabelValue for Label {
 
 /// Writes all registries as one page.
 ///
+/// # Panics
+/// Never: writing to a string cannot fail.
+///
 /// `OpenMetrics` names a counter's family without the `_total` its series carry; the classic
 /// format wants the name of the series.
 #[must_use]

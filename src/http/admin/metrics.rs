@@ -36,10 +36,12 @@ struct ReasonLabels {
 pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     let totals = admin.journal.totals();
-    let statuses = admin.statuses.borrow().clone();
-    register_accepted(&mut registry, &totals, &admin.sources.names(), &statuses);
+    let (sources, statuses) = (admin.sources.names(), admin.statuses.borrow().clone());
+    for source in &sources {
+        admin.metrics.source_configured(source);
+    }
+    register_accepted(&mut registry, &totals, &sources, &statuses);
     register_settled(&mut registry, &totals, &statuses);
-    let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     gauge(
         &mut registry,
         "journal_backlog_events",
@@ -175,16 +177,26 @@ fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {
             broker.dead_letter_messages,
         ),
     ] {
-        // Not known yet is no zero, but the name has to be there.
-        let value = Gauge::<f64, AtomicU64>::default();
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        value.set(messages.map_or(f64::NAN, |messages| messages as f64));
-        registry.register(name, help, value);
+        match messages {
+            Some(messages) => gauge(registry, name, help, whole(messages)),
+            None => unknown(registry, name, help),
+        }
     }
+}
+
+/// Not known yet is no zero, but the name has to be there.
+fn unknown(registry: &mut Registry, name: &str, help: &str) {
+    let gauge = Gauge::<f64, AtomicU64>::default();
+    gauge.set(f64::NAN);
+    registry.register(name, help, gauge);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     let gauge = Gauge::<i64>::default();
     gauge.set(value);
     registry.register(name, help, gauge);
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

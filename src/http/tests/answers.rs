@@ -1,14 +1,36 @@
 //! Every row of the contract's table, on the wire.
 
+use std::time::Duration;
+
 use super::support::*;
+use crate::journal::AppendError;
+use crate::webhook::signature::sign;
+
+/// A refusal is a problem with its own status and something to do.
+fn check_problem(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json"),
+        "{answer:?}"
+    );
+    let problem = answer.json();
+    assert_eq!(problem["status"], status, "{answer:?}");
+    assert!(
+        problem["title"].is_string() && problem["type"].is_string(),
+        "{answer:?}"
+    );
+    assert!(problem["detail"].as_str().unwrap().len() > 10, "{answer:?}");
+}
 
 #[tokio::test]
 async fn an_authentic_webhook_is_held_and_answered_202_with_its_counts() {
-    let bridge = Bridge::start(|_| {}).await;
+    let bridge = Bridge::start().await;
     let answer = bridge
         .ask(&signed(&format!("[{},{{\"id\":\"2\"}}]", session("1"))))
         .await;
     assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
     let body = answer.json();
     assert_eq!(
         (body["accepted"].as_u64(), body["dead_lettered"].as_u64()),
@@ -26,4 +48,325 @@ async fn an_authentic_webhook_is_held_and_answered_202_with_its_counts() {
     let held = bridge.shelf.webhooks.lock().unwrap();
     assert_eq!(body["webhook_id"], held[0].envelope.webhook_id.to_string());
     assert_eq!(held[0].events.len(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_array_is_202_with_zero_counts() {
+    let bridge = Bridge::start().await;
+    let answer = bridge.ask(&signed("[]")).await;
+    assert_eq!(answer.status, 202);
+    let mut body = answer.json();
+    body["webhook_id"].take();
+    let expected = r#"{"accepted":0,"dead_lettered":0,"problems":[],"webhook_id":null}"#;
+    assert_eq!(body.to_string(), expected);
+}
+
+#[tokio::test]
+async fn an_authentic_malformed_body_is_held_whole() {
+    let bridge = Bridge::start().await;
+    for body in ["[{]", "12", "", "\"x\""] {
+        let answer = bridge.ask(&signed(body)).await;
+        assert_eq!(answer.status, 202, "{body}: {answer:?}");
+        let json = answer.json();
+        assert_eq!(
+            (json["accepted"].as_u64(), json["dead_lettered"].as_u64()),
+            (Some(0), Some(1))
+        );
+        assert_eq!(json["problems"][0]["reason"], "malformed");
+    }
+    let held = bridge.shelf.webhooks.lock().unwrap();
+    assert_eq!(held[0].events[0].body, "[{]");
+}
+
+#[tokio::test]
+async fn an_unsigned_malformed_body_is_400_and_says_where() {
+    let bridge = Bridge::start().await;
+    let answer = bridge.ask(&post("open", &[], "[\n{]")).await;
+    check_problem(&answer, 400);
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("line 2") && detail.contains("column"),
+        "{detail}"
+    );
+    assert_eq!(bridge.held(), 0);
+    assert_eq!(
+        bridge.ask(&post("open", &[], &session("1"))).await.status,
+        202
+    );
+}
+
+#[tokio::test]
+async fn every_bad_signature_is_the_same_401_and_nothing_is_held() {
+    let bridge = Bridge::start().await;
+    let body = session("1");
+    let right = sign(SECRET.as_bytes(), body.as_bytes());
+    let wrong = sign(b"a secret of somebody else", body.as_bytes());
+    let name = "x-dd-signature";
+    let mut bodies = Vec::new();
+    for headers in [
+        vec![],
+        vec![(name, "")],
+        vec![(name, &*wrong)],
+        vec![(name, &*right), (name, &*right)],
+        vec![(name, &right[7..])],
+        vec![(name, "sha256=zz")],
+        vec![(name, &right[..right.len() - 1])],
+    ] {
+        let answer = bridge.ask(&post("acme", &headers, &body)).await;
+        check_problem(&answer, 401);
+        bodies.push(answer.body);
+    }
+    let other = bridge.ask(&post("acme", &[(name, &right)], "[]")).await;
+    check_problem(&other, 401);
+    assert!(bodies.iter().all(|body| *body == other.body), "{bodies:?}");
+    assert_eq!(bridge.held(), 0);
+    assert_eq!(
+        bridge
+            .ask(&post("acme", &[(name, &right)], &body))
+            .await
+            .status,
+        202
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_source_and_another_path_are_404() {
+    let bridge = Bridge::start().await;
+    for path in [
+        "/webhooks/nobody",
+        "/webhooks/acme/",
+        "/webhooks/",
+        "/",
+        "/metrics",
+        "/webhooks/%ff",
+    ] {
+        let request = format!("POST {path} HTTP/1.1\r\nhost: b\r\ncontent-length: 0\r\n\r\n");
+        check_problem(&bridge.ask(request.as_bytes()).await, 404);
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_405_with_allow() {
+    let bridge = Bridge::start().await;
+    for method in ["GET", "PUT", "DELETE", "OPTIONS", "BREW"] {
+        let request = format!("{method} /webhooks/acme HTTP/1.1\r\nhost: b\r\n\r\n");
+        let answer = bridge.ask(request.as_bytes()).await;
+        check_problem(&answer, 405);
+        assert_eq!(answer.header("allow"), Some("POST"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_413() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.body_bytes_max = 1000).await;
+    let body = |length: usize| {
+        format!(
+            "{}{}",
+            session("1"),
+            " ".repeat(length - session("1").len())
+        )
+    };
+    let chunked = |body: &str| {
+        let signature = sign(SECRET.as_bytes(), body.as_bytes());
+        let headers = [
+            ("x-dd-signature", &*signature),
+            ("transfer-encoding", "chunked"),
+        ];
+        let mut request = head("acme", &headers);
+        request.extend(format!("\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into_bytes());
+        request
+    };
+    assert_eq!(bridge.ask(&signed(&body(1000))).await.status, 202);
+    assert_eq!(bridge.ask(&chunked(&body(1000))).await.status, 202);
+    check_problem(&bridge.ask(&signed(&body(1001))).await, 413);
+    check_problem(&bridge.ask(&chunked(&body(1001))).await, 413);
+    assert_eq!(bridge.held(), 2);
+}
+
+#[tokio::test]
+async fn more_sessions_than_allowed_are_413_and_none_is_held() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.sessions_max = 3).await;
+    let sessions = |count: usize| format!("[{}]", vec![session("1"); count].join(","));
+    assert_eq!(bridge.ask(&signed(&sessions(3))).await.status, 202);
+    let answer = bridge.ask(&signed(&sessions(4))).await;
+    check_problem(&answer, 413);
+    assert!(answer.body.contains("at most 3"), "{answer:?}");
+    assert_eq!(bridge.held(), 3);
+}
+
+#[tokio::test]
+async fn a_slow_body_is_408() {
+    let bridge =
+        Bridge::tuned(|tuning| tuning.http.body_timeout = Duration::from_millis(200)).await;
+    let mut client = bridge.connect().await;
+    let request = signed(&session("1"));
+    client.send(&request[..request.len() - 1]).await;
+    let answer = client.answer().await;
+    check_problem(&answer, 408);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(bridge.held(), 0);
+}
+
+#[tokio::test]
+async fn too_many_or_too_large_headers_are_431() {
+    let bridge = Bridge::start().await;
+    let fields = |count: usize| "x: y\r\n".repeat(count);
+    let large = |length: usize| format!("x: {}\r\n", "y".repeat(length));
+    let request = |extra: String| {
+        let mut request = head("open", &[]);
+        request.extend(format!("{extra}content-length: 2\r\n\r\n[]").into_bytes());
+        request
+    };
+    assert_eq!(bridge.ask(&request(fields(62))).await.status, 202);
+    assert_eq!(bridge.ask(&request(large(31 << 10))).await.status, 202);
+    for refused in [fields(63), fields(5000), large(33 << 10), large(1 << 20)] {
+        let mut client = bridge.connect().await;
+        client.send(&request(refused)).await;
+        check_problem(&client.answer().await, 431);
+        assert_eq!(client.rest().await, "");
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_415_before_it_is_read() {
+    let bridge = Bridge::start().await;
+    for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", "GZIP"] {
+        let mut client = bridge.connect().await;
+        let mut request = head("open", &[("content-encoding", encoding)]);
+        request.extend(b"content-length: 1000000\r\n\r\n");
+        client.send(&request).await;
+        check_problem(&client.answer().await, 415);
+    }
+    for encoding in ["identity", "Identity", ""] {
+        let request = post("open", &[("content-encoding", encoding)], "[]");
+        assert_eq!(bridge.ask(&request).await.status, 202, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_takes_nothing_is_503_with_retry_after() {
+    let bridge = Bridge::start().await;
+    let request = signed(&session("1"));
+    for error in [
+        AppendError::BacklogFull,
+        AppendError::DiskFull,
+        AppendError::DiskFailing,
+    ] {
+        bridge.shelf.disk.send_replace(Disk::Fails(error.clone()));
+        let late = bridge.ask(&request).await;
+        bridge.shelf.disk.send_replace(Disk::Writes);
+        *bridge.shelf.refusal.lock().unwrap() = Some(error);
+        let early = bridge.ask(&request).await;
+        *bridge.shelf.refusal.lock().unwrap() = None;
+        for answer in [late, early] {
+            check_problem(&answer, 503);
+            assert_eq!(answer.header("retry-after"), Some("10"));
+        }
+    }
+    assert_eq!(bridge.held(), 0);
+    assert_eq!(bridge.ask(&request).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_503_in_the_end() {
+    let bridge = Bridge::tuned(|tuning| tuning.append_timeout = Duration::from_millis(200)).await;
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    check_problem(&bridge.ask(&signed(&session("1"))).await, 503);
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    // It may become held all the same.
+    eventually(|| bridge.held() == 1).await;
+}
+
+#[tokio::test]
+async fn a_panic_is_500_for_its_request_and_nothing_for_the_next() {
+    let bridge = Bridge::start().await;
+    bridge.shelf.disk.send_replace(Disk::Panics);
+    check_problem(&bridge.ask(&signed(&session("1"))).await, 500);
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    assert_eq!(bridge.ask(&signed(&session("1"))).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_new_secret_counts_from_the_next_request_on() {
+    let bridge = Bridge::start().await;
+    bridge.sources.replace([acme("another secret of acme")]);
+    assert_eq!(bridge.ask(&signed(&session("1"))).await.status, 401);
+    assert_eq!(bridge.ask(&post("open", &[], "[]")).await.status, 404);
+    bridge.sources.replace([acme(SECRET)]);
+    assert_eq!(bridge.ask(&signed(&session("1"))).await.status, 202);
+}
+
+#[tokio::test]
+async fn the_trace_context_is_kept_if_it_is_one() {
+    let bridge = Bridge::start().await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let long = "x".repeat(600);
+    let check = async |headers: &[(&str, &str)], expected: (Option<&str>, Option<&str>)| {
+        bridge.ask(&post("open", headers, "[]")).await;
+        let envelope = bridge
+            .shelf
+            .webhooks
+            .lock()
+            .unwrap()
+            .last()
+            .unwrap()
+            .envelope
+            .clone();
+        assert_eq!(
+            (
+                envelope.traceparent.as_deref(),
+                envelope.tracestate.as_deref()
+            ),
+            expected
+        );
+    };
+    check(&[], (None, None)).await;
+    check(&[("traceparent", parent)], (Some(parent), None)).await;
+    let two = [
+        ("traceparent", parent),
+        ("tracestate", "a=1"),
+        ("tracestate", "b=2"),
+    ];
+    check(&two, (Some(parent), Some("a=1,b=2"))).await;
+    check(&[("tracestate", "a=1")], (None, None)).await;
+    check(&[("traceparent", "caf\u{e9}")], (None, None)).await;
+    check(&[("traceparent", &long)], (None, None)).await;
+    check(
+        &[("traceparent", parent), ("tracestate", &long)],
+        (Some(parent), None),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_source_and_code_and_strangers_get_no_label() {
+    let bridge = Bridge::start().await;
+    bridge.ask(&signed(&session("1"))).await;
+    bridge.ask(&post("acme", &[], "[]")).await;
+    bridge.ask(&post("mallory", &[], "[]")).await;
+    bridge
+        .ask(b"GET /elsewhere HTTP/1.1\r\nhost: b\r\n\r\n")
+        .await;
+    let count = |source: &str, code: u16| {
+        let series = format!("deskbridge_webhooks_total{{source=\"{source}\",code=\"{code}\"}}");
+        metric(&bridge.metrics, &series).unwrap_or_default()
+    };
+    assert_eq!((&*count("acme", 202), &*count("acme", 401)), ("1", "1"));
+    assert_eq!((&*count("-", 404), &*count("mallory", 404)), ("2", ""));
+    let last = metric(
+        &bridge.metrics,
+        "deskbridge_webhook_last_received_seconds{source=\"acme\"}",
+    );
+    assert!(last.unwrap().parse::<f64>().unwrap() > 1e9);
+}
+
+#[tokio::test]
+async fn an_answer_lists_a_hundred_problems_and_counts_all() {
+    let bridge = Bridge::start().await;
+    let answer = bridge
+        .ask(&signed(&format!("[{}]", vec!["1"; 250].join(","))))
+        .await;
+    let body = answer.json();
+    assert_eq!(body["dead_lettered"], 250);
+    assert_eq!(body["problems"].as_array().unwrap().len(), 100);
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use crate::http::ingress::Ingress;
 use crate::http::server::{self, Limits, Stop};
 use crate::http::sources::{Source, Sources};
 use crate::journal::AppendError;
+use crate::telemetry::exposition::classic;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
@@ -51,9 +53,9 @@ impl Hold for Shelf {
         &self,
         webhook: Webhook,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
-        let shelf = self.clone();
+        let webhooks = Arc::clone(&self.webhooks);
+        let mut disk = self.disk.subscribe();
         async move {
-            let mut disk = shelf.disk.subscribe();
             let disk = disk
                 .wait_for(|disk| *disk != Disk::Hangs)
                 .await
@@ -63,7 +65,7 @@ impl Hold for Shelf {
                 Disk::Fails(error) => Err(error),
                 Disk::Panics => panic!("the shelf broke"),
                 Disk::Writes | Disk::Hangs => {
-                    shelf.webhooks.lock().unwrap().push(webhook);
+                    webhooks.lock().unwrap().push(webhook);
                     Ok(())
                 }
             }
@@ -109,33 +111,40 @@ pub(super) fn acme(secret: &str) -> Source {
     }
 }
 
+/// What a test changes of the defaults.
+pub(super) struct Tuning {
+    pub(super) http: config::http::Http,
+    pub(super) append_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+}
+
 impl Bridge {
-    pub(super) async fn start(tune: impl FnOnce(&mut config::http::Http)) -> Self {
-        let mut config = config::http::Http::default();
-        tune(&mut config);
-        let sources = Sources::new([
-            acme(SECRET),
-            Source {
-                name: "open".into(),
-                keys: Keys::Unsigned,
-            },
-        ]);
+    pub(super) async fn start() -> Self {
+        Self::tuned(|_| {}).await
+    }
+
+    pub(super) async fn tuned(tune: impl FnOnce(&mut Tuning)) -> Self {
+        let mut tuning = Tuning {
+            http: config::http::Http::default(),
+            append_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+        };
+        tune(&mut tuning);
+        let config = &tuning.http;
+        let open = Source {
+            name: "open".into(),
+            keys: Keys::Unsigned,
+        };
+        let sources = Sources::new([acme(SECRET), open]);
         let (shelf, metrics, stop) = (shelf(), Arc::new(Metrics::default()), Stop::default());
-        let ingress = Ingress::new(
-            &config,
-            sources.clone(),
-            shelf.clone(),
-            Arc::clone(&metrics),
-        );
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serve = server::serve(
-            listener,
-            ingress.router(),
-            Limits::of(&config),
-            stop.clone(),
-        );
-        let task = tokio::spawn(serve);
+        let mut ingress =
+            Ingress::new(config, sources.clone(), shelf.clone(), Arc::clone(&metrics));
+        ingress.append_timeout = tuning.append_timeout;
+        let limits = Limits {
+            idle_timeout: tuning.idle_timeout,
+            ..Limits::of(config)
+        };
+        let (address, task) = serve(ingress.router(), limits, stop.clone()).await;
         Self {
             address,
             shelf,
@@ -147,10 +156,7 @@ impl Bridge {
     }
 
     pub(super) async fn connect(&self) -> Client {
-        Client {
-            stream: TcpStream::connect(self.address).await.unwrap(),
-            early: Vec::new(),
-        }
+        Client::connect(self.address).await
     }
 
     /// One request on a connection of its own.
@@ -200,6 +206,17 @@ impl Answer {
 }
 
 impl Client {
+    pub(super) async fn connect(address: SocketAddr) -> Self {
+        Self::of(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(super) fn of(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            early: Vec::new(),
+        }
+    }
+
     pub(super) async fn send(&mut self, bytes: &[u8]) {
         timeout(PATIENCE, self.stream.write_all(bytes))
             .await
@@ -285,4 +302,38 @@ pub(super) fn head(source: &str, headers: &[(&str, &str)]) -> Vec<u8> {
 /// One session.
 pub(super) fn session(id: &str) -> String {
     format!(r#"{{"id":"{id}","status":"created"}}"#)
+}
+
+/// A server of this router on a port of its own.
+pub(super) async fn serve(
+    router: Router,
+    limits: Limits,
+    stop: Stop,
+) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (
+        address,
+        tokio::spawn(server::serve(listener, router, limits, stop)),
+    )
+}
+
+/// Waits until it is so.
+pub(super) async fn eventually(mut is_so: impl FnMut() -> bool) {
+    let waited = timeout(PATIENCE, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("waited in vain");
+}
+
+/// A value of the public listener's metrics.
+pub(super) fn metric(metrics: &Metrics, series: &str) -> Option<String> {
+    let page = classic(&[metrics.registry()]);
+    page.lines().find_map(|line| {
+        line.strip_prefix(series)?
+            .strip_prefix(' ')
+            .map(str::to_owned)
+    })
 }

@@ -95,20 +95,20 @@ fn a_sink_that_fails_is_tried_again() {
             Err(io::ErrorKind::BrokenPipe.into())
         }
     }
-    let (tried, tries) = channel();
+    let (tried, attempts) = channel();
     let mut queue = Queue::start(Failing(tried)).unwrap();
     for _ in 0..3 {
         queue.write_all(b"line\n").unwrap();
     }
     for _ in 0..3 {
-        tries.recv_timeout(Duration::from_secs(10)).unwrap();
+        attempts.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }
 
 #[test]
 fn a_long_line_is_cut() {
     let text = logged(&Telemetry::default(), |_| {
-        tracing::info!("{}", "x".repeat(1 << 20))
+        tracing::info!("{}", "x".repeat(1 << 20));
     });
     assert!(
         text.len() < LINE_BYTES_MAX + 16 && text.ends_with("…\n"),

@@ -1,4 +1,4 @@
-//! The answer to a webhook that is held: what became of each element.
+//! The receipt for a webhook that is held: what became of its elements.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ pub(super) const PROBLEMS_MAX: usize = 100;
 
 /// The body of a 202.
 #[derive(Debug, Serialize)]
-pub(super) struct Accepted {
+pub(super) struct Receipt {
     pub(super) webhook_id: Uuid,
     pub(super) accepted: usize,
     pub(super) dead_lettered: usize,
@@ -28,7 +28,7 @@ pub(super) struct ElementProblem {
     detail: String,
 }
 
-impl Accepted {
+impl Receipt {
     /// What the sender will be told once this is held.
     pub(super) fn of(webhook: &Webhook) -> Self {
         let rejects = || {
@@ -55,7 +55,7 @@ impl Accepted {
     }
 }
 
-impl IntoResponse for Accepted {
+impl IntoResponse for Receipt {
     fn into_response(self) -> Response {
         (StatusCode::ACCEPTED, Json(self)).into_response()
     }

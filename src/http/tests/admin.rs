@@ -1,0 +1,310 @@
+//! What operators see.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::support::*;
+use crate::http::admin::Admin;
+use crate::http::server::{Limits, Stop};
+use crate::http::sources::Sources;
+use crate::journal::AppendError;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::{
+    BrokerState, BrokerStatus, ReloadStatus, RouteState, RouteStatus, Totals,
+};
+
+struct Desk {
+    address: std::net::SocketAddr,
+    shelf: Shelf,
+    stop: Stop,
+    broker: watch::Sender<BrokerStatus>,
+    routes: watch::Sender<Vec<RouteStatus>>,
+    reload: watch::Sender<Option<ReloadStatus>>,
+}
+
+fn broker() -> BrokerStatus {
+    BrokerStatus {
+        state: BrokerState::Connecting,
+        reason: Some("connection refused".into()),
+        since: Timestamp::UNIX_EPOCH,
+        url: Some("amqp://localhost:5672/%2f".into()),
+        findings: vec![],
+        unrouted_messages: None,
+        dead_letter_messages: None,
+        reconnects: 0,
+    }
+}
+
+impl Desk {
+    async fn start() -> Self {
+        let (shelf, stop) = (shelf(), Stop::default());
+        let (broker, routes) = (watch::Sender::new(broker()), watch::Sender::default());
+        let reload = watch::Sender::new(None);
+        let known = ["created", "handled", "missed", "completed", "callback"].map(Arc::from);
+        let admin = Admin {
+            journal: shelf.clone(),
+            metrics: Arc::new(Metrics::default()),
+            sources: Sources::new([acme(SECRET)]),
+            statuses: watch::Sender::new(known.to_vec()).subscribe(),
+            broker: broker.subscribe(),
+            routes: routes.subscribe(),
+            reload: reload.subscribe(),
+            drain: stop.drain.clone(),
+            started: Instant::now(),
+        };
+        let (address, _) = serve(admin.router(), Limits::of_admin(), Stop::default()).await;
+        Self {
+            address,
+            shelf,
+            stop,
+            broker,
+            routes,
+            reload,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let mut client = Client::connect(self.address).await;
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nhost: b\r\n\r\n").as_bytes())
+            .await;
+        client.answer().await
+    }
+}
+
+fn totals() -> Totals {
+    let count = |pairs: &[(&str, u64)]| {
+        pairs
+            .iter()
+            .map(|(name, n)| (Arc::from(*name), *n))
+            .collect()
+    };
+    Totals {
+        accepted: [("created", 7), ("invalid", 2)]
+            .map(|(status, n)| ((Arc::from("acme"), Arc::from(status)), n))
+            .into(),
+        published: count(&[("created", 4)]),
+        dead_lettered: count(&[("invalid", 2)]),
+        backlog_events: 3,
+        backlog_bytes: 300,
+        lost_events: 1,
+    }
+}
+
+#[tokio::test]
+async fn readiness_is_about_webhooks_and_not_about_the_broker() {
+    let desk = Desk::start().await;
+    assert_eq!(desk.get("/livez").await.status, 200);
+    assert_eq!(desk.get("/readyz").await.status, 200);
+    *desk.shelf.refusal.lock().unwrap() = Some(AppendError::BacklogFull);
+    desk.stop.drain.cancel();
+    let answer = desk.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.body.contains("backlog is full") && answer.body.contains("stopping"),
+        "{answer:?}"
+    );
+    assert_eq!(desk.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn status_shows_broker_backlog_counters_routes_and_reload() {
+    let desk = Desk::start().await;
+    *desk.shelf.totals.lock().unwrap() = Arc::new(totals());
+    desk.routes.send_replace(vec![RouteStatus {
+        exchange: "gone".into(),
+        routing_key: "chat-session.missed".into(),
+        state: RouteState::Closed,
+        reason: Some("no exchange `gone`".into()),
+        since: Timestamp::UNIX_EPOCH,
+    }]);
+    desk.reload.send_replace(Some(ReloadStatus {
+        at: Timestamp::UNIX_EPOCH,
+        is_applied: false,
+        findings: vec!["unknown key `htpp`".into()],
+    }));
+    let status = desk.get("/status").await.json();
+    for (pointer, expected) in [
+        ("/version", serde_json::json!(env!("CARGO_PKG_VERSION"))),
+        ("/broker/state", "connecting".into()),
+        ("/broker/reason", "connection refused".into()),
+        ("/backlog/events", 3.into()),
+        ("/backlog/bytes", 300.into()),
+        ("/backlog/oldest_seconds", 1.5.into()),
+        ("/counters/accepted", 9.into()),
+        ("/counters/published", 4.into()),
+        ("/counters/dead_lettered", 2.into()),
+        ("/counters/accepted_by_source/acme/invalid", 2.into()),
+        ("/routes/0/state", "closed".into()),
+        ("/journal/lost_events", 1.into()),
+        ("/reload/is_applied", false.into()),
+    ] {
+        assert_eq!(
+            status.pointer(pointer),
+            Some(&expected),
+            "{pointer} in {status}"
+        );
+    }
+    assert!(status["uptime_seconds"].is_u64());
+}
+
+#[tokio::test]
+async fn the_metrics_are_those_of_the_contract_from_the_start() {
+    let desk = Desk::start().await;
+    let answer = desk.get("/metrics").await;
+    assert!(
+        answer
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let page = exposition::parse(&answer.body);
+    let expected = [
+        "webhooks_total counter",
+        "webhook_last_received_seconds gauge",
+        "sessions_accepted_total counter",
+        "sessions_published_total counter",
+        "dead_letters_total counter",
+        "replayed_total counter",
+        "publish_retries_total counter",
+        "publish_confirm_seconds histogram",
+        "delivery_seconds histogram",
+        "journal_fsync_seconds histogram",
+        "journal_backlog_events gauge",
+        "journal_backlog_bytes gauge",
+        "journal_oldest_seconds gauge",
+        "unrouted_messages gauge",
+        "dead_letter_messages gauge",
+        "broker_connected gauge",
+        "broker_blocked gauge",
+        "broker_reconnects_total counter",
+        "routes_closed gauge",
+        "in_flight gauge",
+        "build_info gauge",
+    ];
+    let expected: BTreeSet<String> = expected.map(|name| format!("deskbridge_{name}")).into();
+    assert_eq!(page.families, expected);
+    for series in [
+        r#"deskbridge_sessions_accepted_total{source="acme",status="callback"}"#,
+        r#"deskbridge_sessions_accepted_total{source="acme",status="unknown"}"#,
+        r#"deskbridge_sessions_accepted_total{source="acme",status="malformed"}"#,
+        r#"deskbridge_sessions_published_total{status="unknown"}"#,
+        r#"deskbridge_dead_letters_total{reason="too-large"}"#,
+        r#"deskbridge_webhooks_total{source="acme",code="202"}"#,
+    ] {
+        assert_eq!(
+            page.series.get(series).map(String::as_str),
+            Some("0"),
+            "{series}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_journals_numbers_add_up_and_the_broker_shows() {
+    let desk = Desk::start().await;
+    *desk.shelf.totals.lock().unwrap() = Arc::new(totals());
+    desk.broker.send_replace(BrokerStatus {
+        state: BrokerState::Blocked,
+        unrouted_messages: Some(5),
+        reconnects: 2,
+        ..broker()
+    });
+    let page = exposition::parse(&desk.get("/metrics").await.body);
+    let sum = |name: &str| page.sum(&format!("deskbridge_{name}"));
+    let settled = sum("sessions_published_total") + sum("dead_letters_total");
+    assert_eq!(sum("sessions_accepted_total"), 9);
+    assert_eq!(
+        sum("sessions_accepted_total"),
+        settled + sum("journal_backlog_events")
+    );
+    assert_eq!((sum("broker_connected"), sum("broker_blocked")), (1, 1));
+    assert_eq!(
+        (sum("broker_reconnects_total"), sum("unrouted_messages")),
+        (2, 5)
+    );
+    assert_eq!(page.series["deskbridge_dead_letter_messages"], "NaN");
+}
+
+#[tokio::test]
+async fn there_is_nothing_else_and_no_other_method() {
+    let desk = Desk::start().await;
+    assert_eq!(desk.get("/webhooks/acme").await.status, 404);
+    let mut client = Client::connect(desk.address).await;
+    client
+        .send(b"POST /status HTTP/1.1\r\nhost: b\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status, answer.header("allow")),
+        (405, Some("GET, HEAD")),
+        "{answer:?}"
+    );
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+}
+
+/// As strict as Prometheus: every sample belongs to the family declared last.
+mod exposition {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[derive(Default)]
+    pub(super) struct Page {
+        pub(super) families: BTreeSet<String>,
+        pub(super) series: BTreeMap<String, String>,
+    }
+
+    impl Page {
+        /// Of whole numbers only.
+        pub(super) fn sum(&self, name: &str) -> u64 {
+            let of = |series: &str| series.split('{').next() == Some(name);
+            self.series
+                .iter()
+                .filter(|(series, _)| of(series))
+                .map(|(_, value)| value.parse::<u64>().unwrap())
+                .sum()
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Page {
+        let mut page = Page::default();
+        let (mut family, mut kind) = (String::new(), String::new());
+        for line in text.lines() {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                let (name, what) = declared.split_once(' ').unwrap();
+                (family, kind) = (name.to_owned(), what.to_owned());
+                assert!(page.families.insert(declared.to_owned()), "twice: {line}");
+                continue;
+            }
+            if line.starts_with("# HELP ") {
+                continue;
+            }
+            let (series, value) = line
+                .rsplit_once(' ')
+                .unwrap_or_else(|| panic!("no sample: {line}"));
+            let name = series.split('{').next().unwrap();
+            let suffix = name
+                .strip_prefix(&*family)
+                .unwrap_or_else(|| panic!("stray: {line}"));
+            let allowed: &[&str] = match &*kind {
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(allowed.contains(&suffix), "`{line}` in {family}");
+            assert!(value.parse::<f64>().is_ok(), "no number: {line}");
+            assert!(
+                page.series
+                    .insert(series.to_owned(), value.to_owned())
+                    .is_none(),
+                "twice: {line}"
+            );
+        }
+        page
+    }
+}

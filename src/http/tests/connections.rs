@@ -1,0 +1,159 @@
+//! Connections: how long, how many, who goes.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use tokio::time::sleep;
+
+use super::support::*;
+use crate::config;
+use crate::http::server::{Limits, Stop};
+
+#[tokio::test]
+async fn a_connection_serves_many_requests_also_sent_at_once() {
+    let bridge = Bridge::start().await;
+    let mut client = bridge.connect().await;
+    for id in 0..3 {
+        client.send(&signed(&session(&id.to_string()))).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.header("connection")), (202, None));
+    }
+    client
+        .send(&[signed("[]"), signed(&session("4")), post("acme", &[], "[]")].concat())
+        .await;
+    assert_eq!(client.answer().await.status, 202);
+    assert_eq!(client.answer().await.status, 202);
+    assert_eq!(client.answer().await.status, 401);
+    assert_eq!(bridge.held(), 4);
+}
+
+#[tokio::test]
+async fn an_idle_connection_outlives_the_header_timeout() {
+    let bridge =
+        Bridge::tuned(|tuning| tuning.http.header_timeout = Duration::from_millis(100)).await;
+    let mut client = bridge.connect().await;
+    assert!(
+        client.is_quiet_for(Duration::from_millis(300)).await,
+        "closed before any request"
+    );
+    for _ in 0..2 {
+        client.send(&signed("[]")).await;
+        assert_eq!(client.answer().await.status, 202);
+        assert!(
+            client.is_quiet_for(Duration::from_millis(300)).await,
+            "closed between requests"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_in_time_closes_the_connection() {
+    let bridge =
+        Bridge::tuned(|tuning| tuning.http.header_timeout = Duration::from_millis(300)).await;
+    let mut client = bridge.connect().await;
+    client.send(&signed("[]")).await;
+    assert_eq!(client.answer().await.status, 202);
+    sleep(Duration::from_millis(400)).await;
+    // Every byte in time, the whole not: from the first byte on the clock runs.
+    let started = Instant::now();
+    for byte in "POST /webhooks".bytes() {
+        client.send(&[byte]).await;
+        if !client.is_quiet_for(Duration::from_millis(50)).await {
+            break;
+        }
+    }
+    assert_eq!(client.rest().await, "");
+    let elapsed = started.elapsed();
+    assert!(
+        elapsed > Duration::from_millis(250),
+        "closed after {elapsed:?}"
+    );
+    assert!(
+        elapsed < Duration::from_millis(650),
+        "closed after {elapsed:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_the_end() {
+    let bridge = Bridge::tuned(|tuning| tuning.idle_timeout = Duration::from_millis(300)).await;
+    let mut fresh = bridge.connect().await;
+    let mut used = bridge.connect().await;
+    used.send(&signed("[]")).await;
+    assert_eq!(used.answer().await.status, 202);
+    assert!(fresh.is_quiet_for(Duration::from_millis(100)).await);
+    assert_eq!(fresh.rest().await, "");
+    assert_eq!(used.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_closes_the_connection() {
+    let router = Router::new().route("/", get(async || "x".repeat(64 << 20)));
+    let answer_timeout = Duration::from_millis(300);
+    let limits = Limits {
+        answer_timeout,
+        ..Limits::of(&config::http::Http::default())
+    };
+    let (address, _server) = serve(router, limits, Stop::default()).await;
+    let mut client = Client::connect(address).await;
+    client.send(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await;
+    sleep(Duration::from_millis(600)).await;
+    let rest = client.rest().await;
+    assert!(rest.len() < 64 << 20, "everything was waiting");
+}
+
+#[tokio::test]
+async fn at_the_limit_the_connection_longest_without_a_head_gives_way() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 3).await;
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    let mut busy = bridge.connect().await;
+    busy.send(&signed("[]")).await;
+    sleep(Duration::from_millis(50)).await;
+    let mut oldest = bridge.connect().await;
+    oldest.send(b"POST /webhooks/acme HTT").await;
+    sleep(Duration::from_millis(50)).await;
+    let mut younger = bridge.connect().await;
+    sleep(Duration::from_millis(50)).await;
+
+    let mut newest = bridge.connect().await;
+    assert_eq!(oldest.rest().await, "");
+    assert!(younger.is_quiet_for(Duration::from_millis(100)).await);
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    assert_eq!(busy.answer().await.status, 202);
+    for client in [&mut newest, &mut younger, &mut busy] {
+        client.send(&signed("[]")).await;
+        assert_eq!(client.answer().await.status, 202);
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_waits_while_all_are_in_the_middle_of_a_request() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 2).await;
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    let mut busy = [bridge.connect().await, bridge.connect().await];
+    for client in &mut busy {
+        client.send(&signed("[]")).await;
+    }
+    sleep(Duration::from_millis(50)).await;
+    let mut newcomer = bridge.connect().await;
+    newcomer.send(&signed("[]")).await;
+    assert!(newcomer.is_quiet_for(Duration::from_millis(300)).await);
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    for client in &mut busy {
+        assert_eq!(client.answer().await.status, 202);
+    }
+    assert_eq!(newcomer.answer().await.status, 202);
+}
+
+#[tokio::test]
+async fn a_flood_of_silent_connections_does_not_keep_a_webhook_out() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 10).await;
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        flood.push(bridge.connect().await);
+    }
+    let started = Instant::now();
+    assert_eq!(bridge.ask(&signed("[]")).await.status, 202);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}

@@ -92,7 +92,6 @@ pub struct Bridge {
     failures: watch::Receiver<Option<Failure>>,
     tasks: Tasks,
     logging: Option<Logging>,
-    publisher: rabbitmq::Publisher,
 }
 
 /// What runs, and how each part is told to end.
@@ -205,7 +204,6 @@ impl Bridge {
                 links_stop,
             },
             logging,
-            publisher,
         })
     }
 }

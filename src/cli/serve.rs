@@ -1,6 +1,13 @@
 //! `serve`: runs the bridge.
 
+use std::thread::available_parallelism;
+
 use clap::Args;
+use deskbridge::bridge::{Bridge, BridgeError, Reload, Signals};
+use deskbridge::config::Config;
+use deskbridge::config::layers::Layers;
+use deskbridge::telemetry::logging;
+use tokio::runtime::{Builder, Runtime};
 
 use super::failure::failed;
 use super::{Exit, Layering};
@@ -12,6 +19,9 @@ second one ends at once. SIGHUP: read the configuration again.
 Example:
   deskbridge serve --config config/deskbridge.toml";
 
+/// Threads that serve connections and the broker; the journal has one of its own.
+const WORKERS_MAX: usize = 4;
+
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -20,13 +30,73 @@ pub struct Arguments {}
 /// Runs the bridge until it is told to stop.
 pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
     let loaded = layering.load()?;
-    // TO WIRE: start logging (`telemetry::logging::init(&loaded.config.telemetry)`), one warning for
-    // each of `loaded.awaited`, then `bridge::run(loaded, layering.layers())`; `layers` loads anew
-    // at SIGHUP.
-    let _ = &loaded.awaited;
-    Err(failed(
-        "running the bridge",
-        "the bridge is not wired yet",
-        "`deskbridge check`",
-    ))
+    let logging = logging::init(&loaded.config.telemetry).map_err(|why| {
+        failed(
+            "starting the log",
+            why,
+            "a level such as `info` for telemetry.log_level",
+        )
+    })?;
+    for finding in &loaded.awaited {
+        tracing::warn!("{finding}");
+    }
+    let reload = reload(layering.layers());
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        Bridge::start(loaded, Some(logging))
+            .await?
+            .run(signals, reload)
+            .await
+    });
+    // What hangs on a frozen broker or a dead disk must not keep the process.
+    runtime.shutdown_background();
+    result.map(|()| Exit::Done).map_err(explain)
+}
+
+fn reload(layers: Layers) -> Reload {
+    Box::new(move || {
+        Config::load(&layers)
+            .map_err(|error| error.findings.iter().map(ToString::to_string).collect())
+    })
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    let workers = available_parallelism()
+        .map_or(2, usize::from)
+        .min(WORKERS_MAX);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build();
+    runtime.map_err(|why| {
+        failed(
+            "starting the runtime",
+            why,
+            "look at the limits of this process (ulimit -a)",
+        )
+    })
+}
+
+fn explain(error: BridgeError) -> anyhow::Error {
+    let (doing, advice) = match &error {
+        BridgeError::Journal { dir, .. } => (
+            format!("opening the journal in `{dir}`"),
+            "one bridge for each journal.dir, on a local disk that its user can write",
+        ),
+        BridgeError::Listen { address, key, .. } => (
+            format!("listening on {address} (`{key}`)"),
+            "is another bridge running? choose another address",
+        ),
+        BridgeError::Failed(_) => (
+            "running the bridge".to_owned(),
+            "look at the disk; a restart forwards everything that was answered 2xx",
+        ),
+        _ => ("starting the bridge".to_owned(), "`deskbridge check`"),
+    };
+    match error {
+        BridgeError::Journal { source, .. } => failed(doing, source, advice),
+        BridgeError::Listen { source, .. } => failed(doing, source, advice),
+        error => failed(doing, error, advice),
+    }
 }

@@ -89,7 +89,14 @@ impl Drop for Logging {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_level(level: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::try_new(level).map_err(|error| bad_level(level, &error))
+    // lapin calls every closed channel an error, also those that only ask whether something
+    // exists; what matters of it is logged by the room that uses it.
+    let directives = if level.contains("lapin") {
+        level.to_owned()
+    } else {
+        format!("{level},lapin=off")
+    };
+    EnvFilter::try_new(directives).map_err(|error| bad_level(level, &error))
 }
 
 fn bad_level(level: &str, reason: &dyn std::error::Error) -> LoggingError {

@@ -52,8 +52,8 @@ pub struct RouteStatus {
     pub state: RouteState,
     /// Why it does not.
     pub reason: Option<String>,
-    /// Since when it is in this state.
-    pub since: Timestamp,
+    /// Since when it is in this state, if it ever was in another one.
+    pub since: Option<Timestamp>,
 }
 
 /// Whether a route flows.

@@ -178,7 +178,7 @@ impl Flow {
                     .as_ref()
                     .map_or(RouteState::Open, |suspect| suspect.state),
                 reason: route.suspect.as_ref().map(|suspect| suspect.reason.clone()),
-                since: route.since.unwrap_or_default(),
+                since: route.since,
             })
         };
         self.routes.values().filter_map(status).collect()

@@ -120,7 +120,7 @@ async fn status_shows_broker_backlog_counters_routes_and_reload() {
         routing_key: "chat-session.missed".into(),
         state: RouteState::Closed,
         reason: Some("no exchange `gone`".into()),
-        since: Timestamp::UNIX_EPOCH,
+        since: Some(Timestamp::UNIX_EPOCH),
     }]);
     desk.reload.send_replace(Some(ReloadStatus {
         at: Timestamp::UNIX_EPOCH,

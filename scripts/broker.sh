@@ -61,14 +61,28 @@ load() {
     . "$DIR/env"
 }
 
-# A pid file counts only if the process is still ours: the number may have been given away since.
-ours() { # PID_FILE, TEXT_OF_ITS_COMMAND_LINE
-    local pid
-    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] || return 1
-    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$2" && echo "$pid"
+# When a process started, in ticks since boot; nothing if it is gone. A zombie with threads is not
+# gone: the last thread to end closes the ports.
+started() { # PID
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    set -- "$1" ${stat##*) }
+    [ "$2" != Z ] || [ "$(ls "/proc/$1/task" 2>/dev/null | wc -l)" -gt 1 ] || return 0
+    echo "${21}"
 }
-node_pid() { ours "$DIR/node.pid" "$DIR/home"; }
-epmd_pid() { ours "$DIR/epmd.pid" "-port ${EPMD_PORT:-none} "; }
+
+# A noted pid counts only if the process is still ours: the number may have been given away since.
+note() { # PID, FILE
+    echo "$1 $(started "$1")" >"$2.new"
+    mv "$2.new" "$2"
+}
+noted() { # FILE
+    local pid start
+    [ -f "$1" ] && read -r pid start <"$1" || return 1
+    [ -n "$start" ] && [ "$(started "$pid")" = "$start" ] && echo "$pid"
+}
+node_pid() { noted "$DIR/node.pid"; }
+epmd_pid() { noted "$DIR/epmd.pid"; }
 
 refused() { ! (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
@@ -122,6 +136,7 @@ write_config() {
 # those in $BIN do not. As under systemd no shell stays between: the pid is the node's own.)
 become_in_node_env() {
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$DIR/home" LANG=C.UTF-8 \
+        ERL_CRASH_DUMP="$DIR/log/erl_crash.dump" \
         RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME="$NODE" \
         RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$AMQP_PORT" \
         RABBITMQ_DIST_PORT="$DIST_PORT" \
@@ -152,13 +167,13 @@ launch() {
     if ! epmd_pid >/dev/null; then
         setsid epmd -port "$EPMD_PORT" -address 127.0.0.1 -relaxed_command_check \
             </dev/null >"$DIR/log/epmd.log" 2>&1 9>&- &
-        echo $! >"$DIR/epmd.pid"
+        note $! "$DIR/epmd.pid"
         # The node would start an epmd of its own if this one did not listen yet.
         while refused "$EPMD_PORT" && epmd_pid >/dev/null; do sleep 0.02; done
     fi
     become_in_node_env setsid "$BIN/rabbitmq-server" </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
     local pid=$! deadline=$((SECONDS + START_SECONDS_MAX))
-    echo $pid >"$DIR/node.pid"
+    note $pid "$DIR/node.pid"
     disown # so that the shell does not report its end
     until answers; do
         kill -0 $pid 2>/dev/null || return 1
@@ -192,6 +207,7 @@ up() {
             return
         fi
         end KILL
+        [ ! -e "$DIR/ending" ] || fail "not wanted any more"
         # Another program may have taken a port in the meantime; a new name needs new data too.
         [ -e "$DIR/data/$NODE" ] && [ "$try" = 1 ] || { rm -rf "$DIR/data"; pick_ports; }
     done
@@ -202,6 +218,8 @@ up() {
 end() { # SIGNAL
     local pid waited=0
     if pid=$(node_pid); then
+        # KILL goes to the whole process group, helpers included.
+        case $1 in KILL) kill -KILL -- "-$pid" 2>/dev/null || true ;; esac
         kill "-$1" "$pid" 2>/dev/null || true
         kill -CONT "$pid" 2>/dev/null || true
         while node_pid >/dev/null; do
@@ -212,15 +230,30 @@ end() { # SIGNAL
     fi
     if pid=$(epmd_pid); then
         kill "$pid" 2>/dev/null || true
+    elif [ -f "$DIR/env" ]; then
+        # A node that was ended while it started may have started an epmd of its own on our port.
+        epmd -port "$(sed -n 's/^EPMD_PORT=//p' "$DIR/env")" -kill >/dev/null 2>&1 || true
     fi
-    rm -f "$DIR/node.pid" "$DIR/epmd.pid"
 }
 
+# Standard input is watched while the node starts, too.
 hold() {
-    trap 'end KILL; rm -rf "$DIR"; exit 1' INT TERM HUP
-    up
-    echo ready
-    cat >/dev/null || true
+    (up && echo ready) &
+    starting=$!
+    exec >&-
+    trap release EXIT
+    trap 'exit 1' INT TERM HUP
+    cat <&0 >/dev/null &
+    wait $!
+}
+
+release() {
+    mkdir -p "$DIR"
+    touch "$DIR/ending"
+    while kill -0 "$starting" 2>/dev/null; do
+        end KILL
+        sleep 0.05
+    done
     end KILL
     rm -rf "$DIR"
 }

@@ -1,1 +1,4 @@
-fn main() {}
+//! Everything the bridge promises, shown on the real binary and a real, private RabbitMQ.
+
+mod support;
+mod support_works;

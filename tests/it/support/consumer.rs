@@ -1,0 +1,154 @@
+//! A subscriber with a connection of its own that collects what it is given.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use lapin::Connection;
+use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use tokio::sync::Notify;
+
+use super::message::Message;
+use super::vhost::{Vhost, connect};
+use super::wait::SOON;
+
+/// Collects every delivery of one queue, acknowledging each by taking it.
+pub struct Consumer {
+    queue: String,
+    inbox: Arc<Inbox>,
+    taken: usize,
+    _connection: Connection,
+}
+
+#[derive(Default)]
+struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    arrived: Notify,
+}
+
+impl Consumer {
+    /// Consumes a queue that is there.
+    pub async fn of(vhost: &Vhost, queue: &str) -> Self {
+        Self::start(connect(&vhost.amqp_url).await, queue).await
+    }
+
+    /// Consumes a private queue bound to an exchange that is there.
+    pub async fn subscribed(vhost: &Vhost, exchange: &str, key: &str) -> Self {
+        let connection = connect(&vhost.amqp_url).await;
+        let channel = connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..Default::default()
+        };
+        let queue = channel
+            .queue_declare("".into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        let name = queue.name().to_string();
+        channel
+            .queue_bind(
+                name.as_str().into(),
+                exchange.into(),
+                key.into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .expect("the exchange to subscribe to is there");
+        Self::start(connection, &name).await
+    }
+
+    async fn start(connection: Connection, queue: &str) -> Self {
+        let channel = connection.create_channel().await.unwrap();
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..Default::default()
+        };
+        let mut deliveries = channel
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await
+            .expect("the queue to consume is there");
+        let inbox = Arc::new(Inbox::default());
+        let collected = Arc::clone(&inbox);
+        tokio::spawn(async move {
+            let _channel = channel; // open for as long as it delivers
+            while let Some(Ok(delivery)) = deliveries.next().await {
+                collected.messages.lock().unwrap().push(delivery.into());
+                collected.arrived.notify_waiters();
+            }
+        });
+        Self {
+            queue: queue.to_owned(),
+            inbox,
+            taken: 0,
+            _connection: connection,
+        }
+    }
+
+    /// The next message, in order of arrival.
+    pub async fn receive(&mut self) -> Message {
+        self.receive_n(1).await.pop().expect("one message")
+    }
+
+    /// The next `n` messages.
+    pub async fn receive_n(&mut self, n: usize) -> Vec<Message> {
+        self.receive_n_within(n, SOON).await
+    }
+
+    /// The next `n` messages; panics with what did arrive after `deadline`.
+    pub async fn receive_n_within(&mut self, n: usize, deadline: Duration) -> Vec<Message> {
+        let end = self.taken + n;
+        let until = Instant::now() + deadline;
+        while self.count() < end {
+            let arrived = self.inbox.arrived.notified();
+            if self.count() >= end {
+                break;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if tokio::time::timeout(left, arrived).await.is_err() {
+                self.complain(n, deadline);
+            }
+        }
+        let messages = self.inbox.messages.lock().unwrap()[self.taken..end].to_vec();
+        self.taken = end;
+        messages
+    }
+
+    /// Panics if another message comes within `quiet`.
+    pub async fn receives_nothing_for(&mut self, quiet: Duration) {
+        tokio::time::sleep(quiet).await;
+        let unexpected = self.inbox.messages.lock().unwrap()[self.taken..].to_vec();
+        assert!(
+            unexpected.is_empty(),
+            "unexpected in `{}`: {unexpected:#?}",
+            self.queue
+        );
+    }
+
+    /// Everything that has arrived so far, taken or not.
+    pub fn all(&self) -> Vec<Message> {
+        self.inbox.messages.lock().unwrap().clone()
+    }
+
+    /// How many have arrived so far, taken or not.
+    pub fn count(&self) -> usize {
+        self.inbox.messages.lock().unwrap().len()
+    }
+
+    fn complain(&self, n: usize, deadline: Duration) -> ! {
+        let messages = self.inbox.messages.lock().unwrap();
+        let got = &messages[self.taken.min(messages.len())..];
+        let keys: Vec<_> = got
+            .iter()
+            .take(20)
+            .map(|message| (&message.routing_key, &message.correlation_id))
+            .collect();
+        panic!(
+            "`{}` received {} of {n} messages within {deadline:?}; the first: {keys:?}",
+            self.queue,
+            got.len()
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Processes that end with the test: signals by pid, and a reaper for the case that the test
+//! process itself is killed.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A script of the repository.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("scripts")
+        .join(name)
+}
+
+/// Sends a signal; it is no error if the process is gone.
+pub fn signal(pid: u32, signal: Signal) {
+    let _ = kill_process(as_pid(pid), signal);
+}
+
+/// Whether any thread of that process is left, so that its files and ports may be open.
+pub fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let is_zombie = stat.rsplit(')').next().unwrap().starts_with(" Z");
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !is_zombie || threads > 1
+}
+
+/// The first child of a process.
+pub fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(pid.try_into().unwrap()).unwrap()
+}
+
+/// From now on the process ends with this one, however this one ends.
+pub fn end_with_us(pid: u32) {
+    tell_reaper('+', pid);
+}
+
+/// The process has ended and been waited for.
+pub fn has_ended(pid: u32) {
+    tell_reaper('-', pid);
+}
+
+fn tell_reaper(verb: char, pid: u32) {
+    static REAPER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let reaper = REAPER.get_or_init(|| {
+        let mut child = Command::new(script("reaper.sh"))
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("scripts/reaper.sh starts");
+        Mutex::new(child.stdin.take().unwrap())
+    });
+    let mut pipe = reaper
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    writeln!(pipe, "{verb}{pid}").expect("the reaper reads");
+}

@@ -19,7 +19,7 @@ use deskbridge::config::layers::Layers;
 use deskbridge::config::{Config, Loaded};
 
 const AFTER_HELP: &str = "\
-Configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…)
+Configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…) \
 and --set, the last one wins. config/default.toml shows every key.
 
 Exit codes: 0 done, 1 the answer is no or it failed, 2 usage or findings in the configuration.

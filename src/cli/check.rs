@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{Exit, Layering, print, runtime};
 
 const AFTER_HELP: &str = "\
-Reads configuration and secrets, looks at the journal's directory, connects to the broker and compares
-its exchanges and queues with the configuration. Changes nothing. Errors stop or lose traffic and exit
+Reads configuration and secrets, looks at the journal's directory, connects to the broker and compares \
+its exchanges and queues with the configuration. Changes nothing. Errors stop or lose traffic and exit \
 with 1; warnings do not.
 
 Example:

@@ -12,7 +12,7 @@ use super::http_client::{Answer, Client};
 use super::{Exit, Layering, runtime};
 
 const AFTER_HELP: &str = "\
-Asks /readyz of the listener in [admin]; exits with 0 if the bridge accepts webhooks. It does not ask
+Asks /readyz of the listener in [admin]; exits with 0 if the bridge accepts webhooks. It does not ask \
 for the broker: webhooks are accepted without one.
 
 Example:

@@ -19,9 +19,9 @@ use super::failure::misused;
 use super::{Exit, Layering, runtime};
 
 const AFTER_HELP: &str = "\
-Where to and with which secret comes from the configuration unless given. Files and standard input (-)
-are posted byte for byte, and each answer is printed. --count, --rate, --array or --sessions simulate
-DeskDirector: sessions live from created to completed (some are missed, some ask to be called back), in
+Where to and with which secret comes from the configuration unless given. Files and standard input (-) \
+are posted byte for byte, and each answer is printed. --count, --rate, --array or --sessions simulate \
+DeskDirector: sessions live from created to completed (some are missed, some ask to be called back), in \
 order; without --count until Ctrl-C. Exits with 1 if any answer was not 2xx.
 
 Examples:

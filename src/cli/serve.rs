@@ -13,7 +13,7 @@ use super::failure::failed;
 use super::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
-SIGTERM or SIGINT: stop listening, publish what can be published, exit within shutdown.grace; a
+SIGTERM or SIGINT: stop listening, publish what can be published, exit within shutdown.grace; a \
 second one ends at once. SIGHUP: read the configuration again.
 
 Example:

@@ -12,7 +12,7 @@ use super::failure::failed;
 use super::{Exit, Layering, runtime};
 
 const AFTER_HELP: &str = "\
-Binds a private queue that is gone with this command. As long as it is bound, the events it sees count
+Binds a private queue that is gone with this command. As long as it is bound, the events it sees count \
 as subscribed: they do not go to `chat-sessions.unrouted`.
 
 Examples:

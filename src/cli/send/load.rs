@@ -173,6 +173,9 @@ impl Worker {
             }
             progress.inc(1);
         }
+        if failures == FAILURES_MAX {
+            self.tally.gave_up(self.left);
+        }
         self.tally
     }
 }

@@ -14,6 +14,7 @@ pub struct Tally {
     failures: BTreeMap<String, u64>,
     accepted_sessions: u64,
     latencies: Vec<Duration>,
+    unsent: u64,
 }
 
 impl Tally {
@@ -31,6 +32,11 @@ impl Tally {
         *self.failures.entry(format!("{error:#}")).or_default() += 1;
     }
 
+    /// The connection gave up with so many webhooks left.
+    pub fn gave_up(&mut self, unsent: u64) {
+        self.unsent = self.unsent.saturating_add(unsent);
+    }
+
     fn add(&mut self, other: Self) {
         for (status, count) in other.answers {
             *self.answers.entry(status).or_default() += count;
@@ -39,6 +45,7 @@ impl Tally {
             *self.failures.entry(failure).or_default() += count;
         }
         self.accepted_sessions += other.accepted_sessions;
+        self.unsent = self.unsent.saturating_add(other.unsent);
         self.latencies.extend(other.latencies);
     }
 }
@@ -91,6 +98,9 @@ impl Summary {
         for (failure, count) in &tally.failures {
             let _ = writeln!(text, "no answer, {failure}: {count}");
         }
+        if tally.unsent > 0 {
+            let _ = writeln!(text, "not sent, no answers any more: {}", tally.unsent);
+        }
         if !tally.latencies.is_empty() {
             text.push_str("latency");
             for (name, share) in SHARES {
@@ -115,6 +125,7 @@ impl Summary {
             "sessions_per_second": self.per_second(),
             "answers": tally.answers,
             "failures": tally.failures,
+            "not_sent": tally.unsent,
             "latency_ms": latencies,
         });
         format!("{summary}\n")

@@ -1,0 +1,282 @@
+//! What an operator sees of the configuration: the built binary, its output and its exit codes.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+const SECRET: &str = "topsecret-topsecret";
+const SOURCE: &str = "[sources.dd]\nsecrets = [\"topsecret-topsecret\"]\n";
+
+/// A directory to run in, with nothing of this process's environment.
+struct Operator {
+    dir: TempDir,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// What a run came to.
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Operator {
+    fn new() -> Self {
+        Self {
+            dir: TempDir::new().unwrap(),
+            environment: Vec::new(),
+        }
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn run(&self, line: &str) -> Run {
+        let mut command = Command::cargo_bin("deskbridge").unwrap();
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.dir.path())
+            .env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Run {
+    /// Exit code 2, and these findings in this order, nothing on standard output.
+    #[track_caller]
+    fn found(&self, expected: &[&str]) {
+        let findings: Vec<_> = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("  "))
+            .collect();
+        let findings = &findings[..findings.len().saturating_sub(1)];
+        let matches = findings
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| found.contains(expected));
+        assert!(
+            matches && findings.len() == expected.len(),
+            "{}\nexpected {expected:#?}",
+            self.stderr
+        );
+        assert_eq!(
+            (self.code, self.stdout.as_str()),
+            (2, ""),
+            "{}",
+            self.stderr
+        );
+    }
+
+    #[track_caller]
+    fn shows(&self, line_start: &str, origin: &str) {
+        let line = self
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(line_start));
+        assert!(
+            line.is_some_and(|line| line.ends_with(&format!("# {origin}"))),
+            "{line:?}\n{}",
+            self.stdout
+        );
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
+    let operator = Operator::new()
+        .file(
+            "a.toml",
+            &format!("{SOURCE}[http]\nlisten_address = \"127.0.0.1:1\"\n"),
+        )
+        .variable("DESKBRIDGE__RABBITMQ__URL", "amqp://h");
+    operator.run("serve --config a.toml").found(&[
+        "http.listen_address: unknown key; did you mean `http.listen`? (a.toml:4)",
+        "rabbitmq.url: unknown key; did you mean `rabbitmq.urls`? (DESKBRIDGE__RABBITMQ__URL)",
+    ]);
+}
+
+#[test]
+fn all_findings_come_at_once_and_serve_and_check_agree() {
+    let operator = Operator::new().file(
+        "a.toml",
+        "[http]\nsessions_max = \"ten\"\nbody_bytes_max = \"20MiB\"\n\
+         [sources.none]\n[sources.short]\nsecrets = [\"topsecret\"]\n\
+         [journal]\nretention = \"a week\"\n[routing]\nrouting_key = \"{nope}\"\n",
+    );
+    for command in ["serve", "check", "config show"] {
+        operator.run(&format!("--config a.toml {command}")).found(&[
+            "http.body_bytes_max: 20MiB is more than `rabbitmq.message_bytes_max` (16MiB) (a.toml:3)",
+            "http.sessions_max: expected a whole number, found a string (a.toml:2)",
+            "journal.retention: expected a duration such as",
+            "routing.routing_key: unknown placeholder `{nope}`",
+            "sources.none: signatures are required and there is no secret",
+            "sources.short.secrets: secret number 1 has 9 bytes; at least 16 are needed",
+        ]);
+    }
+}
+
+#[test]
+fn without_a_source_the_bridge_says_how_to_add_one() {
+    let run = Operator::new().run("serve");
+    run.found(&["sources: there is no source, so nobody could post; add `[sources.deskdirector]`"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_parsed_is_named_with_its_line() {
+    let operator = Operator::new().file("a.toml", "[http]\nlisten = 8080x\n");
+    operator
+        .run("check --config absent.toml")
+        .found(&["absent.toml: cannot read the file"]);
+    operator.run("check --config a.toml").found(&["a.toml:2:"]);
+}
+
+#[test]
+fn layers_win_in_the_order_of_the_contract() {
+    let operator = Operator::new()
+        .file(
+            "config/deskbridge.toml",
+            &format!("{SOURCE}[http]\nsessions_max = 1\n"),
+        )
+        .file(
+            "a.toml",
+            &format!(
+                "{SOURCE}[http]\nsessions_max = 2\nconnections_max = 2\n[retry]\nattempts_max = 2\n"
+            ),
+        )
+        .file(
+            "b.toml",
+            "[http]\nconnections_max = 3\n[retry]\nattempts_max = 3\n[journal]\ndir = \"b\"\n",
+        )
+        .variable("DESKBRIDGE__RETRY__ATTEMPTS_MAX", "4")
+        .variable("DESKBRIDGE__JOURNAL__DIR", "c");
+    operator
+        .run("config show")
+        .shows("http.sessions_max = 1 ", "config/deskbridge.toml:4");
+    let run = operator.run("--config a.toml config show --config b.toml --set journal.dir=d");
+    run.shows("http.sessions_max = 2 ", "a.toml:4");
+    run.shows("http.connections_max = 3 ", "b.toml:2");
+    run.shows("retry.attempts_max = 4 ", "DESKBRIDGE__RETRY__ATTEMPTS_MAX");
+    run.shows("journal.dir = \"d\" ", "--set journal.dir");
+    run.shows("http.listen = \"0.0.0.0:8080\" ", "default");
+}
+
+#[test]
+fn lists_in_the_environment_are_split_at_commas() {
+    let operator = Operator::new()
+        .variable(
+            "DESKBRIDGE__SOURCES__DESKDIRECTOR__SECRETS",
+            "topsecret-topsecret,topsecret-topsecret-2",
+        )
+        .variable(
+            "DESKBRIDGE__RABBITMQ__URLS",
+            "amqp://u:topsecret@one,amqps://u:topsecret@two",
+        );
+    let run = operator.run("config show --json");
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let line = |key: &str| {
+        run.stdout
+            .lines()
+            .find(|line| line.contains(key))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(
+        line("deskdirector.secrets\"").contains(r#"["***","***"]"#),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        line("rabbitmq.urls").contains(r#"["amqp://***@one","amqps://***@two"]"#),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn secrets_stand_in_no_output() {
+    let operator = Operator::new()
+        .file("good.toml", &format!("{SOURCE}[rabbitmq]\nurls = [\"amqp://u:topsecret@127.0.0.1:1\"]\n[admin]\nlisten = \"127.0.0.1:1\""))
+        .file("bad.toml", "sources.dd.secret = \"topsecret\"\n[rabbitmq]\nurls = \"amqp://u:topsecret@h\"\nmanagement_url = \"topsecret\"\n")
+        .file("worse.toml", "[sources.dd]\nsecrets = [\"topsecret\n")
+        .file("body.json", "[]")
+        .variable("DESKBRIDGE__SOURCES__DD__SECRETS", SECRET);
+    for line in [
+        "--config good.toml config show",
+        "--config good.toml config show --json",
+        "--config good.toml check",
+        "--config good.toml health",
+        "--config good.toml tail",
+        "--config good.toml send body.json --url http://127.0.0.1:1/webhooks/dd",
+        "--config bad.toml serve",
+        "--config worse.toml serve",
+        "send --help",
+        "serve --help",
+    ] {
+        let run = operator.run(line);
+        let all = run.stdout + &run.stderr;
+        assert!(!all.is_empty(), "{line} says nothing");
+        assert!(!all.contains("topsecret"), "{line}: {all}");
+    }
+}
+
+#[test]
+fn the_shipped_files_can_be_used_as_they_stand() {
+    let shipped = |name: &str| {
+        fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("config")
+                .join(name),
+        )
+        .unwrap()
+    };
+    let operator = Operator::new()
+        .file("default.toml", &shipped("default.toml"))
+        .file("docker.toml", &shipped("docker.toml"))
+        .variable("DESKBRIDGE__JOURNAL__DIR", "journal");
+    operator
+        .run("--config default.toml check")
+        .found(&["sources: there is no source"]);
+    let run = operator.run("--config docker.toml check");
+    let missing = "error: sources.deskdirector.secret_files[0]: the file `/run/secrets/deskdirector` is missing; \
+                   put the secret of the webhook into it (docker.toml:";
+    assert!(run.stdout.contains(missing), "{}{}", run.stdout, run.stderr);
+    assert_eq!(run.code, 1);
+}
+
+#[test]
+fn exit_codes_tell_usage_from_no() {
+    let operator = Operator::new().file(
+        "a.toml",
+        &format!("{SOURCE}[admin]\nlisten = \"127.0.0.1:1\"\n"),
+    );
+    let code = |line: &str| operator.run(line).code;
+    assert_eq!(code("--help"), 0);
+    assert_eq!(code("--version"), 0);
+    assert_eq!(code("config show --config a.toml"), 0);
+    assert_eq!(code("health --config a.toml"), 1);
+    assert_eq!(code("nonsense"), 2);
+    assert_eq!(code("serve --nonsense"), 2);
+    assert_eq!(code("check --set nonsense"), 2);
+    assert_eq!(code("check --config absent.toml"), 2);
+    assert_eq!(code("send --config a.toml --source other body.json"), 2);
+    assert_eq!(code("send --config a.toml absent.json"), 1);
+}

@@ -1,0 +1,261 @@
+//! `send` and `health` against a listener that records what it is sent and answers what it is told.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use assert_cmd::Command;
+use deskbridge::webhook::signature::sign;
+use serde_json::Value;
+
+const SECRET: &str = "0123456789abcdef";
+
+/// One request as it came.
+#[derive(Clone)]
+struct Request {
+    connection: usize,
+    line: String,
+    signature: Option<String>,
+    body: Vec<u8>,
+}
+
+/// Answers every request with the same status; ends with the process.
+struct Listener {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Listener {
+    fn answering(status: &'static str, body: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::<Mutex<Vec<Request>>>::default();
+        let recorded = Arc::clone(&requests);
+        thread::spawn(move || {
+            for (connection, stream) in listener.incoming().enumerate() {
+                let recorded = Arc::clone(&recorded);
+                thread::spawn(move || serve(connection, stream.unwrap(), &recorded, status, body));
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    fn deskbridge(&self, line: &str, input: &[u8]) -> Output {
+        let mut command = Command::cargo_bin("deskbridge").unwrap();
+        command
+            .args(line.split_whitespace())
+            .env_clear()
+            .env("DESKBRIDGE__HTTP__LISTEN", self.address.to_string())
+            .env(
+                "DESKBRIDGE__ADMIN__LISTEN",
+                format!("0.0.0.0:{}", self.address.port()),
+            )
+            .env("DESKBRIDGE__SOURCES__DD__SECRETS", SECRET)
+            .write_stdin(input)
+            .output()
+            .unwrap()
+    }
+}
+
+fn serve(
+    connection: usize,
+    mut stream: TcpStream,
+    recorded: &Mutex<Vec<Request>>,
+    status: &str,
+    body: &str,
+) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some(request) = read(connection, &mut reader) {
+        recorded.lock().unwrap().push(request);
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+    }
+}
+
+fn read(connection: usize, reader: &mut impl BufRead) -> Option<Request> {
+    let mut line = String::new();
+    reader
+        .read_line(&mut line)
+        .ok()
+        .filter(|bytes| *bytes > 0)?;
+    let mut request = Request {
+        connection,
+        line: line.trim().to_owned(),
+        signature: None,
+        body: Vec::new(),
+    };
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        match header.trim().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            Some(("x-dd-signature", value)) => request.signature = Some(value.to_owned()),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    request.body.resize(length, 0);
+    reader.read_exact(&mut request.body).ok()?;
+    Some(request)
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn files_and_standard_input_are_posted_byte_for_byte_and_signed() {
+    let listener = Listener::answering("202 Accepted", "{\"accepted\":1}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("webhook.json");
+    std::fs::write(&file, "\u{feff}[ {\"id\": 1} ]\n").unwrap();
+    let output = listener.deskbridge(&format!("send {} -", file.display()), b"not json\xff");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let requests = listener.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].line, "POST /webhooks/dd HTTP/1.1");
+    assert_eq!(requests[0].body, "\u{feff}[ {\"id\": 1} ]\n".as_bytes());
+    assert_eq!(requests[1].body, b"not json\xff");
+    for request in requests {
+        assert_eq!(
+            request.signature,
+            Some(sign(SECRET.as_bytes(), &request.body))
+        );
+    }
+    assert!(text(&output.stdout).contains("webhook.json: 202 Accepted\n{\"accepted\":1}\n"));
+}
+
+#[test]
+fn a_secret_that_is_a_number_signs_as_it_is_written() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    for secret in ["1e50000000000000", "0000000000000017"] {
+        let line = format!("send --set sources.dd.secrets={secret}");
+        assert!(listener.deskbridge(&line, b"[]").status.success());
+        let request = listener.requests().pop().unwrap();
+        assert_eq!(
+            request.signature,
+            Some(sign(secret.as_bytes(), b"[]")),
+            "{secret}"
+        );
+    }
+}
+
+#[test]
+fn a_given_url_and_secret_need_no_source() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    let mut command = Command::cargo_bin("deskbridge").unwrap();
+    let url = format!("http://{}/webhooks/other", listener.address);
+    command
+        .env_clear()
+        .args(["send", "--secret", "any", "--url", &url])
+        .write_stdin("[]");
+    assert!(command.output().unwrap().status.success());
+    let request = listener.requests().pop().unwrap();
+    assert_eq!(request.line, "POST /webhooks/other HTTP/1.1");
+    assert_eq!(request.signature, Some(sign(b"any", b"[]")));
+}
+
+#[test]
+fn a_refusal_is_printed_and_exits_with_1() {
+    let listener = Listener::answering("401 Unauthorized", "{\"detail\":\"no\"}");
+    let output = listener.deskbridge("send --json -", b"[]");
+    assert_eq!(output.status.code(), Some(1));
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        line,
+        serde_json::json!({ "file": "-", "status": 401, "answer": { "detail": "no" } })
+    );
+    let output = listener.deskbridge("send --count 3 --json", b"");
+    assert_eq!(output.status.code(), Some(1));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["answers"], serde_json::json!({ "401": 3 }));
+    assert_eq!(summary["sessions_accepted"], 0);
+}
+
+#[test]
+fn a_simulation_posts_the_count_signed_on_kept_connections_with_each_session_in_order() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    let output = listener.deskbridge(
+        "send --count 200 --array 3 --sessions 12 --connections 4 --seed 5 --json",
+        b"",
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["answers"], serde_json::json!({ "202": 200 }));
+    assert_eq!(summary["sessions_accepted"], 600);
+    let requests = listener.requests();
+    assert_eq!(requests.len(), 200);
+    let connections = requests
+        .iter()
+        .map(|request| request.connection)
+        .max()
+        .unwrap()
+        + 1;
+    assert!(
+        connections <= 8,
+        "{connections} connections for 200 requests"
+    );
+    let mut lives = std::collections::BTreeMap::<String, usize>::new();
+    for request in &requests {
+        assert_eq!(
+            request.signature,
+            Some(sign(SECRET.as_bytes(), &request.body))
+        );
+        let sessions: Vec<Value> = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(sessions.len(), 3);
+        for session in sessions {
+            let steps = lives
+                .entry(session["id"].as_str().unwrap().to_owned())
+                .or_default();
+            assert_eq!(
+                session["pastStatus"].as_array().unwrap().len(),
+                *steps,
+                "{session}"
+            );
+            *steps += 1;
+        }
+    }
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    let begin = std::time::Instant::now();
+    let output = listener.deskbridge("send --count 20 --rate 50/s", b"");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // The first is due at once, the last 19 / 50 s later.
+    assert!(begin.elapsed().as_millis() >= 380, "{:?}", begin.elapsed());
+    assert!(
+        text(&output.stdout).contains("20 webhooks in 0."),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn health_is_what_readyz_says_and_tells_the_reasons() {
+    let ready = Listener::answering("200 OK", "ready\n");
+    assert_eq!(ready.deskbridge("health", b"").status.code(), Some(0));
+    assert_eq!(ready.requests()[0].line, "GET /readyz HTTP/1.1");
+    let not_ready = Listener::answering(
+        "503 Service Unavailable",
+        "{\"detail\":\"the journal is full\"}",
+    );
+    let output = not_ready.deskbridge("health", b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "not ready: the journal is full (503 Service Unavailable)\n"
+    );
+}

@@ -47,6 +47,10 @@ pub enum ConnectError {
     /// Login, vhost or protocol.
     #[error("opening the AMQP connection")]
     Handshake(#[source] lapin::Error),
+    /// The broker hung up between TLS and AMQP. With TLS 1.3 that may be all we learn of a client
+    /// certificate that is missing or not welcome: its words come behind its decision.
+    #[error("the broker hung up after TLS; does it want another client certificate?")]
+    HungUp(#[source] lapin::Error),
     /// Nothing of the above within `rabbitmq.connect_timeout`.
     #[error("the broker did not answer within {0:?}")]
     Timeout(Duration),
@@ -67,7 +71,7 @@ impl ConnectError {
                 ErrorKind::IOError(error) => error.kind() == io::ErrorKind::InvalidData,
                 _ => false,
             },
-            Self::Resolve { .. } | Self::Tcp { .. } | Self::Timeout(_) => false,
+            Self::Resolve { .. } | Self::Tcp { .. } | Self::HungUp(_) | Self::Timeout(_) => false,
         }
     }
 
@@ -147,7 +151,7 @@ async fn attempt(
                 failed = Some(ConnectError::Tcp {
                     address,
                     source: io::ErrorKind::TimedOut.into(),
-                })
+                });
             }
         }
     }
@@ -157,7 +161,7 @@ async fn attempt(
     let AsyncTcpStream::Plain(tcp) = &stream else {
         unreachable!("a stream just connected is plain");
     };
-    let socket = tune(SockRef::from(tcp.get_ref()))
+    let socket = tune(&SockRef::from(tcp.get_ref()))
         .map_err(|source| ConnectError::Tcp { address, source })?;
     let stream = if url.is_tls() {
         let files = tls.clone();
@@ -182,7 +186,10 @@ async fn attempt(
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let amqp = lapin::Connection::connector(url.uri(), runtime, hand_over, properties)
         .await
-        .map_err(ConnectError::Handshake)?;
+        .map_err(|error| {
+            let is_cut = matches!(error.kind(), ErrorKind::IOError(error) if error.kind() != io::ErrorKind::InvalidData);
+            if url.is_tls() && is_cut { ConnectError::HungUp(error) } else { ConnectError::Handshake(error) }
+        })?;
     Ok(Connection { amqp, socket })
 }
 
@@ -202,7 +209,7 @@ async fn resolve(url: &BrokerUrl) -> Result<Vec<SocketAddr>, ConnectError> {
     }
 }
 
-fn tune(socket: SockRef<'_>) -> io::Result<SocketGuard> {
+fn tune(socket: &SockRef<'_>) -> io::Result<SocketGuard> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5));

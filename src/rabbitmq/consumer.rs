@@ -127,7 +127,7 @@ async fn connect(settings: &Settings) -> Result<Connection, SubscribeError> {
                 failed = Some(SubscribeError::Connect {
                     url: url.to_string(),
                     source,
-                })
+                });
             }
         }
     }

@@ -16,7 +16,7 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// The brokers, tried in turn.
 pub(super) struct Endpoints {
-    endpoints: Vec<Endpoint>,
+    all: Vec<Endpoint>,
     delays: ExponentialBuilder,
     delay_max: Duration,
     next: usize,
@@ -43,7 +43,7 @@ impl Endpoints {
             is_refused: false,
         };
         Self {
-            endpoints: urls.iter().map(endpoint).collect(),
+            all: urls.iter().map(endpoint).collect(),
             delays: delays(delay_min, delay_max),
             delay_max: delay_max.max(delay_min),
             next: 0,
@@ -52,9 +52,9 @@ impl Endpoints {
 
     /// The one to try next, and when: the first in turn of those that are due soonest.
     pub(super) fn next(&self, now: Instant) -> (usize, Instant) {
-        let count = self.endpoints.len();
+        let count = self.all.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
-        let due = |index: usize| self.endpoints[index].not_before.max(now);
+        let due = |index: usize| self.all[index].not_before.max(now);
         let index = in_turn
             .min_by_key(|&index| due(index))
             .expect("there is at least one broker");
@@ -62,18 +62,18 @@ impl Endpoints {
     }
 
     pub(super) fn url(&self, index: usize) -> &BrokerUrl {
-        &self.endpoints[index].url
+        &self.all[index].url
     }
 
     /// Whether a broker has refused us and none has done better since.
     pub(super) fn is_refused(&self) -> bool {
-        self.endpoints.iter().any(|endpoint| endpoint.is_refused)
+        self.all.iter().any(|endpoint| endpoint.is_refused)
     }
 
     /// The attempt failed: it is some other one's turn.
     pub(super) fn failed(&mut self, index: usize, is_refusal: bool, now: Instant) {
-        self.next = (index + 1) % self.endpoints.len();
-        self.endpoints[index].is_refused = is_refusal;
+        self.next = (index + 1) % self.all.len();
+        self.all[index].is_refused = is_refusal;
         if is_refusal {
             self.delay(
                 index,
@@ -89,7 +89,7 @@ impl Endpoints {
     /// Connected.
     pub(super) fn connected(&mut self, index: usize) {
         self.next = index;
-        for endpoint in &mut self.endpoints {
+        for endpoint in &mut self.all {
             endpoint.is_refused = false;
         }
     }
@@ -97,13 +97,13 @@ impl Endpoints {
     /// The connection was lost after `lasted`; the same broker goes first again.
     pub(super) fn lost(&mut self, index: usize, lasted: Duration, now: Instant) {
         if lasted >= GOOD_AFTER {
-            self.endpoints[index].backoff = None;
+            self.all[index].backoff = None;
         }
         self.delay(index, self.delays, self.delay_max, now);
     }
 
     fn delay(&mut self, index: usize, delays: ExponentialBuilder, max: Duration, now: Instant) {
-        let endpoint = &mut self.endpoints[index];
+        let endpoint = &mut self.all[index];
         let backoff = endpoint.backoff.get_or_insert_with(|| delays.build());
         endpoint.not_before = now + backoff.next().unwrap_or(max).min(max);
     }

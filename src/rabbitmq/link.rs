@@ -262,7 +262,7 @@ impl LinkTask {
             }
             // A channel's error comes this way too; only the connection's end matters here.
             Event::Error(error) if !live.amqp().status().connected() => {
-                live.fail(error.to_string())
+                live.fail(error.to_string());
             }
             _ => {}
         }

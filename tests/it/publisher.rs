@@ -1,0 +1,11 @@
+//! The RabbitMQ room alone, without journal and forwarder: what becomes of windows on a real
+//! broker, whatever is done to it.
+
+mod leaks;
+mod login;
+mod outages;
+mod outcomes;
+mod room;
+mod speed;
+mod tls;
+mod topology;

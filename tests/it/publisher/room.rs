@@ -1,0 +1,171 @@
+//! The room under test with verbs: publish a window, wait for a report.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deskbridge::config::Config;
+use deskbridge::config::sources::Secret;
+use deskbridge::rabbitmq::{self, Link, Outcome, Publisher, Report, Settings, Window};
+use deskbridge::telemetry::status::{BrokerState, BrokerStatus};
+use deskbridge::webhook::message::{Header, Message};
+use deskbridge::webhook::routing::Route;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::support::wait::SOON;
+
+/// A running room and everything it has reported.
+pub struct Room {
+    pub publisher: Publisher,
+    pub status: watch::Receiver<BrokerStatus>,
+    pub shutdown: CancellationToken,
+    pub ended: JoinHandle<()>,
+    reports: mpsc::Receiver<Report>,
+    done: HashMap<u64, Vec<Outcome>>,
+    next_id: u64,
+}
+
+/// Quick to reconnect, else as by default.
+pub fn config(urls: &[&str]) -> Config {
+    let mut config = Config::default();
+    config.rabbitmq.urls = urls.iter().map(|url| Secret::new(*url)).collect();
+    config.rabbitmq.reconnect_delay_min = Duration::from_millis(50);
+    config.rabbitmq.reconnect_delay_max = Duration::from_millis(500);
+    config
+}
+
+pub fn message(exchange: &str, routing_key: &str, body: &str) -> Message {
+    Message {
+        route: Arc::new(Route {
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+        }),
+        message_id: Uuid::new_v4(),
+        correlation_id: Some("session-1".into()),
+        message_type: "chat-session.completed".into(),
+        timestamp_seconds: 1_700_000_000,
+        headers: vec![
+            ("source", Header::Text("acme".into())),
+            ("webhook-index", Header::Integer(3)),
+        ],
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+pub fn messages(exchange: &str, routing_key: &str, count: usize) -> Vec<Message> {
+    (0..count)
+        .map(|n| message(exchange, routing_key, &format!("{{\"n\":{n}}}")))
+        .collect()
+}
+
+impl Room {
+    /// Starts and waits until the main link is up.
+    pub async fn up(config: &Config) -> Self {
+        let mut room = Self::start(config);
+        room.reported("up", |report| matches!(report, Report::Up(Link::Main)))
+            .await;
+        room
+    }
+
+    pub fn start(config: &Config) -> Self {
+        let settings = Settings::from_config(config).unwrap();
+        let (sender, reports) = mpsc::channel(64);
+        let shutdown = CancellationToken::new();
+        let (publisher, status, ended) = rabbitmq::start(settings, sender, shutdown.clone());
+        Self {
+            publisher,
+            status,
+            shutdown,
+            ended,
+            reports,
+            done: HashMap::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Hands a window over, without waiting for it.
+    pub fn submit(&mut self, link: Link, ensure_exchange: bool, messages: Vec<Message>) -> u64 {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.publisher.publish(Window {
+            id,
+            link,
+            ensure_exchange,
+            messages,
+        });
+        id
+    }
+
+    /// Publishes on the main link and waits for the outcomes.
+    pub async fn publish(&mut self, messages: Vec<Message>) -> Vec<Outcome> {
+        let id = self.submit(Link::Main, false, messages);
+        self.done(id).await
+    }
+
+    /// Waits for the outcomes of a window.
+    pub async fn done(&mut self, id: u64) -> Vec<Outcome> {
+        loop {
+            if let Some(outcomes) = self.done.remove(&id) {
+                return outcomes;
+            }
+            self.next_report("done").await;
+        }
+    }
+
+    /// Waits for a report; those before it are taken too.
+    pub async fn reported(&mut self, what: &str, is_it: impl Fn(&Report) -> bool) {
+        while !is_it(&self.next_report(what).await) {}
+    }
+
+    /// The next report; outcomes are remembered for [`Room::done`].
+    pub async fn next_report(&mut self, what: &str) -> Report {
+        let report = tokio::time::timeout(SOON, self.reports.recv()).await;
+        let report =
+            report.unwrap_or_else(|_| panic!("waited {SOON:?} in vain for the report {what}"));
+        let report = report.expect("the room runs");
+        if let Report::Done(id, outcomes) = &report {
+            self.done.insert(*id, outcomes.clone());
+        }
+        report
+    }
+
+    /// Whether nothing at all is reported for a while.
+    pub async fn is_silent_for(&mut self, quiet: Duration) -> bool {
+        tokio::time::timeout(quiet, self.reports.recv())
+            .await
+            .is_err()
+    }
+
+    /// Waits until the status says so.
+    pub async fn status_is(
+        &mut self,
+        what: &str,
+        is_it: impl Fn(&BrokerStatus) -> bool,
+    ) -> BrokerStatus {
+        let waiting = self.status.wait_for(|status| is_it(status));
+        if let Ok(status) = tokio::time::timeout(SOON, waiting).await {
+            return status.expect("the room runs").clone();
+        }
+        panic!(
+            "waited {SOON:?} in vain until {what}: {:?}",
+            self.status.borrow()
+        );
+    }
+
+    pub async fn state_is(&mut self, state: BrokerState) -> BrokerStatus {
+        self.status_is(&format!("the state is {state:?}"), |status| {
+            status.state == state
+        })
+        .await
+    }
+}
+
+pub fn all_delivered(outcomes: &[Outcome]) -> bool {
+    outcomes
+        .iter()
+        .all(|outcome| *outcome == Outcome::Delivered)
+}

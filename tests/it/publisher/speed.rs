@@ -1,0 +1,56 @@
+//! How fast windows go. Run by hand: `cargo test --release --test it -- --ignored speed --nocapture`.
+
+use std::time::{Duration, Instant};
+
+use deskbridge::rabbitmq::Link;
+use serde_json::json;
+
+use super::room::{Room, all_delivered, config, message};
+use crate::support::broker::Broker;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn windows_of_64_four_at_a_time_on_a_quorum_queue() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut room = Room::up(&config(&[&vhost.amqp_url])).await;
+    vhost
+        .declare_queue("all", json!({"x-queue-type": "quorum"}))
+        .await;
+    vhost.bind("all", "chat-sessions", "#").await;
+    let body = "x".repeat(1500);
+    let window = || {
+        (0..64)
+            .map(|_| message("chat-sessions", "k", &body))
+            .collect::<Vec<_>>()
+    };
+    let (begin, cpu) = (Instant::now(), cpu());
+    let mut published = 0;
+    let mut outstanding: std::collections::VecDeque<_> = (0..4)
+        .map(|_| room.submit(Link::Main, false, window()))
+        .collect();
+    while begin.elapsed() < Duration::from_secs(10) {
+        let outcomes = room.done(outstanding.pop_front().unwrap()).await;
+        assert!(all_delivered(&outcomes));
+        published += outcomes.len();
+        outstanding.push_back(room.submit(Link::Main, false, window()));
+    }
+    let (took, used) = (begin.elapsed(), self::cpu() - cpu);
+    println!(
+        "{:.0} messages/s, {:.1} us of CPU a message, messages made included",
+        published as f64 / took.as_secs_f64(),
+        used.as_secs_f64() * 1e6 / published as f64
+    );
+}
+
+/// CPU time of this process, user and system.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}

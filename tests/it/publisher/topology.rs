@@ -1,0 +1,98 @@
+//! What is declared, what is left alone, and what is said about it.
+
+use deskbridge::config::rabbitmq::TopologyMode;
+use serde_json::{Value, json};
+
+use super::room::{Room, all_delivered, config, messages};
+use crate::support::broker::Broker;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_topology_of_the_contract_is_declared_and_found_in_order_the_second_time() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut config = config(&[&vhost.amqp_url]);
+    config.queues = serde_json::from_value(json!([{
+        "name": "crm", "keys": ["chat-session.completed"], "delivery_limit": 3,
+        "messages_max": 10, "single_active_consumer": true
+    }]))
+    .unwrap();
+    for _ in 0..2 {
+        let room = Room::up(&config).await;
+        assert_eq!(room.status.borrow().findings, Vec::<String>::new());
+    }
+    let arguments = vhost.describe("queues", "crm").await["arguments"].clone();
+    assert_eq!(
+        arguments,
+        json!({
+            "x-queue-type": "quorum", "x-delivery-limit": 3, "x-overflow": "reject-publish",
+            "x-dead-letter-exchange": "chat-sessions.dead-letter",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-max-length": 10, "x-single-active-consumer": true
+        })
+    );
+    let exchange = vhost.describe("exchanges", "chat-sessions").await;
+    assert_eq!(
+        (&exchange["type"], &exchange["durable"]),
+        (&json!("topic"), &Value::Bool(true))
+    );
+    assert_eq!(
+        exchange["arguments"]["alternate-exchange"],
+        "chat-sessions.unrouted"
+    );
+    let unrouted = vhost.describe("queues", "chat-sessions.unrouted").await["arguments"].clone();
+    assert_eq!(unrouted["x-delivery-limit"], 1_000_000_000);
+    assert_eq!(unrouted["x-message-ttl"], 604_800_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_exists_with_other_arguments_is_left_reported_and_used() {
+    let vhost = Broker::shared().await.vhost().await;
+    vhost
+        .declare_exchange("chat-sessions", "fanout", json!({}))
+        .await;
+    vhost
+        .declare_queue("chat-sessions.dead-letter", json!({}))
+        .await;
+    let mut room = Room::up(&config(&[&vhost.amqp_url])).await;
+    let findings = room.status.borrow().findings.clone();
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    assert!(findings[0].contains("queue `chat-sessions.dead-letter` exists with other arguments"));
+    assert!(findings[1].contains("exchange `chat-sessions` exists with other arguments"));
+    assert_eq!(
+        vhost.describe("exchanges", "chat-sessions").await["type"],
+        "fanout"
+    );
+    vhost.queue_bound("all", "chat-sessions", "").await;
+    assert!(all_delivered(
+        &room.publish(messages("chat-sessions", "k", 3)).await
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_declares_nothing_and_names_what_is_missing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut config = config(&[&vhost.amqp_url]);
+    config.rabbitmq.topology = TopologyMode::Verify;
+    let room = Room::up(&config).await;
+    let findings = room.status.borrow().findings.clone();
+    assert!(
+        findings.contains(&"exchange `chat-sessions` is missing".to_owned()),
+        "{findings:#?}"
+    );
+    assert!(findings.contains(&"queue `chat-sessions.unrouted` is missing".to_owned()));
+    assert_eq!(findings.len(), 5, "{findings:#?}");
+    assert!(!vhost.has_exchange("chat-sessions").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_only_publish_is_no_finding_where_everything_is_there() {
+    let vhost = Broker::shared().await.vhost().await;
+    let declared = config(&[&vhost.amqp_url]);
+    drop(Room::up(&declared).await);
+    vhost.user("writer", "a-password").await;
+    vhost.allow("writer", "^$", ".*", ".*").await;
+    let mut room = Room::up(&config(&[&vhost.amqp_url_as("writer", "a-password")])).await;
+    assert_eq!(room.status.borrow().findings, Vec::<String>::new());
+    assert!(all_delivered(
+        &room.publish(messages("chat-sessions", "k", 3)).await
+    ));
+}

@@ -33,24 +33,8 @@ say() { echo "broker: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 install_if_missing() {
-    [ -x "$BIN/rabbitmq-server" ] && return
-    command -v apt-get >/dev/null \
-        || fail "rabbitmq-server is not installed and there is no apt-get to install it with; install RabbitMQ, or set RABBITMQ_URL"
-    local root=()
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || fail "rabbitmq-server is not installed; run: apt-get install rabbitmq-server"
-        root=(sudo)
-    fi
-    say "installing the distribution's rabbitmq-server (the system's service is not started by this)"
-    local masked=
-    if [ -d /run/systemd/system ]; then
-        "${root[@]}" systemctl mask --runtime --quiet rabbitmq-server && masked=yes
-    fi
-    "${root[@]}" apt-get update -qq || say "apt-get update failed, trying to install all the same"
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends rabbitmq-server >&2 \
+    [ -x "$BIN/rabbitmq-server" ] || scripts/install.sh rabbitmq-server \
         || fail "rabbitmq-server could not be installed; install RabbitMQ, or set RABBITMQ_URL"
-    [ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet rabbitmq-server
 }
 
 # --- what is known about the node in $DIR ---
@@ -171,7 +155,7 @@ launch() {
         # The node does not start one itself (-start_epmd false): nobody would end that.
         while refused "$EPMD_PORT" && epmd_pid >/dev/null; do sleep 0.02; done
     fi
-    become_in_node_env setsid "$BIN/rabbitmq-server" </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
+    (cd "$DIR" && become_in_node_env setsid "$BIN/rabbitmq-server") </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
     local pid=$! deadline=$((SECONDS + START_SECONDS_MAX))
     note $pid "$DIR/node.pid"
     disown # so that the shell does not report its end

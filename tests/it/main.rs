@@ -1,4 +1,7 @@
 //! Everything the bridge promises, shown on the real binary and a real, private RabbitMQ.
 
+mod configuration;
+mod publisher;
+mod sending;
 mod support;
 mod support_works;

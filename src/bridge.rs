@@ -60,6 +60,9 @@ pub enum BridgeError {
     /// The journal's disk failed while running. What was answered 2xx is held.
     #[error("the journal failed: {0}")]
     Failed(String),
+    /// A part of the bridge has ended by itself. What was answered 2xx is held.
+    #[error("{0} ended unexpectedly; the log says why")]
+    Ended(&'static str),
     /// An address is taken, or not ours.
     #[error("listening on {address} (`{key}`)")]
     Listen {

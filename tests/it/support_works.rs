@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::{Broker, noted_pid};
 use crate::support::consumer::Consumer;
+use crate::support::message::Message;
 use crate::support::process::{is_alive, script, signal};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::sender::{RawClient, array_of, array_of_new, session, signed_head};
@@ -87,7 +88,7 @@ async fn queues_are_filled_counted_emptied_and_deleted() {
         .messages("small")
         .await
         .iter()
-        .map(|m| m.text())
+        .map(Message::text)
         .collect();
     assert_eq!(bodies, ["1", "2"]);
 
@@ -431,7 +432,7 @@ async fn the_proxy_delays_without_narrowing_and_narrows_without_delaying() {
         client.write_all(&[7; 1000]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    timeout(SOON, client.read_exact(&mut [0; 20_000]))
+    timeout(SOON, client.read_exact(&mut vec![0; 20_000]))
         .await
         .unwrap()
         .unwrap();

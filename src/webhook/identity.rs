@@ -23,11 +23,17 @@ pub fn message_id(source: &str, session: &str, body: &[u8]) -> Uuid {
     Uuid::new_v8(first)
 }
 
+/// The `message_id` an event must have, whatever it carries now.
+#[must_use]
+pub fn of(event: &Event) -> Uuid {
+    let session = event.session().unwrap_or_default();
+    message_id(&event.envelope.source, session, &event.body)
+}
+
 /// Whether an event still is what its `message_id` says. A stored one that is not is damaged.
 #[must_use]
 pub fn is_intact(event: &Event) -> bool {
-    let session = event.session().unwrap_or_default();
-    message_id(&event.envelope.source, session, &event.body) == event.message_id
+    of(event) == event.message_id
 }
 
 #[cfg(test)]

@@ -145,3 +145,6 @@ fn text(value: &str) -> Header {
 fn time(at: Timestamp) -> Header {
     Header::Text(format!("{at:.3}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
 //! Which exchange and routing key an event goes to. Decided by the configuration and the event's
 //! fields alone.
 
+mod status;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use self::template::Template;
+use self::status::{Reader, StatusRoute};
 pub use self::template::{TemplateError, TemplateProblem};
 use super::{Content, Event, Fields, Reason};
 use crate::config::routing as config;
@@ -33,22 +34,6 @@ pub struct Routing {
     unknown: StatusRoute,
     dead_letters: [Arc<Route>; Reason::ALL.len()],
     exchanges: BTreeSet<Arc<str>>,
-}
-
-/// Where the events of one status go.
-#[derive(Debug, Clone)]
-struct StatusRoute {
-    status: Arc<str>,
-    exchange: Arc<str>,
-    key: Key,
-}
-
-#[derive(Debug, Clone)]
-enum Key {
-    /// The same for all events of the status.
-    Fixed(Arc<Route>),
-    /// Made of the event's fields.
-    Made(Template),
 }
 
 impl Routing {
@@ -135,84 +120,6 @@ impl Routing {
     }
 }
 
-/// Reads the routes of the configuration and collects what is wrong with them.
-struct Reader<'c> {
-    routing: &'c config::Routing,
-    exchange: Arc<str>,
-    key: Template,
-    errors: Vec<TemplateError>,
-}
-
-impl<'c> Reader<'c> {
-    fn new(routing: &'c config::Routing) -> Self {
-        let exchange = routing.exchange.as_str().into();
-        let mut reader = Self {
-            routing,
-            exchange,
-            key: Template::default(),
-            errors: Vec::new(),
-        };
-        reader.key = reader.template("routing.routing_key".into(), &routing.routing_key);
-        reader
-    }
-
-    /// Of its own section, and where that is silent the default.
-    fn status_route(&mut self, status: &str) -> StatusRoute {
-        let own = self
-            .routing
-            .statuses
-            .get(status)
-            .cloned()
-            .unwrap_or_default();
-        let exchange = own
-            .exchange
-            .map_or_else(|| Arc::clone(&self.exchange), Arc::from);
-        let key = match own.routing_key {
-            Some(key) => self.template(format!("routing.statuses.{status}.routing_key"), &key),
-            None => self.key.clone(),
-        };
-        StatusRoute::new(status.into(), exchange, key)
-    }
-
-    fn template(&mut self, name: String, template: &str) -> Template {
-        Template::parse(template).unwrap_or_else(|problem| {
-            self.errors.push(TemplateError {
-                name,
-                template: template.into(),
-                problem,
-            });
-            Template::default()
-        })
-    }
-}
-
-impl StatusRoute {
-    fn new(status: Arc<str>, exchange: Arc<str>, key: Template) -> Self {
-        let key = match key.fixed(&status) {
-            Some(routing_key) => Key::Fixed(Arc::new(Route {
-                exchange: Arc::clone(&exchange),
-                routing_key,
-            })),
-            None => Key::Made(key),
-        };
-        Self {
-            status,
-            exchange,
-            key,
-        }
-    }
-
-    fn route(&self, source: &str, fields: &Fields) -> Arc<Route> {
-        match &self.key {
-            Key::Fixed(route) => Arc::clone(route),
-            Key::Made(template) => Arc::new(Route {
-                exchange: Arc::clone(&self.exchange),
-                routing_key: template.fill(&self.status, source, fields),
-            }),
-        }
-    }
-}
-
 fn dead_letter_routes(exchange: &str) -> [Arc<Route>; Reason::ALL.len()] {
     let exchange: Arc<str> = exchange.into();
     Reason::ALL.map(|reason| {
@@ -222,3 +129,6 @@ fn dead_letter_routes(exchange: &str) -> [Arc<Route>; Reason::ALL.len()] {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,262 @@
-//! The tolerant model of the whole `ChatSession` interface.
+//! The tolerant model of the whole `ChatSession` interface, for showing sessions and for making
+//! them. Nothing that is published goes through it: the bridge passes bytes on.
+//!
+//! The published interface and the published example disagree, and the sender may add to both.
+//! So every field may be absent, `null` or of another shape ([`Lenient`]), and fields nobody
+//! knows are ignored. Read an element of a webhook as `Lenient<ChatSession>`: then even one that
+//! is no object, or has a field twice, is kept as text and is no error.
+
+mod lenient;
+mod user_id;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+
+pub use self::lenient::Lenient;
+pub use self::user_id::{NotAUserId, UserId, UserKind};
+
+/// One chat session, as it is at one moment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ChatSession {
+    /// Identifies the session.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub id: Lenient<String>,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub name: Lenient<String>,
+    /// Who began it.
+    #[serde(rename = "type", skip_serializing_if = "Lenient::is_absent")]
+    pub session_type: Lenient<SessionType>,
+    /// Where it stands.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub status: Lenient<Status>,
+    /// Where it stood before, the oldest first.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub past_status: Lenient<Vec<Lenient<Status>>>,
+    /// How long things took.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub report: Lenient<Report>,
+    /// What it is about.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub reference: Lenient<Reference>,
+    /// Who started it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub creator: Lenient<User>,
+    /// How the creator wants to be called back.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub callback: Lenient<Callback>,
+    /// Who was invited and has not joined.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub target_users: Lenient<Vec<Lenient<User>>>,
+    /// Who closed it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub close_record: Lenient<CloseRecord>,
+    /// When it was closed.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub closed_date_time: Lenient<String>,
+    /// Who is active in it now.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub users: Lenient<Vec<Lenient<User>>>,
+    /// Who took part at any time.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub participants: Lenient<Vec<Lenient<User>>>,
+    /// Its last message.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub last_message_id: Lenient<String>,
+    /// When it was created.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub created_date_time: Lenient<String>,
+    /// When it changed last.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub last_modified_date_time: Lenient<String>,
+}
+
+/// Who began a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionType {
+    /// A contact asked for it.
+    Request,
+    /// A member invited to it.
+    Push,
+    /// A type the interface does not have.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Nobody has answered yet.
+    Created,
+    /// A member has answered.
+    Handled,
+    /// Nobody answered.
+    Missed,
+    /// It is over.
+    Completed,
+    /// The creator wants to be called back.
+    Callback,
+    /// A status the interface does not have.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// How long things took.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    /// How long the creator waited.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub creator_waited: Lenient<Number>,
+    /// When a member answered.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub handled_date_time: Lenient<String>,
+    /// How long the chat took.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub chat_duration: Lenient<Number>,
+}
+
+/// What a session is about.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reference {
+    /// What kind of thing it is.
+    #[serde(rename = "type", skip_serializing_if = "Lenient::is_absent")]
+    pub reference_type: Lenient<ReferenceType>,
+    /// Which one.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub id: Lenient<String>,
+}
+
+/// What kind of thing a session is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferenceType {
+    /// A ticket.
+    Ticket,
+    /// A kind the interface does not have.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// How a creator wants to be called back.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Callback {
+    /// By which means.
+    #[serde(rename = "type", skip_serializing_if = "Lenient::is_absent")]
+    pub callback_type: Lenient<CallbackType>,
+    /// Under which number.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub phone: Lenient<String>,
+    /// What the creator wrote to it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub note: Lenient<String>,
+    /// When, any of these.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub preferred_time: Lenient<Vec<Lenient<Period>>>,
+}
+
+/// By which means a creator wants to be called back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallbackType {
+    /// By phone.
+    Phone,
+    /// In a chat.
+    Chat,
+    /// Means the interface does not have.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// From one time to another.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Period {
+    /// From when.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub start: Lenient<String>,
+    /// Until when.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub end: Lenient<String>,
+}
+
+/// Who closed a session.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CloseRecord {
+    /// Who.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub user: Lenient<User>,
+    /// What they wrote to it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub note: Lenient<String>,
+    /// When.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub last_modified_date_time: Lenient<String>,
+}
+
+/// A contact or a member.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    /// Their number in the instance.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub entity_id: Lenient<Number>,
+    /// What people call them.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub name: Lenient<String>,
+    /// Who they are, over all instances.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub user_id: Lenient<UserId>,
+    /// Whom they work for.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub company: Lenient<Company>,
+}
+
+/// Whom a user works for.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Company {
+    /// Its number in the instance.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub entity_id: Lenient<Number>,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub name: Lenient<String>,
+    /// What systems call it.
+    #[serde(skip_serializing_if = "Lenient::is_absent")]
+    pub identifier: Lenient<String>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Created => "created",
+            Self::Handled => "handled",
+            Self::Missed => "missed",
+            Self::Completed => "completed",
+            Self::Callback => "callback",
+            Self::Other(status) => status,
+        })
+    }
+}
+
+impl fmt::Display for SessionType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Request => "request",
+            Self::Push => "push",
+            Self::Other(session_type) => session_type,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -133,3 +133,6 @@ fn decode(digest: &[u8]) -> Result<[u8; DIGEST_BYTES], BadSignature> {
     let bytes = encoding.decode(digest).map_err(|_| BadSignature)?;
     bytes.try_into().map_err(|_| BadSignature)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The routing fields of one element, or why it has none. The element is known to be valid JSON.
 
 use super::depth::is_deeper_than;
-use super::kind;
+use super::kind::kind;
 use super::members::{Member, last_element, members};
 use super::text::Unescaped;
 use crate::webhook::Fields;

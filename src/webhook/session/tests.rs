@@ -1,0 +1,264 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::webhook::samples;
+
+/// Every field of the interface: its path, and a value as the interface says.
+fn fields() -> Vec<(Vec<&'static str>, Value)> {
+    let user = || {
+        json!({
+            "entityId": 1, "name": "Ann", "userId": "acme~m~1",
+            "company": {"entityId": 2, "name": "Acme", "identifier": "acme"},
+        })
+    };
+    let user_fields = |path: &[&'static str]| {
+        [
+            ("entityId", json!(1)),
+            ("name", json!("Ann")),
+            ("userId", json!("acme~c~1")),
+            ("company", json!({})),
+        ]
+        .map(|(name, value)| ([path, &[name]].concat(), value))
+    };
+    let mut fields = vec![
+        (vec!["id"], json!("1-1")),
+        (vec!["name"], json!("Chat Request")),
+        (vec!["type"], json!("push")),
+        (vec!["status"], json!("callback")),
+        (vec!["pastStatus"], json!(["created", "missed"])),
+        (vec!["report"], json!({})),
+        (vec!["report", "creatorWaited"], json!(12.5)),
+        (
+            vec!["report", "handledDateTime"],
+            json!("2018-06-28T05:18:26.9468948Z"),
+        ),
+        (vec!["report", "chatDuration"], json!(300)),
+        (vec!["reference"], json!({})),
+        (vec!["reference", "type"], json!("ticket")),
+        (vec!["reference", "id"], json!("12345")),
+        (vec!["creator"], user()),
+        (vec!["callback"], json!({})),
+        (vec!["callback", "type"], json!("phone")),
+        (vec!["callback", "phone"], json!("+64 9 000 0000")),
+        (vec!["callback", "note"], json!("after lunch")),
+        (
+            vec!["callback", "preferredTime"],
+            json!([{"start": "a", "end": "b"}, {}]),
+        ),
+        (vec!["targetUsers"], json!([user()])),
+        (vec!["closeRecord"], json!({})),
+        (vec!["closeRecord", "user"], user()),
+        (vec!["closeRecord", "note"], json!("done")),
+        (
+            vec!["closeRecord", "lastModifiedDateTime"],
+            json!("2018-06-28T05:18:26Z"),
+        ),
+        (vec!["closedDateTime"], json!("2018-06-28T05:18:26Z")),
+        (vec!["users"], json!([user(), user()])),
+        (vec!["participants"], json!([])),
+        (vec!["lastMessageId"], json!("1530163058374-5E-acme~c~1")),
+        (
+            vec!["createdDateTime"],
+            json!("2018-06-28T05:15:45.7824134Z"),
+        ),
+        (
+            vec!["lastModifiedDateTime"],
+            json!("2018-06-29T06:07:27.3929346Z"),
+        ),
+        (vec!["creator", "company", "entityId"], json!(2)),
+        (vec!["creator", "company", "name"], json!("Acme")),
+        (vec!["creator", "company", "identifier"], json!("acme")),
+    ];
+    fields.extend(user_fields(&["creator"]));
+    fields.extend(user_fields(&["closeRecord", "user"]));
+    fields
+}
+
+/// `{"a":{"b":value}}` for `a`, `b`.
+fn nest(path: &[&str], value: &Value) -> Value {
+    path.iter()
+        .rev()
+        .fold(value.clone(), |inner, name| json!({ *name: inner }))
+}
+
+fn read(value: &Value) -> ChatSession {
+    let text = value.to_string();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn write(session: &ChatSession) -> Value {
+    serde_json::to_value(session).unwrap()
+}
+
+#[test]
+fn the_published_example_is_read_and_written_without_a_difference() {
+    let [session]: [ChatSession; 1] = serde_json::from_slice(samples::COMPLETED).unwrap();
+    let [value]: [Value; 1] = serde_json::from_slice(samples::COMPLETED).unwrap();
+    assert_eq!(write(&session), value);
+    assert!(!format!("{session:?}").contains("Unexpected"));
+
+    assert_eq!(session.status.get(), Some(&Status::Completed));
+    assert_eq!(session.session_type.get(), Some(&SessionType::Request));
+    assert_eq!(session.report.get(), Some(&Report::default()));
+    assert_eq!(session.participants.get().map(Vec::len), Some(3));
+    let closed_by = session
+        .close_record
+        .get()
+        .and_then(|record| record.user.get())
+        .unwrap();
+    assert_eq!(closed_by.user_id.get().unwrap().kind, UserKind::Member);
+    assert!(closed_by.company.is_absent());
+}
+
+#[test]
+fn every_field_is_understood_as_the_interface_has_it() {
+    for (path, value) in fields() {
+        let session = read(&nest(&path, &value));
+        assert!(
+            !format!("{session:?}").contains("Unexpected"),
+            "{path:?}: {session:?}"
+        );
+        assert_eq!(write(&session), nest(&path, &value), "{path:?}");
+    }
+}
+
+#[test]
+fn every_field_may_be_null() {
+    for (path, _) in fields() {
+        let session = read(&nest(&path, &Value::Null));
+        let (_, parents) = path.split_last().unwrap();
+        let expected = if parents.is_empty() {
+            json!({})
+        } else {
+            nest(parents, &json!({}))
+        };
+        assert_eq!(write(&session), expected, "{path:?}");
+    }
+}
+
+#[test]
+fn every_field_may_have_another_shape_which_is_kept() {
+    let shapes = [
+        json!(true),
+        json!(-1.5),
+        json!("text"),
+        json!([1]),
+        json!({"x": [null]}),
+    ];
+    for (path, value) in fields() {
+        let others = shapes
+            .iter()
+            .filter(|shape| std::mem::discriminant(*shape) != std::mem::discriminant(&value));
+        for shape in others {
+            let session = read(&nest(&path, shape));
+            assert_eq!(write(&session), nest(&path, shape), "{path:?}");
+            assert!(
+                format!("{session:?}").contains("Unexpected"),
+                "{path:?}: {session:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_at_all_is_a_session_too_and_unknown_fields_are_ignored() {
+    assert_eq!(read(&json!({})), ChatSession::default());
+    assert_eq!(
+        read(&json!({"mood": {"of": ["the", 1]}})),
+        ChatSession::default()
+    );
+}
+
+#[test]
+fn words_the_interface_does_not_have_are_kept() {
+    let session = json!({
+        "status": "archived", "type": "Request", "pastStatus": ["Created", 7, "created"],
+        "callback": {"type": "fax"}, "reference": {"type": "project"},
+    });
+    let read = read(&session);
+    assert_eq!(read.status.get(), Some(&Status::Other("archived".into())));
+    assert_eq!(
+        read.session_type.get(),
+        Some(&SessionType::Other("Request".into()))
+    );
+    let past = read.past_status.get().unwrap();
+    assert_eq!(past[0].get(), Some(&Status::Other("Created".into())));
+    assert_eq!(past[1].get(), None);
+    assert_eq!(past[2].get(), Some(&Status::Created));
+    assert_eq!(write(&read), session);
+}
+
+#[test]
+fn one_odd_user_does_not_hide_the_others() {
+    let session = read(&json!({"users": [{"name": "Ann"}, "Bob", {"name": 3}]}));
+    let names: Vec<_> = session
+        .users
+        .get()
+        .unwrap()
+        .iter()
+        .map(Lenient::get)
+        .collect();
+    assert_eq!(
+        names[0].and_then(|user| user.name.get()),
+        Some(&"Ann".to_owned())
+    );
+    assert!(names[1].is_none());
+    assert!(names[2].is_some_and(|user| user.name.get().is_none()));
+}
+
+#[test]
+fn an_element_that_is_no_session_is_kept_as_text() {
+    let texts = [
+        "[]",
+        "7",
+        r#"["1-1"]"#,
+        r#"{"id":"a","id":"b"}"#,
+        r#"{"\ud800":1}"#,
+    ];
+    let webhook = format!(r#"[{},{{"id":"a"}}]"#, texts.join(","));
+    let sessions: Vec<Lenient<ChatSession>> = serde_json::from_str(&webhook).unwrap();
+    let (session, odd) = sessions.split_last().unwrap();
+    assert!(
+        session
+            .get()
+            .is_some_and(|session| session.id.get().is_some())
+    );
+    assert_eq!(odd.len(), texts.len());
+    assert!(
+        odd.iter()
+            .all(|element| matches!(element, Lenient::Unexpected(_))),
+        "{odd:?}"
+    );
+    assert_eq!(serde_json::to_string(&sessions).unwrap(), webhook);
+}
+
+#[test]
+fn values_no_type_can_hold_are_kept_as_text() {
+    let text = r#"{"name":"\ud800","report":{"creatorWaited":1e999},"creator":{"userId":"me"}}"#;
+    let session: ChatSession = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&session).unwrap(), text);
+}
+
+#[test]
+fn statuses_and_types_are_shown_as_they_are_written() {
+    for status in [
+        "created",
+        "handled",
+        "missed",
+        "completed",
+        "callback",
+        "Archived",
+    ] {
+        let read: Status = serde_json::from_value(json!(status)).unwrap();
+        assert_eq!(read.to_string(), status);
+        assert_eq!(matches!(read, Status::Other(_)), status == "Archived");
+    }
+    for session_type in ["request", "push", "pull"] {
+        let read: SessionType = serde_json::from_value(json!(session_type)).unwrap();
+        assert_eq!(read.to_string(), session_type);
+        assert_eq!(
+            matches!(read, SessionType::Other(_)),
+            session_type == "pull"
+        );
+    }
+}

@@ -1,14 +1,12 @@
 //! `check`: looks for what would stop or lose traffic, one line a finding.
 
-mod journal;
-
 use std::fmt;
 
 use clap::Args;
 use deskbridge::config::{Config, Loaded};
 use serde::Serialize;
 
-use super::{Exit, Layering, print, runtime};
+use super::{Exit, Layering, journal_dir, print, runtime};
 
 const AFTER_HELP: &str = "\
 Reads configuration and secrets, looks at the journal's directory, connects to the broker and compares \
@@ -74,10 +72,10 @@ impl fmt::Display for Line {
 
 /// Looks at everything and prints what it found.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = layering.load()?;
+    let loaded = layering.load_to_run()?;
     let mut lines = secrets(&loaded);
     lines.extend(exposure(&loaded.config));
-    lines.extend(journal::look(&loaded.config.journal));
+    lines.extend(journal_dir::look(&loaded.config.journal));
     lines.extend(runtime()?.block_on(broker(&loaded.config)));
     tell(&lines, arguments.json)?;
     let stops = lines.iter().any(|line| line.severity == Severity::Error);

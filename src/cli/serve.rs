@@ -19,7 +19,7 @@ pub struct Arguments {}
 
 /// Runs the bridge until it is told to stop.
 pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = layering.load()?;
+    let loaded = layering.load_to_run()?;
     // TO WIRE: start logging (`telemetry::logging::init(&loaded.config.telemetry)`), one warning for
     // each of `loaded.awaited`, then `bridge::run(loaded, layering.layers())`; `layers` loads anew
     // at SIGHUP.

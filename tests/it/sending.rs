@@ -232,7 +232,7 @@ fn a_simulation_posts_the_count_signed_on_kept_connections_with_each_session_in_
 fn a_rate_is_kept() {
     let listener = Listener::answering("202 Accepted", "{}");
     let begin = std::time::Instant::now();
-    let output = listener.deskbridge("send --count 20 --rate 50/s", b"");
+    let output = listener.deskbridge("send --count 20 --rate 50/s --connections 2", b"");
     assert!(output.status.success(), "{}", text(&output.stderr));
     // The first is due at once, the last 19 / 50 s later.
     assert!(begin.elapsed().as_millis() >= 380, "{:?}", begin.elapsed());

@@ -74,11 +74,9 @@ fn serve(
     while let Some(request) = read(connection, &mut reader) {
         recorded.lock().unwrap().push(request);
         let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
+        // In one write: a second small one would wait for the first one's acknowledgement.
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).unwrap();
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Arguments {}
 
 /// Runs the bridge until it is told to stop.
 pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = layering.load()?;
+    let loaded = layering.load_to_run()?;
     let logging = logging::init(&loaded.config.telemetry).map_err(|why| {
         failed(
             "starting the log",

@@ -1,6 +1,7 @@
 //! Everything the bridge promises, shown on the real binary and a real, private RabbitMQ.
 
 mod configuration;
+mod house;
 mod publisher;
 mod sending;
 mod support;

@@ -48,11 +48,12 @@ load() {
 # When a process started, in ticks since boot; nothing if it is gone. A zombie with threads is not
 # gone: the last thread to end closes the ports.
 started() { # PID
-    local stat
+    local stat threads
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-    set -- "$1" ${stat##*) }
-    [ "$2" != Z ] || [ "$(ls "/proc/$1/task" 2>/dev/null | wc -l)" -gt 1 ] || return 0
-    echo "${21}"
+    read -ra stat <<<"${stat##*) }"
+    threads=("/proc/$1/task"/*)
+    [ "${stat[0]}" != Z ] || [ ${#threads[@]} -gt 1 ] || return 0
+    echo "${stat[19]}"
 }
 
 # A noted pid counts only if the process is still ours: the number may have been given away since.
@@ -193,7 +194,10 @@ up() {
         end KILL
         [ ! -e "$DIR/ending" ] || fail "not wanted any more"
         # Another program may have taken a port in the meantime; a new name needs new data too.
-        [ -e "$DIR/data/$NODE" ] && [ "$try" = 1 ] || { rm -rf "$DIR/data"; pick_ports; }
+        if [ "$try" != 1 ] || [ ! -e "$DIR/data/$NODE" ]; then
+            rm -rf "$DIR/data"
+            pick_ports
+        fi
     done
     tail -n 20 "$DIR/log/console.log" >&2
     fail "the node did not start; its log is in $DIR/log"
@@ -248,7 +252,10 @@ case $command in
     kill) [ ! -f "$DIR/env" ] || { load; end KILL; } ;;
     hold) hold ;;
     status)
-        [ -f "$DIR/env" ] && load && node_pid >/dev/null && answers || { say "not running in $DIR"; exit 1; }
+        [ -f "$DIR/env" ] || fail "no node in $DIR"
+        load
+        node_pid >/dev/null || fail "not running in $DIR"
+        answers || fail "not answering in $DIR"
         say "running: $RABBITMQ_URL" ;;
     env)
         load

@@ -2,7 +2,7 @@
 # `make lint`: everything that judges the source without running it.
 
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 status=0
 
 run() {

@@ -6,6 +6,7 @@
 #
 # Everything it makes lies in .dev/. RABBITMQ_URL names a broker to use.
 
+# shellcheck disable=SC2317 # functions are called by name
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODE=${1:-run}
@@ -132,12 +133,13 @@ has_arrived() { grep -qF "$session" .dev/received.txt; }
 # What a killed run has left behind; the lock says that nobody uses it.
 end_orphans() {
     local pid
-    for pid in $(cat .dev/pids 2>/dev/null); do
+    touch .dev/pids
+    while read -r pid; do
         if [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$PWD" ] \
             && grep -qF deskbridge.toml "/proc/$pid/cmdline" 2>/dev/null; then
             kill -9 "$pid" && echo "ended process $pid of an earlier run"
         fi
-    done
+    done <.dev/pids
     : >.dev/pids
 }
 
@@ -153,7 +155,7 @@ clean_up() {
         broker.sh) scripts/broker.sh down "$DEV/broker" ;;
         docker | podman) "$STARTED_WITH" stop "$CONTAINER" >/dev/null ;;
     esac
-    exit $status
+    exit "$status"
 }
 
 # --- from here on it happens ---
@@ -188,7 +190,8 @@ wait_for "the bridge is connected to the broker" is_connected
 echo "http://127.0.0.1:$http/webhooks/deskdirector accepts webhooks (log: .dev/bridge.log)"
 
 step "Subscriber: deskbridge tail --body 'chat-session.#'"
-: >.dev/received.txt >.dev/tail.log
+: >.dev/received.txt
+: >.dev/tail.log
 "$DESKBRIDGE" --config "$CONFIG" tail --body 'chat-session.#' > >(exec tee .dev/received.txt 8>&-) 2>.dev/tail.log 8>&- &
 tail=$!
 echo $tail >>.dev/pids

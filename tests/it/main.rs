@@ -1,5 +1,7 @@
 //! Everything the bridge promises, shown on the real binary and a real, private RabbitMQ.
 
+#![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
+
 mod configuration;
 mod house;
 mod publisher;

@@ -22,7 +22,7 @@ async fn a_memory_alarm_blocks_and_outstanding_windows_complete_when_it_is_over(
     ));
 
     broker.raise_memory_alarm().await;
-    let waiting = [
+    let mut waiting = vec![
         room.submit(Link::Main, false, messages("chat-sessions", "k", 10)),
         room.submit(
             Link::Main,
@@ -40,6 +40,8 @@ async fn a_memory_alarm_blocks_and_outstanding_windows_complete_when_it_is_over(
             .reason
             .is_some_and(|reason| reason.contains("memory"))
     );
+    // This one cannot even open a channel.
+    waiting.push(room.submit(Link::Main, true, messages("chat-sessions", "k", 10)));
     // Longer than any deadline of a call: they stand still.
     assert!(
         room.is_silent_for(Duration::from_secs(12)).await,

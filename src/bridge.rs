@@ -268,6 +268,7 @@ fn routing(config: &Config) -> Result<Arc<Routing>, BridgeError> {
 fn sources(config: &Config) -> impl Iterator<Item = Source> {
     config.sources.iter().map(|(name, source)| Source {
         name: Arc::from(name.as_str()),
+        awaits_secret: source.is_signed() && source.secrets.is_empty(),
         keys: match source.signature {
             crate::config::sources::Signature::None => Keys::Unsigned,
             crate::config::sources::Signature::Required => Keys::new(

@@ -187,16 +187,13 @@ impl LinkTask {
             self.spawn(&mut windows, &live, window);
         }
         let ended = self.serve_until_ended(&live, &mut windows).await;
+        let is_ours = matches!(ended, Ended::Shutdown | Ended::Idle);
         let wind_down = async {
-            if matches!(ended, Ended::Shutdown | Ended::Idle) {
-                let goodbye = live.amqp().close(200, "OK".into());
-                // Not said at all while blocked or frozen: nothing is written then.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, goodbye).await;
-            }
-            live.fail("closed");
-            while let Some(window) = windows.join_next().await {
-                window.expect("publishing a window does not panic");
-            }
+            tokio::join!(drain(&mut windows), async {
+                if is_ours {
+                    part(&live).await;
+                }
+            });
         };
         if matches!(ended, Ended::Shutdown) {
             // Whoever takes the reports may be gone too.
@@ -279,6 +276,22 @@ impl LinkTask {
             let _ = shared.reports.send(Report::Done(window.id, outcomes)).await;
         });
     }
+}
+
+/// Waits until every window has been reported.
+async fn drain(windows: &mut JoinSet<()>) {
+    while let Some(window) = windows.join_next().await {
+        window.expect("publishing a window does not panic");
+    }
+}
+
+/// Ends a connection politely if the broker lets us: nothing is written while it blocks us, and
+/// nothing answered while it is frozen.
+async fn part(live: &Live) {
+    live.retire("closed");
+    let goodbye = live.amqp().close(200, "OK".into());
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, goodbye).await;
+    live.fail("closed");
 }
 
 /// Connects and, on the main link, sees to the topology. Fails with whether it was a refusal, and

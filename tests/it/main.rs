@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
 mod configuration;
+mod house;
 mod publisher;
 mod sending;
 mod support;

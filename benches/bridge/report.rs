@@ -57,12 +57,12 @@ impl fmt::Display for Report {
         let plain = median(&self.publisher, Round::rate);
         writeln!(
             to,
-            "\n{:<26}{:>12}{:>10}{:>14}{:>10}{:>10}",
+            "\n{:<26}{:>12}{:>10}{:>16}{:>10}{:>10}",
             "median of the rounds", "sessions/s", "ratio", "CPU us/session", "p50 ms", "p99 ms"
         )?;
         writeln!(
             to,
-            "{:<26}{:>12.0}{:>10}{:>14.1}",
+            "{:<26}{:>12.0}{:>10}{:>16.1}",
             "plain lapin publisher",
             plain,
             "1",
@@ -72,7 +72,7 @@ impl fmt::Display for Report {
             let rate = median(rounds, Round::rate);
             writeln!(
                 to,
-                "{:<26}{:>12.0}{:>10.2}{:>14.1}{:>10.1}{:>10.1}",
+                "{:<26}{:>12.0}{:>10.2}{:>16.1}{:>10.1}{:>10.1}",
                 format!("bridge, arrays of {array}"),
                 rate,
                 rate / plain,
@@ -106,8 +106,13 @@ pub fn machine() -> String {
         .clone()
         .next()
         .map_or("unknown", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let build = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     format!(
-        "{} x {model}, release build, one RabbitMQ node, one quorum queue",
+        "{} x {model}, {build} build, one RabbitMQ node, one quorum queue",
         models.count().max(1)
     )
 }

@@ -153,12 +153,12 @@ impl Journal {
         let (committed, receiver) = tokio::sync::mpsc::channel(COMMITTED_MAX);
         let writer = Writer {
             store,
+            state: State::of(&database),
             database,
             limits: Limits::of(config),
             requests: received,
             committed,
             shared: shared.clone(),
-            state: State::default(),
         };
         let guard = shared.guard();
         thread::Builder::new()

@@ -8,7 +8,7 @@
 mod disk;
 mod upkeep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -90,6 +90,16 @@ pub(super) struct State {
     stopping: Option<oneshot::Sender<()>>,
 }
 
+impl State {
+    /// Of a writer that has not written anything yet.
+    pub(super) fn of(database: &Path) -> Self {
+        Self {
+            disk: Disk::of(database),
+            ..Self::default()
+        }
+    }
+}
+
 /// What goes into one transaction, and who waits for it.
 #[derive(Default)]
 struct Group {
@@ -102,7 +112,6 @@ struct Group {
 impl Writer {
     /// Works until asked to stop or until the disk betrays it.
     pub(super) fn run(mut self) {
-        self.remember_file();
         self.tick();
         while self.state.stopping.is_none() && !self.shared.has_failed() {
             let group = self.collect();

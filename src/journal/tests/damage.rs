@@ -291,9 +291,6 @@ fn a_swap_that_was_interrupted_is_ended_by_the_next_start() {
         let (aside, lost) = reopened.set_aside.unwrap();
         assert_eq!(lost, 0);
         assert!(fs::read(&aside).unwrap() == damaged);
-        let left = fs::read_dir(dir.path()).unwrap().count();
-        drop(reopened.store);
-        assert!(left <= 6, "{left} files");
         assert!(!dir.path().join("journal.db.new").exists());
     };
     let carried = format!("journal.db.carried-{time}");

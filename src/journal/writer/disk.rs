@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
 
@@ -54,13 +55,9 @@ impl Writer {
         self.state.disk.is_low = is_low;
     }
 
-    pub(super) fn remember_file(&mut self) {
-        self.state.disk.file = self.file();
-    }
-
     /// A journal whose file was removed or replaced would go on writing into nothing.
     pub(super) fn is_still_there(&mut self) -> bool {
-        if !self.state.disk.is_gone && self.file() != self.state.disk.file {
+        if !self.state.disk.is_gone && identity(&self.database) != self.state.disk.file {
             self.state.disk.is_gone = true;
             self.shared.set_refusal(self.refusal());
             tracing::error!(
@@ -69,10 +66,6 @@ impl Writer {
             );
         }
         !self.state.disk.is_gone
-    }
-
-    fn file(&self) -> (u64, u64) {
-        fs::metadata(&self.database).map_or((0, 0), |found| (found.dev(), found.ino()))
     }
 
     /// What an error means for webhooks; ends the writer if it cannot be survived.
@@ -97,6 +90,14 @@ impl Writer {
 }
 
 impl Disk {
+    /// The disk with a database that was just opened.
+    pub(super) fn of(database: &Path) -> Self {
+        Self {
+            file: identity(database),
+            ..Self::default()
+        }
+    }
+
     fn refusal(&self) -> Option<AppendError> {
         if self.is_gone {
             return Some(AppendError::DiskFailing);
@@ -104,6 +105,10 @@ impl Disk {
         let low = self.is_low.then_some(AppendError::DiskFull);
         self.write_error.clone().or(low)
     }
+}
+
+fn identity(database: &Path) -> (u64, u64) {
+    fs::metadata(database).map_or((0, 0), |found| (found.dev(), found.ino()))
 }
 
 fn is_fatal(error: &rusqlite::Error) -> bool {

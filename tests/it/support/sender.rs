@@ -150,7 +150,7 @@ impl RawClient {
     }
 
     async fn read_more(&mut self) -> bool {
-        let mut chunk = [0; 16 << 10];
+        let mut chunk = vec![0; 16 << 10]; // not in the future, which would be large
         let read = tokio::time::timeout(Duration::from_secs(40), self.stream.read(&mut chunk))
             .await
             .expect("the bridge answers or closes within 40 s");

@@ -1,5 +1,6 @@
 //! Everything the bridge promises, shown on the real binary and a real, private RabbitMQ.
 
+mod arrival;
 mod configuration;
 mod publisher;
 mod sending;

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod configuration;
+mod contract_http;
 mod publisher;
 mod sending;
 mod support;

@@ -3,6 +3,8 @@
 mod arrival;
 mod configuration;
 mod contract_http;
+mod disk;
+mod lifecycle;
 mod publisher;
 mod sending;
 mod support;

@@ -41,8 +41,10 @@ pub struct Ledger {
     attempted: BTreeSet<(String, u64)>,
     /// Answers by status.
     pub answers: BTreeMap<u16, usize>,
-    /// Webhooks without an answer.
+    /// Webhooks that were sent and not answered.
     pub unanswered: usize,
+    /// Webhooks that could not be sent: nobody listened.
+    pub unsent: usize,
 }
 
 impl Load {
@@ -88,7 +90,7 @@ impl Ledger {
 
     /// Whether every webhook was answered 202.
     pub fn is_without_failure(&self) -> bool {
-        self.unanswered == 0 && self.answers.keys().eq([&202])
+        self.unanswered + self.unsent == 0 && self.answers.keys().eq([&202])
     }
 
     /// Waits until everything accepted has arrived, then checks all of it: nothing invented, in
@@ -135,6 +137,7 @@ impl Ledger {
         self.accepted.extend(other.accepted);
         self.attempted.extend(other.attempted);
         self.unanswered += other.unanswered;
+        self.unsent += other.unsent;
         for (status, count) in other.answers {
             *self.answers.entry(status).or_default() += count;
         }
@@ -167,6 +170,7 @@ async fn send(bridge: SocketAddr, number: usize, progress: Arc<Progress>) -> Led
             .await;
         match &answer {
             Ok(answer) => *ledger.answers.entry(answer.status).or_default() += 1,
+            Err(failure) if failure.is::<std::io::Error>() => ledger.unsent += 1,
             Err(_) => ledger.unanswered += 1,
         }
         if answer.is_ok_and(|answer| answer.status == 202) {

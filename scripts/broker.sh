@@ -33,24 +33,8 @@ say() { echo "broker: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 install_if_missing() {
-    [ -x "$BIN/rabbitmq-server" ] && return
-    command -v apt-get >/dev/null \
-        || fail "rabbitmq-server is not installed and there is no apt-get to install it with; install RabbitMQ, or set RABBITMQ_URL"
-    local root=()
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || fail "rabbitmq-server is not installed; run: apt-get install rabbitmq-server"
-        root=(sudo)
-    fi
-    say "installing the distribution's rabbitmq-server (the system's service is not started by this)"
-    local masked=
-    if [ -d /run/systemd/system ]; then
-        "${root[@]}" systemctl mask --runtime --quiet rabbitmq-server && masked=yes
-    fi
-    "${root[@]}" apt-get update -qq || say "apt-get update failed, trying to install all the same"
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends rabbitmq-server >&2 \
+    [ -x "$BIN/rabbitmq-server" ] || scripts/install.sh rabbitmq-server \
         || fail "rabbitmq-server could not be installed; install RabbitMQ, or set RABBITMQ_URL"
-    [ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet rabbitmq-server
 }
 
 # --- what is known about the node in $DIR ---
@@ -64,11 +48,12 @@ load() {
 # When a process started, in ticks since boot; nothing if it is gone. A zombie with threads is not
 # gone: the last thread to end closes the ports.
 started() { # PID
-    local stat
+    local stat threads
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-    set -- "$1" ${stat##*) }
-    [ "$2" != Z ] || [ "$(ls "/proc/$1/task" 2>/dev/null | wc -l)" -gt 1 ] || return 0
-    echo "${21}"
+    read -ra stat <<<"${stat##*) }"
+    threads=("/proc/$1/task"/*)
+    [ "${stat[0]}" != Z ] || [ ${#threads[@]} -gt 1 ] || return 0
+    echo "${stat[19]}"
 }
 
 # A noted pid counts only if the process is still ours: the number may have been given away since.
@@ -145,7 +130,7 @@ become_in_node_env() {
         RABBITMQ_ENABLED_PLUGINS_FILE="$DIR/enabled_plugins" \
         RABBITMQ_CONFIG_FILE="$DIR/rabbitmq.conf" \
         RABBITMQ_ADVANCED_CONFIG_FILE="$DIR/advanced.config" \
-        ERL_EPMD_PORT="$EPMD_PORT" ERL_EPMD_ADDRESS=127.0.0.1 \
+        ERL_EPMD_PORT="$EPMD_PORT" ERL_EPMD_ADDRESS=127.0.0.1 ERL_FLAGS="-start_epmd false" \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
         RUNNING_UNDER_SYSTEMD=1 \
         "$@"
@@ -168,10 +153,10 @@ launch() {
         setsid epmd -port "$EPMD_PORT" -address 127.0.0.1 -relaxed_command_check \
             </dev/null >"$DIR/log/epmd.log" 2>&1 9>&- &
         note $! "$DIR/epmd.pid"
-        # The node would start an epmd of its own if this one did not listen yet.
+        # The node does not start one itself (-start_epmd false): nobody would end that.
         while refused "$EPMD_PORT" && epmd_pid >/dev/null; do sleep 0.02; done
     fi
-    become_in_node_env setsid "$BIN/rabbitmq-server" </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
+    (cd "$DIR" && become_in_node_env setsid "$BIN/rabbitmq-server") </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
     local pid=$! deadline=$((SECONDS + START_SECONDS_MAX))
     note $pid "$DIR/node.pid"
     disown # so that the shell does not report its end
@@ -209,7 +194,10 @@ up() {
         end KILL
         [ ! -e "$DIR/ending" ] || fail "not wanted any more"
         # Another program may have taken a port in the meantime; a new name needs new data too.
-        [ -e "$DIR/data/$NODE" ] && [ "$try" = 1 ] || { rm -rf "$DIR/data"; pick_ports; }
+        if [ "$try" != 1 ] || [ ! -e "$DIR/data/$NODE" ]; then
+            rm -rf "$DIR/data"
+            pick_ports
+        fi
     done
     tail -n 20 "$DIR/log/console.log" >&2
     fail "the node did not start; its log is in $DIR/log"
@@ -218,8 +206,6 @@ up() {
 end() { # SIGNAL
     local pid waited=0
     if pid=$(node_pid); then
-        # KILL goes to the whole process group, helpers included.
-        case $1 in KILL) kill -KILL -- "-$pid" 2>/dev/null || true ;; esac
         kill "-$1" "$pid" 2>/dev/null || true
         kill -CONT "$pid" 2>/dev/null || true
         while node_pid >/dev/null; do
@@ -230,9 +216,6 @@ end() { # SIGNAL
     fi
     if pid=$(epmd_pid); then
         kill "$pid" 2>/dev/null || true
-    elif [ -f "$DIR/env" ]; then
-        # A node that was ended while it started may have started an epmd of its own on our port.
-        epmd -port "$(sed -n 's/^EPMD_PORT=//p' "$DIR/env")" -kill >/dev/null 2>&1 || true
     fi
 }
 
@@ -269,7 +252,10 @@ case $command in
     kill) [ ! -f "$DIR/env" ] || { load; end KILL; } ;;
     hold) hold ;;
     status)
-        [ -f "$DIR/env" ] && load && node_pid >/dev/null && answers || { say "not running in $DIR"; exit 1; }
+        [ -f "$DIR/env" ] || fail "no node in $DIR"
+        load
+        node_pid >/dev/null || fail "not running in $DIR"
+        answers || fail "not answering in $DIR"
         say "running: $RABBITMQ_URL" ;;
     env)
         load

@@ -60,6 +60,9 @@ pub enum BridgeError {
     /// The journal's disk failed while running. What was answered 2xx is held.
     #[error("the journal failed: {0}")]
     Failed(String),
+    /// A part of the bridge has ended by itself. What was answered 2xx is held.
+    #[error("{0} ended unexpectedly; the log says why")]
+    Ended(&'static str),
     /// An address is taken, or not ours.
     #[error("listening on {address} (`{key}`)")]
     Listen {
@@ -92,6 +95,7 @@ pub struct Bridge {
     failures: watch::Receiver<Option<Failure>>,
     tasks: Tasks,
     logging: Option<Logging>,
+    publisher: rabbitmq::Publisher,
 }
 
 /// What runs, and how each part is told to end.
@@ -204,6 +208,7 @@ impl Bridge {
                 links_stop,
             },
             logging,
+            publisher,
         })
     }
 }
@@ -265,6 +270,7 @@ fn routing(config: &Config) -> Result<Arc<Routing>, BridgeError> {
 fn sources(config: &Config) -> impl Iterator<Item = Source> {
     config.sources.iter().map(|(name, source)| Source {
         name: Arc::from(name.as_str()),
+        awaits_secret: source.is_signed() && source.secrets.is_empty(),
         keys: match source.signature {
             crate::config::sources::Signature::None => Keys::Unsigned,
             crate::config::sources::Signature::Required => Keys::new(

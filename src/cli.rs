@@ -4,6 +4,7 @@ mod check;
 pub mod failure;
 mod health;
 mod http_client;
+mod journal_dir;
 mod send;
 mod serve;
 mod show;
@@ -122,6 +123,17 @@ impl Layering {
 
     fn load(&self) -> Result<Loaded, ConfigError> {
         Config::load(&self.layers())
+    }
+
+    /// The same; if there are findings, a journal that cannot be written is among them.
+    fn load_to_run(&self) -> Result<Loaded, ConfigError> {
+        self.load().map_err(|mut error| {
+            let config = self.peek().ok();
+            error
+                .findings
+                .extend(config.and_then(|config| journal_dir::unwritable(&config.journal)));
+            error
+        })
     }
 
     fn peek(&self) -> Result<Config, ConfigError> {

@@ -128,7 +128,10 @@ impl Running {
             Some(reroute) = inputs.reroutes.recv() => self.reroute(reroute, &mut inputs.committed).await,
             () = sleep_until(deadline) => {}
             () = inputs.drain.cancelled(), if !inputs.drain.is_cancelled() => {}
-            () = inputs.halt.cancelled(), if !inputs.halt.is_cancelled() => self.flow.halt(),
+            () = inputs.halt.cancelled(), if !inputs.halt.is_cancelled() => {}
+        }
+        if inputs.halt.is_cancelled() {
+            self.flow.halt();
         }
         for _ in 0..BATCH_MAX {
             let Ok(committed) = inputs.committed.try_recv() else {

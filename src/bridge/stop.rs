@@ -68,6 +68,7 @@ impl Bridge {
             let wake = tokio::select! {
                 wake = signals.next() => wake,
                 _ = self.failures.changed() => Wake::Failed,
+                part = self.tasks.ended() => return Err(BridgeError::Ended(part)),
             };
             match wake {
                 Wake::HangUp => self.reload(&reload).await,
@@ -141,6 +142,19 @@ impl Bridge {
                 }
             },
         )))
+    }
+}
+
+impl Tasks {
+    /// Which part has ended though nobody asked it to: it has panicked, and the bridge must not
+    /// go on without it.
+    async fn ended(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.public => "the listener of webhooks",
+            _ = &mut self.admin => "the operators' listener",
+            _ = &mut self.forwarder => "the forwarder",
+            _ = &mut self.links => "the connection to the broker",
+        }
     }
 }
 

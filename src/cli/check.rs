@@ -1,7 +1,6 @@
 //! `check`: looks for what would stop or lose traffic, one line a finding.
 
 mod broker;
-mod journal;
 
 use std::fmt;
 
@@ -9,7 +8,7 @@ use clap::Args;
 use deskbridge::config::{Config, Loaded};
 use serde::Serialize;
 
-use super::{Exit, Layering, print, runtime};
+use super::{Exit, Layering, journal_dir, print, runtime};
 
 const AFTER_HELP: &str = "\
 Reads configuration and secrets, looks at the journal's directory, connects to the broker and compares \
@@ -75,10 +74,10 @@ impl fmt::Display for Line {
 
 /// Looks at everything and prints what it found.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = layering.load()?;
+    let loaded = layering.load_to_run()?;
     let mut lines = secrets(&loaded);
     lines.extend(exposure(&loaded.config));
-    lines.extend(journal::look(&loaded.config.journal));
+    lines.extend(journal_dir::look(&loaded.config.journal));
     lines.extend(runtime()?.block_on(broker::look(&loaded.config)));
     tell(&lines, arguments.json)?;
     let stops = lines.iter().any(|line| line.severity == Severity::Error);

@@ -29,7 +29,7 @@ pub struct Arguments {}
 
 /// Runs the bridge until it is told to stop.
 pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = layering.load()?;
+    let loaded = layering.load_to_run()?;
     let logging = logging::init(&loaded.config.telemetry).map_err(|why| {
         failed(
             "starting the log",
@@ -88,9 +88,9 @@ fn explain(error: BridgeError) -> anyhow::Error {
             format!("listening on {address} (`{key}`)"),
             "is another bridge running? choose another address",
         ),
-        BridgeError::Failed(_) => (
+        BridgeError::Failed(_) | BridgeError::Ended(_) => (
             "running the bridge".to_owned(),
-            "look at the disk; a restart forwards everything that was answered 2xx",
+            "a restart: it forwards everything that was answered 2xx",
         ),
         _ => ("starting the bridge".to_owned(), "`deskbridge check`"),
     };

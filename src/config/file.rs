@@ -14,7 +14,7 @@ use super::layers::Layer;
 pub(super) fn read(path: &Path) -> Result<Layer, Vec<Finding>> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| {
-        vec![Finding::new("", format!("cannot read the file: {error}")).from(Some(&name))]
+        vec![Finding::new("", format!("cannot read the file: {error}")).at(Some(&name))]
     })?;
     parse(&name, &text)
 }
@@ -114,7 +114,7 @@ impl Parsing<'_> {
         number.map_or_else(
             |_| {
                 self.findings
-                    .push(Finding::new(path, "the number is too large").from(Some(origin)));
+                    .push(Finding::new(path, "the number is too large").at(Some(origin)));
                 Value::default()
             },
             |number| Value::new(Some(origin), number),
@@ -142,7 +142,7 @@ fn syntax_finding(name: &str, text: &str, error: &toml::de::Error) -> Located {
     let problem = format!("{}: {shown}", error.message().replace('\n', ", "));
     Located {
         line,
-        finding: Finding::new("", problem).from(Some(&format!("{name}:{line}:{column}"))),
+        finding: Finding::new("", problem).at(Some(&format!("{name}:{line}:{column}"))),
     }
 }
 

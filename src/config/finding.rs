@@ -29,7 +29,7 @@ impl Finding {
 
     /// The same with the place its value came from.
     #[must_use]
-    pub fn from(self, origin: Option<&str>) -> Self {
+    pub fn at(self, origin: Option<&str>) -> Self {
         Self {
             origin: origin.map(str::to_owned),
             ..self

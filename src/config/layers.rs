@@ -112,7 +112,7 @@ fn from_environment(variables: &[(OsString, OsString)]) -> Result<Layer, Vec<Fin
         };
         match value.to_str() {
             Some(value) => values.push((name, value)),
-            None => findings.push(Finding::new("", "the value is not UTF-8").from(Some(name))),
+            None => findings.push(Finding::new("", "the value is not UTF-8").at(Some(name))),
         }
     }
     values.sort_unstable();

@@ -37,7 +37,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de> + Default>(mut root: Value) -> (
             Err(error) => {
                 let was_there = take_out(&mut root, &error.path);
                 findings.push(
-                    Finding::new(dotted(&error.path), error.problem).from(error.origin.as_deref()),
+                    Finding::new(dotted(&error.path), error.problem).at(error.origin.as_deref()),
                 );
                 if !was_there {
                     break;
@@ -284,7 +284,7 @@ impl<'a> Node<'a> {
     fn note_unknown(&self, key: &str, value: &Value, fields: &[&str]) {
         let mut path = self.path.clone();
         path.push(Step::Key(key.to_owned()));
-        let finding = Finding::unknown_key(&dotted(&path), fields).from(value.origin());
+        let finding = Finding::unknown_key(&dotted(&path), fields).at(value.origin());
         self.unknown.borrow_mut().push(finding);
     }
 }

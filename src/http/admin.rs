@@ -65,9 +65,17 @@ impl<H: Hold> Admin<H> {
             .drain
             .is_cancelled()
             .then(|| "the bridge is stopping".to_owned());
-        draining
+        let refusal = self.journal.refusal().map(|error| error.to_string());
+        let awaiting = self.sources.awaiting();
+        let secretless = (awaiting.len() == self.sources.names().len()).then(|| {
+            format!(
+                "no secret yet for {}: put it into its file, then send SIGHUP or restart",
+                awaiting.join(", ")
+            )
+        });
+        [draining, refusal, secretless]
             .into_iter()
-            .chain(self.journal.refusal().map(|error| error.to_string()))
+            .flatten()
             .collect()
     }
 }

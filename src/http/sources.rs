@@ -14,6 +14,8 @@ pub struct Source {
     pub name: Arc<str>,
     /// What its bodies are checked with.
     pub keys: Keys,
+    /// Its secret is not there yet: until then every body is refused.
+    pub awaits_secret: bool,
 }
 
 /// The sources in use. Clones share them; a request sees either all old ones or all new ones.
@@ -36,6 +38,14 @@ impl Sources {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Source>> {
         self.0.load().get(name).cloned()
+    }
+
+    /// The names of those that refuse everything because their secret is not there yet.
+    #[must_use]
+    pub fn awaiting(&self) -> Vec<Arc<str>> {
+        let sources = self.0.load();
+        let awaiting = sources.values().filter(|source| source.awaits_secret);
+        awaiting.map(|source| Arc::clone(&source.name)).collect()
     }
 
     /// The names of all.

@@ -135,29 +135,11 @@ async fn attempt(
     timeout: Duration,
 ) -> Result<Connection, ConnectError> {
     let runtime = lapin::runtime::default_runtime().map_err(ConnectError::Handshake)?;
-    let addresses = resolve(url).await?;
-    let share = timeout / u32::try_from(addresses.len()).unwrap_or(1);
-    let mut opened = None;
-    let mut failed = None;
-    for address in addresses {
-        let connecting = AsyncTcpStream::connect(&runtime, address);
-        match tokio::time::timeout(share, connecting).await {
-            Ok(Ok(stream)) => {
-                opened = Some((address, stream));
-                break;
-            }
-            Ok(Err(source)) => failed = Some(ConnectError::Tcp { address, source }),
-            Err(_) => {
-                failed = Some(ConnectError::Tcp {
-                    address,
-                    source: io::ErrorKind::TimedOut.into(),
-                });
-            }
-        }
-    }
-    let Some((address, stream)) = opened else {
-        return Err(failed.expect("there is at least one address, and it failed"));
+    let connect = |address| {
+        let runtime = runtime.clone();
+        async move { AsyncTcpStream::connect(&runtime, address).await }
     };
+    let (address, stream) = first_open(resolve(url).await?, timeout, connect).await?;
     let AsyncTcpStream::Plain(tcp) = &stream else {
         unreachable!("a stream just connected is plain");
     };
@@ -186,11 +168,36 @@ async fn attempt(
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let amqp = lapin::Connection::connector(url.uri(), runtime, hand_over, properties)
         .await
-        .map_err(|error| {
-            let is_cut = matches!(error.kind(), ErrorKind::IOError(error) if error.kind() != io::ErrorKind::InvalidData);
-            if url.is_tls() && is_cut { ConnectError::HungUp(error) } else { ConnectError::Handshake(error) }
-        })?;
+        .map_err(|error| handshake_failed(url, error))?;
     Ok(Connection { amqp, socket })
+}
+
+fn handshake_failed(url: &BrokerUrl, error: lapin::Error) -> ConnectError {
+    match error.kind() {
+        ErrorKind::IOError(io) if url.is_tls() && io.kind() != io::ErrorKind::InvalidData => {
+            ConnectError::HungUp(error)
+        }
+        _ => ConnectError::Handshake(error),
+    }
+}
+
+/// The first address that takes a connection; each has its share of the time.
+async fn first_open<T, F: Future<Output = io::Result<T>>>(
+    addresses: Vec<SocketAddr>,
+    timeout: Duration,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<(SocketAddr, T), ConnectError> {
+    let share = timeout / u32::try_from(addresses.len()).unwrap_or(1);
+    let mut failed = None;
+    for address in addresses {
+        let source = match tokio::time::timeout(share, connect(address)).await {
+            Ok(Ok(stream)) => return Ok((address, stream)),
+            Ok(Err(source)) => source,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        failed = Some(ConnectError::Tcp { address, source });
+    }
+    Err(failed.expect("there is at least one address, and it failed"))
 }
 
 async fn resolve(url: &BrokerUrl) -> Result<Vec<SocketAddr>, ConnectError> {

@@ -192,7 +192,7 @@ mod tests {
         }
         assert!(endpoints.next(now).1 - now >= MAX / 2);
         endpoints.connected(0);
-        endpoints.lost(0, Duration::from_secs(60), now);
+        endpoints.lost(0, Duration::from_mins(1), now);
         assert!(endpoints.next(now).1 - now <= 2 * MIN);
     }
 }

@@ -19,6 +19,7 @@ use super::counts;
 use super::endpoints::Endpoints;
 use super::live::Live;
 use super::publisher;
+use super::topology::Topology;
 use super::topology::declare::Declarer;
 use super::{Link, Outcome, Report, Settings, Window};
 
@@ -33,6 +34,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Command {
     Publish(Window),
     Reconnect(String),
+    Redeclare(Topology),
 }
 
 /// What both links need.
@@ -115,7 +117,7 @@ impl LinkTask {
                 () = shared.shutdown.cancelled() => return,
                 command = self.commands.recv() => match command {
                     Some(Command::Publish(window)) => window,
-                    Some(Command::Reconnect(_)) => continue,
+                    Some(Command::Reconnect(_) | Command::Redeclare(_)) => continue,
                     None => return,
                 },
             };
@@ -150,6 +152,7 @@ impl LinkTask {
                 () = shutdown.cancelled() => return None,
                 command = self.commands.recv() => match command? {
                     Command::Publish(window) => self.refuse(&window).await,
+                    Command::Redeclare(topology) => self.shared.declarer.replace(topology),
                     Command::Reconnect(_) => {}
                 },
                 value = &mut future => return Some(value),
@@ -187,16 +190,13 @@ impl LinkTask {
             self.spawn(&mut windows, &live, window);
         }
         let ended = self.serve_until_ended(&live, &mut windows).await;
+        let is_ours = matches!(ended, Ended::Shutdown | Ended::Idle);
         let wind_down = async {
-            if matches!(ended, Ended::Shutdown | Ended::Idle) {
-                let goodbye = live.amqp().close(200, "OK".into());
-                // Not said at all while blocked or frozen: nothing is written then.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, goodbye).await;
-            }
-            live.fail("closed");
-            while let Some(window) = windows.join_next().await {
-                window.expect("publishing a window does not panic");
-            }
+            tokio::join!(drain(&mut windows), async {
+                if is_ours {
+                    part(&live).await;
+                }
+            });
         };
         if matches!(ended, Ended::Shutdown) {
             // Whoever takes the reports may be gone too.
@@ -231,6 +231,7 @@ impl LinkTask {
                 command = self.commands.recv() => match command {
                     Some(Command::Publish(window)) => self.spawn(windows, live, window),
                     Some(Command::Reconnect(reason)) => live.fail(reason),
+                    Some(Command::Redeclare(topology)) => self.redeclare(windows, live, topology),
                     None => return Ended::Shutdown,
                 },
                 _ = checks.tick() => {
@@ -268,6 +269,17 @@ impl LinkTask {
         }
     }
 
+    /// Beside the windows, which need not wait for it.
+    fn redeclare(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, topology: Topology) {
+        let (shared, live) = (Arc::clone(&self.shared), Arc::clone(live));
+        shared.declarer.replace(topology);
+        windows.spawn(async move {
+            // Fails only with the connection; the next one declares everything.
+            let _ = shared.declarer.apply(&live).await;
+            shared.board.set_findings(shared.declarer.findings());
+        });
+    }
+
     fn spawn(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, window: Window) {
         let (shared, live) = (Arc::clone(&self.shared), Arc::clone(live));
         windows.spawn(async move {
@@ -279,6 +291,22 @@ impl LinkTask {
             let _ = shared.reports.send(Report::Done(window.id, outcomes)).await;
         });
     }
+}
+
+/// Waits until every window has been reported.
+async fn drain(windows: &mut JoinSet<()>) {
+    while let Some(window) = windows.join_next().await {
+        window.expect("publishing a window does not panic");
+    }
+}
+
+/// Ends a connection politely if the broker lets us: nothing is written while it blocks us, and
+/// nothing answered while it is frozen.
+async fn part(live: &Live) {
+    live.retire("closed");
+    let goodbye = live.amqp().close(200, "OK".into());
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, goodbye).await;
+    live.fail("closed");
 }
 
 /// Connects and, on the main link, sees to the topology. Fails with whether it was a refusal, and
@@ -303,7 +331,7 @@ async fn establish(
         shared.board.set_findings(shared.declarer.findings());
         let (counted, asking) = (Arc::clone(shared), Arc::clone(&live));
         tokio::spawn(async move {
-            counts::keep_asking(&asking, counted.declarer.topology(), &counted.board).await;
+            counts::keep_asking(&asking, &counted.declarer, &counted.board).await;
         });
     }
     Ok(live)

@@ -66,20 +66,21 @@ impl Live {
 
     /// Gives the connection up, now: every call on it ends with [`CallError::Lost`].
     pub(super) fn fail(&self, reason: impl Into<String>) {
+        self.retire(reason);
+        self.socket.shut_down();
+    }
+
+    /// As [`Live::fail`], but the connection itself stays, for a goodbye.
+    pub(super) fn retire(&self, reason: impl Into<String>) {
         // The first reason is the cause, the others follow from it.
         let _ = self.why.set(reason.into());
         self.lost.cancel();
-        self.socket.shut_down();
     }
 
     /// Waits until the connection is lost, and says why.
     pub(super) async fn lost(&self) -> String {
         self.lost.cancelled().await;
         self.why.get().cloned().unwrap_or_default()
-    }
-
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
     }
 
     /// Runs one call of lapin's. A deadline that stands still while the connection is blocked, and
@@ -127,9 +128,10 @@ impl Live {
     /// What an error of lapin's means. Anything but the broker closing a channel costs the
     /// connection: its state is unknown.
     pub(super) fn classify(&self, what: &str, error: &lapin::Error) -> CallError {
-        if !self.is_lost()
-            && let Some((code, text)) = closed_by_broker(error)
-        {
+        if self.lost.is_cancelled() {
+            return CallError::Lost;
+        }
+        if let Some((code, text)) = closed_by_broker(error) {
             return CallError::Closed(code, text);
         }
         self.fail(format!("could not {what}: {error}"));

@@ -135,6 +135,27 @@ fn all_findings_come_at_once_and_serve_and_check_agree() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_written_is_found_with_the_rest() {
+    let operator = Operator::new().file("file", "");
+    let line = "--set journal.dir=file/journal --set sources.dd.secrets=short";
+    for command in ["serve", "check"] {
+        operator.run(&format!("{line} {command}")).found(&[
+            "sources.dd.secrets: secret number 1 has 5 bytes; at least 16 are needed (--set sources.dd.secrets)",
+            "journal.dir: `file` is not a directory; name one",
+        ]);
+    }
+    let run = operator
+        .run("check --set journal.dir=file/journal --set sources.dd.secrets=0123456789abcdef");
+    assert!(
+        run.stdout
+            .contains("error: journal.dir: `file` is not a directory"),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(run.code, 1);
+}
+
+#[test]
 fn without_a_source_the_bridge_says_how_to_add_one() {
     let run = Operator::new().run("serve");
     run.found(&["sources: there is no source, so nobody could post; add `[sources.deskdirector]`"]);

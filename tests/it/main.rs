@@ -1,9 +1,12 @@
 //! Everything the bridge promises, shown on the real binary and a real, private RabbitMQ.
 
+#![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
+
 mod arrival;
 mod configuration;
 mod contract_http;
 mod disk;
+mod house;
 mod lifecycle;
 mod publisher;
 mod sending;

@@ -1,4 +1,4 @@
-//! The RabbitMQ room alone, without journal and forwarder: what becomes of windows on a real
+//! The `RabbitMQ` room alone, without journal and forwarder: what becomes of windows on a real
 //! broker, whatever is done to it.
 
 mod leaks;

@@ -12,10 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::{Broker, noted_pid};
 use crate::support::consumer::Consumer;
+use crate::support::message::Message;
 use crate::support::process::{is_alive, script, signal};
 use crate::support::proxy::{Direction, Proxy};
+use crate::support::sender::{RawClient, array_of, array_of_new, session, signed_head};
 use crate::support::vhost::connect;
 use crate::support::wait::{SOON, eventually, eventually_some};
 
@@ -85,7 +88,7 @@ async fn queues_are_filled_counted_emptied_and_deleted() {
         .messages("small")
         .await
         .iter()
-        .map(|m| m.text())
+        .map(Message::text)
         .collect();
     assert_eq!(bodies, ["1", "2"]);
 
@@ -243,6 +246,100 @@ async fn no_bridge_outlives_a_killed_test_process() {
     reaper.wait().unwrap();
 }
 
+// --- the bridge ---
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_is_started_asked_frozen_killed_restarted_and_terminated() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost)
+        .with("rabbitmq.confirm_timeout = \"7s\"")
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
+
+    let body = array_of(&[session("one", "created", json!({}))]);
+    assert_eq!(bridge.post(&body).await.status, 202);
+    assert_eq!(
+        bridge
+            .post_signed_with("another secret", &body)
+            .await
+            .status,
+        401
+    );
+    assert_eq!(consumer.receive().await.header("session-id"), "one");
+    bridge.backlog_is_empty().await;
+    let metrics = bridge.metrics().await;
+    assert_eq!(
+        metrics.sum_where("sessions_accepted_total", &[("status", "created")]),
+        1.0
+    );
+    assert!(bridge.journal_dir().join("journal.db").exists());
+    assert!((1 << 20..1 << 30).contains(&bridge.rss_bytes()));
+
+    bridge.freeze();
+    assert!(
+        timeout(A_MOMENT, bridge.ready()).await.is_err(),
+        "a frozen bridge answers nothing"
+    );
+    bridge.thaw();
+    assert!(bridge.ready().await);
+
+    let first = bridge.pid();
+    bridge.restart().await;
+    assert!(!is_alive(first) && bridge.pid() != first);
+    let exit = bridge.terminate().await;
+    assert!(exit.status.success(), "{exit:?}\n{}", bridge.stderr());
+    assert!(!bridge.is_running() && !bridge.ready().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_cannot_start_says_why() {
+    let mut bridge = BridgeBuilder::at("amqp://127.0.0.1:1")
+        .with("http.nonsense = 1")
+        .build();
+    let exit = bridge.run_to_exit().await;
+    assert_eq!(exit.status.code(), Some(2));
+    assert!(bridge.stderr().contains("nonsense"), "{}", bridge.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_reach_the_bridge_and_not_its_wrapper() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost)
+        .under(&["strace", "-f", "-o", "trace", "-e", "trace=fsync,fdatasync"])
+        .start()
+        .await;
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", bridge.pid())).unwrap();
+    assert_eq!(name.trim(), "deskbridge");
+    assert_eq!(bridge.post(array_of_new("traced", 1)).await.status, 202);
+    let trace = std::fs::read_to_string(bridge.dir().join("trace")).unwrap();
+    assert!(trace.contains("fsync("), "the wrapper sees the commit");
+    assert!(bridge.terminate().await.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_raw_client_reads_one_answer_after_another() {
+    let bridge = BridgeBuilder::at("amqp://127.0.0.1:1").start().await;
+    let mut client = RawClient::connect(bridge.address()).await;
+    let body = array_of_new("raw", 2);
+    let request = [signed_head(&body).as_bytes(), &body].concat();
+    client
+        .write([request.as_slice(), request.as_slice()].concat())
+        .await;
+    for _ in 0..2 {
+        let answer = client.answer().await.expect("an answer each");
+        assert_eq!(
+            (answer.status, &answer.json()["accepted"]),
+            (202, &json!(2))
+        );
+        assert_eq!(answer.header("Content-Type"), Some("application/json"));
+    }
+    client.write("nonsense\r\n\r\n").await;
+    assert_eq!(client.answer().await.map(|answer| answer.status), Some(400));
+    assert!(client.is_closed_within(SOON).await);
+}
+
 // --- the proxy, in front of a server that sends everything back ---
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,7 +432,7 @@ async fn the_proxy_delays_without_narrowing_and_narrows_without_delaying() {
         client.write_all(&[7; 1000]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    timeout(SOON, client.read_exact(&mut [0; 20_000]))
+    timeout(SOON, client.read_exact(&mut vec![0; 20_000]))
         .await
         .unwrap()
         .unwrap();

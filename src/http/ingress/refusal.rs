@@ -84,7 +84,7 @@ impl From<Refusal> for Problem {
             Refusal::TooManySessions(error) => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!(
-                    "Send at most {} sessions in one webhook.",
+                    "Send at most {} sessions in one webhook, or raise http.sessions_max of the bridge.",
                     error.sessions_max
                 ),
             ),
@@ -112,7 +112,7 @@ fn body(error: BodyError) -> Problem {
     match error {
         BodyError::TooLarge => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "Send fewer sessions in one webhook.",
+            "Send fewer sessions in one webhook, or raise http.body_bytes_max of the bridge.",
         ),
         BodyError::TooSlow => Problem::new(
             StatusCode::REQUEST_TIMEOUT,

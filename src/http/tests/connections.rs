@@ -1,14 +1,22 @@
 //! Connections: how long, how many, who goes.
 
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
+use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
 use super::support::*;
 use crate::config;
 use crate::http::server::{Limits, Stop};
+
+fn limits() -> Limits {
+    Limits::of(&config::http::Http::default())
+}
 
 #[tokio::test]
 async fn a_connection_serves_many_requests_also_sent_at_once() {
@@ -93,7 +101,7 @@ async fn an_answer_that_nobody_reads_closes_the_connection() {
     let answer_timeout = Duration::from_millis(300);
     let limits = Limits {
         answer_timeout,
-        ..Limits::of(&config::http::Http::default())
+        ..limits()
     };
     let (address, _server) = serve(router, limits, Stop::default()).await;
     let mut client = Client::connect(address).await;
@@ -101,6 +109,31 @@ async fn an_answer_that_nobody_reads_closes_the_connection() {
     sleep(Duration::from_millis(600)).await;
     let rest = client.rest().await;
     assert!(rest.len() < 64 << 20, "everything was waiting");
+}
+
+#[tokio::test]
+async fn a_pause_within_an_answer_is_no_idleness() {
+    let parts = stream::iter(["first", "second"]).then(async |part| {
+        sleep(Duration::from_millis(300)).await;
+        Ok::<_, Infallible>(part)
+    });
+    let parts = Arc::new(Mutex::new(Some(Body::from_stream(parts.boxed()))));
+    let router = Router::new().route(
+        "/",
+        get(async move || parts.lock().unwrap().take().unwrap()),
+    );
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(100),
+        ..limits()
+    };
+    let (address, _server) = serve(router, limits, Stop::default()).await;
+    let mut client = Client::connect(address).await;
+    client.send(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await;
+    let rest = client.rest().await;
+    assert!(
+        rest.contains("first") && rest.ends_with("second\r\n0\r\n\r\n"),
+        "{rest}"
+    );
 }
 
 #[tokio::test]

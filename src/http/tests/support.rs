@@ -107,6 +107,7 @@ pub(super) fn shelf() -> Shelf {
 pub(super) fn acme(secret: &str) -> Source {
     Source {
         name: "acme".into(),
+        awaits_secret: false,
         keys: Keys::new([secret]),
     }
 }
@@ -133,6 +134,7 @@ impl Bridge {
         let config = &tuning.http;
         let open = Source {
             name: "open".into(),
+            awaits_secret: false,
             keys: Keys::Unsigned,
         };
         let sources = Sources::new([acme(SECRET), open]);

@@ -111,7 +111,7 @@ fn a_consumer_queue_refuses_rather_than_drops_and_dead_letters_at_least_once() {
             "chat-session.completed".into(),
             "chat-session.missed".into(),
         ],
-        ttl: Some(Duration::from_secs(60)),
+        ttl: Some(Duration::from_mins(1)),
         messages_max: Some(10),
         bytes_max: Some(1000),
         single_active_consumer: true,

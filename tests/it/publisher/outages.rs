@@ -22,7 +22,7 @@ async fn a_memory_alarm_blocks_and_outstanding_windows_complete_when_it_is_over(
     ));
 
     broker.raise_memory_alarm().await;
-    let waiting = [
+    let mut waiting = vec![
         room.submit(Link::Main, false, messages("chat-sessions", "k", 10)),
         room.submit(
             Link::Main,
@@ -40,6 +40,8 @@ async fn a_memory_alarm_blocks_and_outstanding_windows_complete_when_it_is_over(
             .reason
             .is_some_and(|reason| reason.contains("memory"))
     );
+    // This one cannot even open a channel.
+    waiting.push(room.submit(Link::Main, true, messages("chat-sessions", "k", 10)));
     // Longer than any deadline of a call: they stand still.
     assert!(
         room.is_silent_for(Duration::from_secs(12)).await,
@@ -281,22 +283,78 @@ async fn the_probe_link_connects_when_asked_and_its_end_disturbs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdown_is_quick_even_if_the_broker_is_frozen_or_nobody_reads_the_reports() {
+async fn shutdown_says_goodbye_and_leaves_nothing_behind() {
     let broker = Broker::own().await;
     let vhost = broker.vhost().await;
     let mut room = Room::up(&config(&[&vhost.amqp_url])).await;
+    let probe = room.submit(Link::Probe, true, messages("chat-sessions", "k", 1));
+    assert_eq!(room.done(probe).await, [Outcome::Delivered]);
+    ends_within(&mut room, Duration::from_millis(500)).await;
+    eventually(
+        "the broker has seen both links close politely",
+        SOON,
+        || async { broker_log(&broker).matches(" - deskbridge, vhost").count() == 2 },
+    )
+    .await;
+    let log = broker_log(&broker);
+    assert!(
+        !log.contains("client unexpectedly closed TCP connection"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_is_quick_even_if_the_broker_is_frozen_or_blocks_us_or_nobody_reads_the_reports() {
+    let broker = Broker::own().await;
+    let vhost = broker.vhost().await;
+    let mut frozen = Room::up(&config(&[&vhost.amqp_url])).await;
+    let mut unread = Room::up(&config(&[&vhost.amqp_url])).await;
+    let mut blocked = Room::up(&config(&[&vhost.amqp_url])).await;
+    broker.raise_memory_alarm().await;
+    blocked.submit(Link::Main, false, messages("chat-sessions", "k", 1));
+    blocked.state_is(BrokerState::Blocked).await;
+    ends_within(&mut blocked, Duration::from_millis(1200)).await;
+    broker.clear_memory_alarm().await;
+
     broker.freeze();
+    frozen.submit(Link::Main, false, messages("chat-sessions", "k", 64));
+    ends_within(&mut frozen, Duration::from_millis(1200)).await;
     for _ in 0..200 {
-        room.submit(Link::Main, false, messages("chat-sessions", "k", 1));
+        unread.submit(Link::Main, false, messages("chat-sessions", "k", 1));
     }
+    ends_within(&mut unread, Duration::from_millis(1500)).await;
+    broker.thaw();
+}
+
+async fn ends_within(room: &mut Room, deadline: Duration) {
     let begin = Instant::now();
     room.shutdown.cancel();
-    tokio::time::timeout(Duration::from_millis(1500), &mut room.ended)
+    tokio::time::timeout(deadline, &mut room.ended)
         .await
         .expect("it ends")
         .unwrap();
     println!("ended after {:?}", begin.elapsed());
-    broker.thaw();
+}
+
+/// What the broker says about connections of the bridge that end.
+fn broker_log(broker: &Broker) -> String {
+    let logs = std::fs::read_dir(broker.dir().join("log"))
+        .unwrap()
+        .flatten();
+    let texts = logs.filter(|log| log.file_name().to_string_lossy().contains('@'));
+    let texts = texts
+        .filter_map(|log| std::fs::read_to_string(log.path()).ok())
+        .collect::<String>();
+    let mut lines = texts
+        .lines()
+        .skip_while(|line| !line.contains("client-provided name: deskbridge"));
+    lines.by_ref().fold(String::new(), |log, line| {
+        if line.contains("clos") {
+            log + line + "\n"
+        } else {
+            log
+        }
+    })
 }
 
 /// Waits until the broker would know a quorum queue again after a power cut: it writes down that

@@ -24,21 +24,21 @@ async fn windows_of_64_four_at_a_time_on_a_quorum_queue() {
             .collect::<Vec<_>>()
     };
     let (begin, cpu) = (Instant::now(), cpu());
-    let mut published = 0;
+    let mut published = 0_u32;
     let mut outstanding: std::collections::VecDeque<_> = (0..4)
         .map(|_| room.submit(Link::Main, false, window()))
         .collect();
     while begin.elapsed() < Duration::from_secs(10) {
         let outcomes = room.done(outstanding.pop_front().unwrap()).await;
         assert!(all_delivered(&outcomes));
-        published += outcomes.len();
+        published += u32::try_from(outcomes.len()).unwrap();
         outstanding.push_back(room.submit(Link::Main, false, window()));
     }
-    let (took, used) = (begin.elapsed(), self::cpu() - cpu);
+    let (took, used) = (begin.elapsed(), self::cpu().saturating_sub(cpu));
     println!(
         "{:.0} messages/s, {:.1} us of CPU a message, messages made included",
-        published as f64 / took.as_secs_f64(),
-        used.as_secs_f64() * 1e6 / published as f64
+        f64::from(published) / took.as_secs_f64(),
+        used.as_secs_f64() * 1e6 / f64::from(published)
     );
 }
 

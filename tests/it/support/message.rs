@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 /// A received message.
+#[expect(clippy::struct_field_names, reason = "`message_id` is AMQP's name")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     pub exchange: String,

@@ -54,6 +54,10 @@ pub fn has_ended(pid: u32) {
 fn tell_reaper(verb: char, pid: u32) {
     static REAPER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
+        #[expect(
+            clippy::zombie_processes,
+            reason = "it outlives us, that is its purpose"
+        )]
         let mut child = Command::new(script("reaper.sh"))
             .stdin(Stdio::piped())
             .process_group(0)

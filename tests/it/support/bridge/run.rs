@@ -152,7 +152,7 @@ impl Bridge {
     pub async fn exit(&mut self) -> Exit {
         let begin = Instant::now();
         let mut child = self.child.take().expect("the bridge was started");
-        let status = eventually_some("the bridge ends", Duration::from_secs(60), || {
+        let status = eventually_some("the bridge ends", Duration::from_mins(1), || {
             let ended = child.try_wait().unwrap();
             async move { ended }
         })
@@ -275,7 +275,7 @@ impl Bridge {
     /// Waits for `broker.state` in `/status`.
     pub async fn broker_is(&self, state: &str) {
         let what = format!("the broker is {state}");
-        eventually(&what, Duration::from_secs(60), || async {
+        eventually(&what, Duration::from_mins(1), || async {
             self.status().await["broker"]["state"] == state
         })
         .await;
@@ -283,7 +283,7 @@ impl Bridge {
 
     /// Waits until every accepted event is settled.
     pub async fn backlog_is_empty(&self) {
-        eventually("the backlog is empty", Duration::from_secs(60), || async {
+        eventually("the backlog is empty", Duration::from_mins(1), || async {
             self.status().await["backlog"]["events"] == 0
         })
         .await;

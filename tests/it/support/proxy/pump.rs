@@ -115,7 +115,8 @@ async fn write_slowly(
         .max(1);
     for slice in bytes.chunks(slice_bytes) {
         to.write_all(slice).await?;
-        sleep(Duration::from_secs_f64(slice.len() as f64 / rate as f64)).await;
+        let divisor = u32::try_from(rate).unwrap_or(u32::MAX).max(1);
+        sleep(Duration::from_secs(slice.len() as u64) / divisor).await;
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use deskbridge::config::finding::Finding;
 use deskbridge::config::journal::Journal;
 use deskbridge::config::units::format_size;
 use rustix::fs::{Access, access, statfs};
 
-use super::Line;
+use super::check::Line;
 
 /// File systems whose locks and syncs cannot be relied on.
 const NETWORK: [(u64, &str); 4] = [
@@ -18,29 +19,32 @@ const NETWORK: [(u64, &str); 4] = [
 /// File systems that forget.
 const MEMORY: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 
-/// What is wrong with the directory, or with the one it would be made in.
-pub fn look(journal: &Journal) -> Vec<Line> {
-    let shown = journal.dir.display();
-    if journal.dir.exists() && !journal.dir.is_dir() {
-        return vec![Line::error(format!(
-            "journal.dir: `{shown}` is no directory"
-        ))];
-    }
+/// Why events could not be written there, if they could not.
+pub fn unwritable(journal: &Journal) -> Option<Finding> {
     let existing = nearest_existing(&journal.dir);
-    let mut lines = Vec::new();
-    if let Err(error) = access(existing, Access::WRITE_OK | Access::EXEC_OK) {
-        let place = existing.display();
-        lines.push(Line::error(format!(
-            "journal.dir: cannot write in `{place}`: {error}; give the bridge's user that directory"
-        )));
+    let shown = existing.display();
+    let problem = if existing.is_dir() {
+        let denied = access(existing, Access::WRITE_OK | Access::EXEC_OK).err()?;
+        format!(
+            "cannot write in `{shown}`: {denied}; give the user of the bridge a directory of its own"
+        )
+    } else {
+        format!("`{shown}` is not a directory; name one, or a place where one can be made")
+    };
+    Some(Finding::new("journal.dir", problem))
+}
+
+/// Everything that is wrong with the directory, or with the one it would be made in.
+pub fn look(journal: &Journal) -> Vec<Line> {
+    if let Some(finding) = unwritable(journal) {
+        return vec![Line::error(finding.to_string())];
     }
-    match statfs(existing) {
-        Ok(stat) => lines.extend(look_at_file_system(journal, &stat)),
-        Err(error) => lines.push(Line::error(format!(
+    match statfs(nearest_existing(&journal.dir)) {
+        Ok(stat) => look_at_file_system(journal, &stat),
+        Err(error) => vec![Line::error(format!(
             "journal.dir: cannot look at its file system: {error}"
-        ))),
+        ))],
     }
-    lines
 }
 
 fn nearest_existing(dir: &Path) -> &Path {

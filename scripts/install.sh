@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs Debian packages, with sudo if need be. No service is started by it.
+#
+#   scripts/install.sh PACKAGE ...
+
+set -euo pipefail
+
+fail() { echo "$*" >&2; exit 1; }
+
+command -v apt-get >/dev/null || fail "please install: $* (there is no apt-get here to do it with)"
+root=()
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "please run as root: apt-get install $*"
+    root=(sudo)
+fi
+
+echo "installing $*" >&2
+"${root[@]}" apt-get update -qq >&2 || echo "apt-get update failed, trying all the same" >&2
+masked=
+if [ -d /run/systemd/system ]; then
+    "${root[@]}" systemctl mask --runtime --quiet rabbitmq-server && masked=yes
+fi
+status=0
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "$@" >&2 || status=$?
+[ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet rabbitmq-server
+exit $status

@@ -2,8 +2,12 @@
 
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
+mod arrival;
 mod configuration;
+mod contract_http;
+mod disk;
 mod house;
+mod lifecycle;
 mod publisher;
 mod sending;
 mod support;

@@ -7,6 +7,7 @@ pub mod bridge;
 pub mod broker;
 pub mod consumer;
 pub mod http;
+pub mod load;
 pub mod message;
 pub mod metrics;
 pub mod process;

@@ -32,8 +32,9 @@ async fn webhooks_are_accepted_without_a_broker_and_forwarded_to_one_that_appear
     bridge.broker_is("connected").await;
     bridge.backlog_is_empty().await;
     let mut waiting = Consumer::of(&vhost, "chat-sessions.unrouted").await;
-    let messages = waiting.receive_n(3).await;
-    assert_eq!(messages[0].header("session-id"), "early-0");
+    for message in waiting.receive_n(3).await {
+        assert!(message.text().contains("early-"), "{message:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

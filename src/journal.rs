@@ -14,6 +14,7 @@
 mod damage;
 mod directory;
 mod files;
+mod handover;
 mod reader;
 mod rows;
 mod schema;
@@ -43,13 +44,11 @@ use crate::config;
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
+use handover::Handover;
 use reader::Reader;
 use shared::Shared;
 use store::Store;
 use writer::{Limits, State, Writer};
-
-/// Commits handed over and not yet looked at by the forwarder.
-const COMMITTED_MAX: usize = 64;
 
 /// A handle on the journal of this process. Cheap to clone.
 #[derive(Clone)]
@@ -150,14 +149,14 @@ impl Journal {
         let reader = Reader::open(&database)?;
         let shared = Arc::new(Shared::new(store.totals(), observe_commit));
         let (requests, received) = mpsc::channel();
-        let (committed, receiver) = tokio::sync::mpsc::channel(COMMITTED_MAX);
+        let (handover, receiver) = Handover::new();
         let writer = Writer {
             store,
             state: State::of(&database),
             database,
             limits: Limits::of(config),
             requests: received,
-            committed,
+            handover,
             shared: shared.clone(),
         };
         let guard = shared.guard();

@@ -305,6 +305,7 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
     Ok(Held {
         seq: row.get(PLACE)?,
         is_damaged: !identity::is_intact(&event),
+        is_whole: true,
         event: Arc::new(event),
         label: row.get(PLACE + 1)?,
         route_id: row.get(PLACE + 2)?,

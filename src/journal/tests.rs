@@ -8,6 +8,6 @@ mod queue;
 mod refusals;
 mod retention;
 mod routes;
-mod support;
+pub(super) mod support;
 mod take;
 mod writer;

@@ -14,11 +14,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub(super) use disk::is_damage;
 
 use super::AppendError;
+use super::handover::Handover;
 use super::rows::{Change, Committed};
 use super::shared::Shared;
 use super::store::{Retention, Store};
@@ -73,7 +74,7 @@ pub(super) struct Writer {
     pub(super) database: PathBuf,
     pub(super) limits: Limits,
     pub(super) requests: Receiver<Request>,
-    pub(super) committed: mpsc::Sender<Committed>,
+    pub(super) handover: Handover,
     pub(super) shared: Arc<Shared>,
     pub(super) state: State,
 }
@@ -199,9 +200,7 @@ impl Writer {
         }
         self.shared.set_refusal(self.refusal());
         let rows = committed.fresh.len() + committed.acks.len();
-        // Waits only for a task that never waits for this thread. Without one there is nobody to
-        // tell: the forwarder has ended.
-        let _ = self.committed.blocking_send(committed);
+        self.handover.send(committed);
         self.written(group.bytes, rows);
     }
 

@@ -45,6 +45,7 @@ impl Store {
             attempts: 0,
             condemned: None,
             is_damaged: false,
+            is_whole: true,
         })
     }
 

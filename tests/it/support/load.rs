@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use hyper::Method;
+use lapin::options::BasicConsumeOptions;
+use lapin::types::FieldTable;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::bridge::run::Bridge;
-use super::consumer::Consumer;
 use super::http::Client;
 use super::message::Message;
 use super::sender::{PATH, SECRET, session, sign};
@@ -23,7 +25,7 @@ use super::wait::eventually;
 const SENDERS: usize = 4;
 /// Sessions of one sender; each of its webhooks has the next event of all of them.
 const SESSIONS: usize = 5;
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(25);
 const LONG: Duration = Duration::from_secs(60);
 
 /// Senders that post until they are stopped.
@@ -184,13 +186,23 @@ impl Sent {
 pub async fn everything_in(vhost: &Vhost, queue: &str) -> Vec<Message> {
     const END: &[u8] = b"the end of the test";
     assert!(vhost.publish("", queue, END).await, "the queue takes it");
-    let mut consumer = Consumer::of(vhost, queue).await;
-    let mut messages = Vec::new();
-    loop {
-        let message = consumer.receive_n_within(1, LONG).await.remove(0);
-        if message.body == END {
-            return messages;
-        }
-        messages.push(message);
+    let channel = vhost.channel().await;
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let mut deliveries = channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await
+        .expect("the queue to consume is there");
+    let mut messages: Vec<Message> = Vec::new();
+    while messages.last().is_none_or(|message| message.body != END) {
+        let delivery = tokio::time::timeout(LONG, deliveries.next()).await;
+        let delivery = delivery.expect("the end comes within a minute");
+        messages.push(delivery.expect("a message").expect("a message").into());
     }
+    messages.pop();
+    // Else it would go on consuming.
+    channel.close(200, "done".into()).await.unwrap();
+    messages
 }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "a verb may wait for its test")]
 
+pub mod authority;
 pub mod bridge;
 pub mod broker;
 pub mod consumer;
@@ -13,5 +14,6 @@ pub mod metrics;
 pub mod process;
 pub mod proxy;
 pub mod sender;
+pub mod sessions;
 pub mod vhost;
 pub mod wait;

@@ -22,7 +22,12 @@ pub type Reloaded = Result<Loaded, Vec<String>>;
 impl Bridge {
     pub(super) async fn reload(&mut self, reload: &Reload) {
         let findings = match reload() {
-            Ok(loaded) => self.apply(loaded.config).await,
+            Ok(loaded) => {
+                for finding in &loaded.awaited {
+                    tracing::warn!("{finding}");
+                }
+                self.apply(loaded.config).await
+            }
             Err(findings) => findings,
         };
         let is_applied = findings.is_empty();

@@ -95,6 +95,7 @@ pub struct Bridge {
     failures: watch::Receiver<Option<Failure>>,
     tasks: Tasks,
     logging: Option<Logging>,
+    publisher: rabbitmq::Publisher,
 }
 
 /// What runs, and how each part is told to end.
@@ -207,6 +208,7 @@ impl Bridge {
                 links_stop,
             },
             logging,
+            publisher,
         })
     }
 }

@@ -13,11 +13,14 @@
 
 mod damage;
 mod directory;
+mod files;
+mod handover;
 mod reader;
 mod rows;
 mod schema;
 mod shared;
 mod store;
+mod stored;
 mod totals;
 mod writer;
 
@@ -41,21 +44,20 @@ use crate::config;
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
+use handover::Handover;
 use reader::Reader;
 use shared::Shared;
-use store::Retention;
+use store::Store;
 use writer::{Limits, State, Writer};
-
-/// Commits handed over and not yet looked at by the forwarder.
-const COMMITTED_MAX: usize = 64;
 
 /// A handle on the journal of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
     requests: mpsc::Sender<writer::Request>,
     shared: Arc<Shared>,
-    reader: Arc<Mutex<Reader>>,
-    _directory: Arc<Directory>,
+    /// `None` once the journal is closed.
+    reader: Arc<Mutex<Option<Reader>>>,
+    directory: Arc<Directory>,
 }
 
 /// A journal that was just opened.
@@ -127,45 +129,51 @@ impl Journal {
         observe_commit: ObserveCommit,
     ) -> Result<Opened, OpenError> {
         let directory = Directory::open(&config.dir)?;
-        let path = directory.database();
         let is_retaining = !config.retention.is_zero();
         let (store, set_aside) = damage::open(&directory, routing, is_retaining)?;
-        let reader = Reader::open(&path)?;
+        let (journal, committed) = Self::start(config, directory, store, observe_commit)?;
+        Ok(Opened {
+            journal,
+            committed,
+            set_aside,
+        })
+    }
+
+    fn start(
+        config: &config::journal::Journal,
+        directory: Directory,
+        store: Store,
+        observe_commit: ObserveCommit,
+    ) -> Result<(Self, tokio::sync::mpsc::Receiver<Committed>), OpenError> {
+        let database = directory.database();
+        let reader = Reader::open(&database)?;
         let shared = Arc::new(Shared::new(store.totals(), observe_commit));
         let (requests, received) = mpsc::channel();
-        let (committed, receiver) = tokio::sync::mpsc::channel(COMMITTED_MAX);
-        let retention = Retention {
-            age_max: config.retention,
-            bytes_max: config.retention_bytes,
-        };
+        let (handover, receiver) = Handover::new();
         let writer = Writer {
             store,
-            database: path,
-            limits: Limits {
-                backlog_bytes_max: config.backlog_bytes_max,
-                disk_free_min: config.disk_free_min,
-                retention,
-            },
+            state: State::of(&database),
+            database,
+            limits: Limits::of(config),
             requests: received,
-            committed,
+            handover,
             shared: shared.clone(),
-            state: State::default(),
         };
+        let guard = shared.guard();
         thread::Builder::new()
             .name("journal".into())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                let _guard = guard;
+                writer.run();
+            })
             .map_err(OpenError::Thread)?;
         let journal = Self {
             requests,
             shared,
-            reader: Arc::new(Mutex::new(reader)),
-            _directory: Arc::new(directory),
+            reader: Arc::new(Mutex::new(Some(reader))),
+            directory: Arc::new(directory),
         };
-        Ok(Opened {
-            journal,
-            committed: receiver,
-            set_aside,
-        })
+        Ok((journal, receiver))
     }
 
     /// Holds a whole webhook; returns after the commit that has all its events was fsynced.
@@ -183,32 +191,31 @@ impl Journal {
         let _ = self.requests.send(writer::Request::Changes(changes));
     }
 
-    /// Takes the next events of a route.
+    /// Takes the next events of a route; none from a closed journal.
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// The database cannot be read. If it is damaged, that is a failure of the journal too.
     ///
     /// # Panics
     /// If an earlier take panicked.
     pub async fn take(&self, request: Request) -> Result<Taken, TakeError> {
-        let reader = self.reader.clone();
-        let taken = tokio::task::spawn_blocking(move || {
-            reader.lock().expect("no take has panicked").take(&request)
-        });
-        Ok(taken
+        let journal = self.clone();
+        let taken =
+            tokio::task::spawn_blocking(move || journal.read(|reader| reader.take(&request)));
+        taken
             .await
-            .expect("a take is not cancelled and does not panic")?)
+            .expect("a take is not cancelled and does not panic")
     }
 
-    /// The routes that have something to publish.
+    /// The routes that have something to publish; none of a closed journal.
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// The database cannot be read. If it is damaged, that is a failure of the journal too.
     ///
     /// # Panics
     /// If an earlier take panicked.
     pub fn routes(&self) -> Result<Vec<RouteId>, TakeError> {
-        Ok(self.reader.lock().expect("no take has panicked").routes()?)
+        self.read(|reader| reader.routes())
     }
 
     /// Follows a new configuration: every unsettled event gets the route it has by now. Whoever
@@ -251,11 +258,34 @@ impl Journal {
     }
 
     /// Writes the changes that are under way and closes the database.
+    ///
+    /// # Panics
+    /// If a take panicked.
     pub async fn close(&self) {
+        // First, so that the writer is the last one and leaves everything in one file.
+        let reader = self.reader.clone();
+        let close = move || drop(reader.lock().expect("no take has panicked").take());
+        let _ = tokio::task::spawn_blocking(close).await;
         let (done, closed) = oneshot::channel();
         if self.requests.send(writer::Request::Stop(done)).is_ok() {
             let _ = closed.await;
         }
+    }
+
+    fn read<T: Default>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> rusqlite::Result<T>,
+    ) -> Result<T, TakeError> {
+        let mut reader = self.reader.lock().expect("no take has panicked");
+        let Some(reader) = reader.as_mut() else {
+            return Ok(T::default());
+        };
+        Ok(read(reader).inspect_err(|error| {
+            if writer::is_damage(error) {
+                damage::suspect(&self.directory.database());
+                self.shared.fail(error.to_string(), true);
+            }
+        })?)
     }
 
     async fn ask(

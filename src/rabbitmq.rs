@@ -104,6 +104,11 @@ impl Publisher {
         self.command(link, Command::Reconnect(reason));
     }
 
+    /// Declares or checks another topology, now if there is a connection, and from now on.
+    pub fn redeclare(&self, topology: Topology) {
+        self.command(Link::Main, Command::Redeclare(topology));
+    }
+
     fn command(&self, link: Link, command: Command) {
         let commands = match link {
             Link::Main => &self.main,

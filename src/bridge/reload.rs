@@ -1,5 +1,7 @@
-//! SIGHUP: sources, routes and log level are read again. A bad new configuration is refused
-//! whole.
+//! SIGHUP: sources, routes, queues and log level are read again. A bad new configuration is
+//! refused whole.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -7,7 +9,9 @@ use tokio::sync::oneshot;
 use super::Bridge;
 use crate::config::{Config, Loaded};
 use crate::forwarder::Reroute;
+use crate::rabbitmq::topology::Topology;
 use crate::telemetry::status::ReloadStatus;
+use crate::webhook::routing::Routing;
 
 /// Reads the configuration again, or says what is wrong with it, one sentence each.
 pub type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
@@ -18,7 +22,12 @@ pub type Reloaded = Result<Loaded, Vec<String>>;
 impl Bridge {
     pub(super) async fn reload(&mut self, reload: &Reload) {
         let findings = match reload() {
-            Ok(loaded) => self.apply(loaded.config).await,
+            Ok(loaded) => {
+                for finding in &loaded.awaited {
+                    tracing::warn!("{finding}");
+                }
+                self.apply(loaded.config).await
+            }
             Err(findings) => findings,
         };
         let is_applied = findings.is_empty();
@@ -39,38 +48,56 @@ impl Bridge {
     }
 
     /// What can fail comes first: after it everything is taken over.
-    async fn apply(&mut self, config: Config) -> Vec<String> {
-        let routing = match super::routing(&config) {
+    async fn apply(&mut self, read: Config) -> Vec<String> {
+        let new = with_reloadable(&self.config, read);
+        let routing = match super::routing(&new) {
             Ok(routing) => routing,
             Err(error) => return vec![error.to_string()],
         };
         if let Some(logging) = &self.logging
-            && config.telemetry.log_level != self.config.telemetry.log_level
-            && let Err(error) = logging.set_level(&config.telemetry.log_level)
+            && new.telemetry.log_level != self.config.telemetry.log_level
+            && let Err(error) = logging.set_level(&new.telemetry.log_level)
         {
             return vec![error.to_string()];
         }
-        if config.routing != self.config.routing || config.dead_letter != self.config.dead_letter {
-            let (done, rerouted) = oneshot::channel();
-            let reroute = Reroute {
-                routing: routing.clone(),
-                done,
-            };
-            if self.reroutes.send(reroute).await.is_err() {
-                return vec!["the bridge is stopping".to_owned()];
-            }
-            match rerouted.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return vec![error.to_string()],
-                Err(_) => return vec!["the bridge is stopping".to_owned()],
-            }
+        let topology = Topology::plan(&new);
+        if topology != Topology::plan(&self.config) {
+            // Before the routes: a new exchange is to be there when its first event is.
+            self.publisher.redeclare(topology);
         }
-        self.sources.replace(super::sources(&config));
+        let has_new_routes =
+            (&new.routing, &new.dead_letter) != (&self.config.routing, &self.config.dead_letter);
+        if has_new_routes && let Err(finding) = self.reroute(routing.clone()).await {
+            return vec![finding];
+        }
+        self.sources.replace(super::sources(&new));
         self.statuses.send_replace(super::statuses(&routing));
-        self.config.routing = config.routing;
-        self.config.dead_letter = config.dead_letter;
-        self.config.sources = config.sources;
-        self.config.telemetry = config.telemetry;
+        self.config = new;
         Vec::new()
+    }
+
+    async fn reroute(&self, routing: Arc<Routing>) -> Result<(), String> {
+        let is_stopping = || "the bridge is stopping".to_owned();
+        let (done, rerouted) = oneshot::channel();
+        let reroute = Reroute { routing, done };
+        self.reroutes
+            .send(reroute)
+            .await
+            .map_err(|_| is_stopping())?;
+        let result = rerouted.await.map_err(|_| is_stopping())?;
+        result.map_err(|error| error.to_string())
+    }
+}
+
+/// The running configuration with those sections of the new one that need no restart.
+fn with_reloadable(running: &Config, read: Config) -> Config {
+    Config {
+        sources: read.sources,
+        routing: read.routing,
+        unrouted: read.unrouted,
+        dead_letter: read.dead_letter,
+        queues: read.queues,
+        telemetry: read.telemetry,
+        ..running.clone()
     }
 }

@@ -45,19 +45,32 @@ fn resolve_source(name: &str, source: &mut Source, resolved: &mut Resolved) {
             }
             Err(unread) => unread,
         };
-        let waits = unread.is_absent && source.await_secret;
-        let problem = format!("{}; put the secret of the webhook into it", unread.problem);
-        let finding = Finding::new(format!("sources.{name}.secret_files[{index}]"), problem);
-        if waits {
-            &mut absent
+        let key = format!("sources.{name}.secret_files[{index}]");
+        if unread.is_absent && source.await_secret {
+            absent.push((key, unread.problem));
         } else {
-            &mut resolved.missing
+            let problem = format!("{}; put the secret of the webhook into it", unread.problem);
+            resolved.missing.push(Finding::new(key, problem));
         }
-        .push(finding);
     }
     if source.secrets.is_empty() && source.signature == Signature::Required {
-        resolved.awaited.append(&mut absent);
+        resolved.awaited.extend(awaited(name, &absent));
     }
+}
+
+/// One finding, however many files a source waits for: any of them will do.
+fn awaited(name: &str, absent: &[(String, String)]) -> Option<Finding> {
+    let (key, advice) = match absent {
+        [] => return None,
+        [(key, _)] => (key.clone(), "put the secret of the webhook into it"),
+        _ => (
+            format!("sources.{name}.secret_files"),
+            "put the secret of the webhook into one of them",
+        ),
+    };
+    let problems: Vec<_> = absent.iter().map(|(_, problem)| problem.as_str()).collect();
+    let problem = format!("{}; {advice}", problems.join(", "));
+    Some(Finding::new(key, problem))
 }
 
 fn long_enough(path: &Path, secret: String) -> Result<Secret, Unread> {

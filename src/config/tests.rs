@@ -314,6 +314,29 @@ fn a_source_can_await_its_secret_and_says_so() {
 }
 
 #[test]
+fn a_source_that_awaits_one_of_two_files_says_so_in_one_line() {
+    let mut world = World::default();
+    let paths = [world.path("first"), world.path("second")];
+    let dir = paths[0].parent().unwrap().display().to_string() + "/";
+    let text = format!("[sources.dd]\nsecret_files = {paths:?}\nawait_secret = true\n");
+    let world = world.file("a.toml", &text);
+    let awaited: Vec<_> = world.load().awaited;
+    assert_eq!(
+        awaited
+            .iter()
+            .map(|finding| finding.to_string().replace(&dir, ""))
+            .collect::<Vec<_>>(),
+        [
+            "sources.dd.secret_files: the file `first` is missing, the file `second` is missing; put the secret of the webhook into one of them (a.toml:2)"
+        ]
+    );
+    fs::write(&paths[1], "0123456789abcdef").unwrap();
+    let loaded = world.load();
+    assert_eq!(loaded.awaited, []);
+    assert_eq!(loaded.config.sources["dd"].secrets.len(), 1);
+}
+
+#[test]
 fn the_stronger_of_urls_and_url_file_wins() {
     let urls = |loaded: Loaded| loaded.config.rabbitmq.urls[0].expose().to_owned();
     let mut world = World::default();

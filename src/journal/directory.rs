@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::files;
+
 /// Why the directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -117,11 +119,17 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     if path.is_dir() {
         return Ok(());
     }
+    let missing = path.ancestors().take_while(|ancestor| !ancestor.exists());
+    let missing: Vec<_> = missing.collect();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| io_error("creating the journal's directory", path, source))
+        .map_err(|source| io_error("creating the journal's directory", path, source))?;
+    // Or a power loss takes the directory with everything that was synced in it.
+    missing.into_iter().try_for_each(|made| {
+        files::sync_directory_of(made).map_err(|source| io_error("syncing", made, source))
+    })
 }
 
 fn check_owner(path: &Path) -> Result<(), DirectoryError> {

@@ -5,14 +5,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, StatementStatus};
-use uuid::Uuid;
 
 use super::rows::{Condemned, Held, RouteId, Seq};
 use super::schema::{self, SchemaError};
+use super::stored::{self, columns};
 use crate::webhook::routing::Route;
-use crate::webhook::{Content, Envelope, Event, Fields, Reason, Reject, identity};
+use crate::webhook::{Reason, identity};
 
 /// Followers of one session handed out with its head.
 const FOLLOWERS_MAX: usize = 32;
@@ -28,7 +27,7 @@ pub struct Request {
     pub skip: HashSet<Seq>,
     /// Events at most.
     pub events_max: usize,
-    /// Bytes of bodies at most; one event is handed out whatever its size.
+    /// Bytes of bodies at most; the first event is handed out whatever its size.
     pub bytes_max: u64,
     /// The forwarder's clock: what is due later stays.
     pub now_ms: u64,
@@ -109,16 +108,13 @@ impl Reader {
             next_due_ms: self.next_due(request)?,
             ..Taken::default()
         };
-        let (mut events, mut bytes) = (0, 0);
+        let mut room = Room::of(request);
         for seq in due.into_iter().chain(fresh) {
-            if events >= request.events_max || (events > 0 && bytes >= request.bytes_max) {
+            if !room.takes(self.bytes(seq)?) {
                 taken.has_more = true;
                 break;
             }
-            let Some(run) = self.run(seq, request, &mut events, &mut bytes)? else {
-                continue;
-            };
-            taken.runs.push(run);
+            taken.runs.extend(self.run(seq, &mut room)?);
         }
         Ok(taken)
     }
@@ -179,65 +175,103 @@ impl Reader {
     }
 
     /// A head and what follows it; `None` if it is gone.
-    fn run(
-        &mut self,
-        head: Seq,
-        request: &Request,
-        events: &mut usize,
-        bytes: &mut u64,
-    ) -> rusqlite::Result<Option<Run>> {
+    fn run(&mut self, head: Seq, room: &mut Room) -> rusqlite::Result<Option<Run>> {
         let Some(first) = self.held(head)? else {
             return Ok(None);
         };
-        *events += 1;
-        *bytes += first.event.body.len() as u64;
-        let mut run = Run {
-            events: Vec::new(),
-            has_more: false,
-        };
+        room.fill(&first);
         let followers = match first.event.session() {
             Some(session) => self.followers(&first.event.envelope.source, session, head)?,
             None => Vec::new(),
         };
-        run.events.push(first);
-        for seq in followers {
-            let is_full = *events >= request.events_max || *bytes >= request.bytes_max;
-            if is_full || run.events.len() > FOLLOWERS_MAX {
+        let mut run = Run {
+            events: vec![first],
+            has_more: false,
+        };
+        for (seq, bytes) in followers {
+            if run.events.len() > FOLLOWERS_MAX || !room.takes(bytes) {
                 run.has_more = true;
                 break;
             }
             let Some(follower) = self.held(seq)? else {
                 break;
             };
-            *events += 1;
-            *bytes += follower.event.body.len() as u64;
+            room.fill(&follower);
             run.events.push(follower);
         }
         Ok(Some(run))
     }
 
-    fn followers(&mut self, source: &str, session: &str, head: Seq) -> rusqlite::Result<Vec<Seq>> {
+    fn followers(
+        &mut self,
+        source: &str,
+        session: &str,
+        head: Seq,
+    ) -> rusqlite::Result<Vec<(Seq, u64)>> {
         let mut statement = self.database.prepare_cached(
-            "SELECT seq FROM pending WHERE source = ?1 AND session = ?2 AND seq > ?3
+            "SELECT seq, bytes FROM pending WHERE source = ?1 AND session = ?2 AND seq > ?3
              ORDER BY seq LIMIT ?4",
         )?;
         let found = statement
-            .query_map((source, session, head, FOLLOWERS_SOUGHT), |row| row.get(0))?
+            .query_map((source, session, head, FOLLOWERS_SOUGHT), |row| {
+                Ok((row.get(0)?, size(row.get(1)?)))
+            })?
             .collect();
         self.steps += steps_of(&statement);
         found
     }
 
+    fn bytes(&mut self, seq: Seq) -> rusqlite::Result<u64> {
+        let mut statement = self
+            .database
+            .prepare_cached("SELECT bytes FROM pending WHERE seq = ?1")?;
+        let bytes = statement
+            .query_row([seq], |row| row.get(0).map(size))
+            .optional()?;
+        self.steps += steps_of(&statement);
+        Ok(bytes.unwrap_or_default())
+    }
+
     fn held(&mut self, seq: Seq) -> rusqlite::Result<Option<Held>> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT e.*, p.label, p.route, r.exchange, r.routing_key, p.head, p.attempts, p.reason,
-                    p.detail, p.at
-             FROM pending p JOIN events e USING (seq) JOIN routes r ON r.id = p.route
-             WHERE p.seq = ?1",
-        )?;
+        // An event that lost its row is damaged, too; it must not stop its session for ever.
+        let mut statement = self.database.prepare_cached(concat!(
+            "SELECT ",
+            columns!(),
+            ", p.seq, p.label, p.route, r.exchange, r.routing_key, p.head, p.attempts, p.reason,
+               p.detail, p.at
+             FROM pending p LEFT JOIN events e USING (seq) JOIN routes r ON r.id = p.route
+             WHERE p.seq = ?1"
+        ))?;
         let held = statement.query_row([seq], held).optional();
         self.steps += steps_of(&statement);
         held
+    }
+}
+
+/// What is left of a request.
+struct Room {
+    events: usize,
+    bytes: u64,
+    is_untouched: bool,
+}
+
+impl Room {
+    fn of(request: &Request) -> Self {
+        Self {
+            events: request.events_max,
+            bytes: request.bytes_max,
+            is_untouched: true,
+        }
+    }
+
+    fn takes(&self, bytes: u64) -> bool {
+        self.events > 0 && (self.is_untouched || bytes <= self.bytes)
+    }
+
+    fn fill(&mut self, held: &Held) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(held.event.body.len() as u64);
+        self.is_untouched = false;
     }
 }
 
@@ -249,71 +283,38 @@ fn clock(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
+fn size(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or_default()
+}
+
 fn steps_of(statement: &CachedStatement<'_>) -> u64 {
     u64::try_from(statement.reset_status(StatementStatus::VmStep)).unwrap_or_default()
 }
 
 fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
-    let event = event(row)?;
-    let condemned = match row.get::<_, Option<String>>("reason")? {
+    const PLACE: usize = stored::COLUMNS;
+    let event = stored::read(row)?;
+    let condemned = match row.get::<_, Option<String>>(PLACE + 7)? {
         Some(reason) => Some(Condemned {
             reason: Reason::from_name(&reason).unwrap_or(Reason::Damaged),
-            detail: row.get::<_, Option<String>>("detail")?.unwrap_or_default(),
-            at: timestamp(row.get::<_, Option<i64>>("at")?.unwrap_or_default()),
+            detail: row.get::<_, Option<String>>(PLACE + 8)?.unwrap_or_default(),
+            at: stored::timestamp(row.get::<_, Option<i64>>(PLACE + 9)?.unwrap_or_default()),
         }),
         None => None,
     };
     Ok(Held {
-        seq: row.get("seq")?,
+        seq: row.get(PLACE)?,
         is_damaged: !identity::is_intact(&event),
+        is_whole: true,
         event: Arc::new(event),
-        label: row.get("label")?,
+        label: row.get(PLACE + 1)?,
+        route_id: row.get(PLACE + 2)?,
         route: Arc::new(Route {
-            exchange: row.get("exchange")?,
-            routing_key: row.get("routing_key")?,
+            exchange: row.get(PLACE + 3)?,
+            routing_key: row.get(PLACE + 4)?,
         }),
-        route_id: row.get("route")?,
-        is_head: row.get("head")?,
-        attempts: row.get("attempts")?,
+        is_head: row.get(PLACE + 5)?,
+        attempts: row.get(PLACE + 6)?,
         condemned,
     })
-}
-
-/// The event in a row that has all columns of `events`.
-pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let content = match row.get("session")? {
-        Some(session) => Content::Session(Fields {
-            session,
-            status: row.get::<_, Option<String>>("status")?.unwrap_or_default(),
-            session_type: row.get("session_type")?,
-            previous_status: row.get("previous_status")?,
-            company: row.get("company")?,
-        }),
-        None => Content::Reject(Reject {
-            reason: row
-                .get::<_, Option<String>>("reject_reason")?
-                .and_then(|reason| Reason::from_name(&reason))
-                .unwrap_or(Reason::Invalid),
-            detail: row
-                .get::<_, Option<String>>("reject_detail")?
-                .unwrap_or_default(),
-        }),
-    };
-    Ok(Event {
-        envelope: Arc::new(Envelope {
-            webhook_id: Uuid::from_bytes(row.get("webhook_id")?),
-            source: row.get("source")?,
-            received_at: timestamp(row.get("received_at")?),
-            traceparent: row.get("traceparent")?,
-            tracestate: row.get("tracestate")?,
-        }),
-        index: row.get("webhook_index")?,
-        message_id: Uuid::from_bytes(row.get("message_id")?),
-        content,
-        body: row.get::<_, Vec<u8>>("body")?.into(),
-    })
-}
-
-fn timestamp(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros).unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::webhook::routing::Route;
 use crate::webhook::{Event, Reason};
@@ -35,6 +36,8 @@ pub struct Held {
     pub condemned: Option<Condemned>,
     /// Whether its body still is what was received.
     pub is_damaged: bool,
+    /// Whether its body is here; else only the journal has it.
+    pub is_whole: bool,
 }
 
 /// Why an event has become a dead letter after it was accepted.
@@ -129,4 +132,6 @@ pub struct Committed {
     pub acks: Vec<Ack>,
     /// Events that are new.
     pub fresh: Vec<Held>,
+    /// Their bodies' share of the memory for bodies on their way.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
 }

@@ -1,11 +1,16 @@
-//! Opens the database: who made it, which version, the pragmas, the migrations.
+//! Opens the database: who made it, which version, the pragmas, the migrations. Looks before it
+//! touches anything: what is not ours is left as it is.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::files;
+use super::store::LOCK_PATIENCE;
 
 /// "ddbr": marks the file as ours.
 const APPLICATION_ID: i32 = 0x6464_6272;
@@ -13,6 +18,8 @@ const APPLICATION_ID: i32 = 0x6464_6272;
 const VERSION: i32 = 1;
 /// `MIGRATIONS[n]` leads from version n to n + 1.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+/// The log is cut to this size when it begins anew.
+const WAL_BYTES_MAX: u32 = 16 << 20;
 
 /// Why a database cannot be used. It was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -44,57 +51,123 @@ pub enum SchemaError {
         /// Why it failed.
         source: rusqlite::Error,
     },
+    /// The operating system refused.
+    #[error("{doing} `{path}`")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
 }
 
-/// Opens the database for writing; makes it, or brings it to this version.
+/// Makes a new database, all of it or nothing: under the name `path` there never is a half one.
+///
+/// # Errors
+/// See [`SchemaError`].
+pub fn create(path: &Path) -> Result<(), SchemaError> {
+    let new = files::with_suffix(path, files::NEW);
+    let database = create_under_way(&new)?;
+    database
+        .close()
+        .map_err(|(_, error)| open_error(&new, error))?;
+    fs::rename(&new, path)
+        .and_then(|()| files::sync_directory_of(path))
+        .map_err(|source| io_error("creating", path, source))
+}
+
+/// Makes a new database under the name of one that is not ready; one that was left behind there
+/// goes.
+///
+/// # Errors
+/// See [`SchemaError`].
+pub fn create_under_way(path: &Path) -> Result<Connection, SchemaError> {
+    for suffix in files::SUFFIXES {
+        let _ = fs::remove_file(files::with_suffix(path, suffix));
+    }
+    // SQLite would make it with the umask's mode; its log and index take the database's.
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| io_error("creating", path, source))?;
+    let mut database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(|error| open_error(path, error))?;
+    database
+        // Before the first table, or it has no effect.
+        .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        .and_then(|()| configure(&database))
+        .and_then(|()| migrate(&mut database, 0))
+        .map_err(|error| open_error(path, error))?;
+    Ok(database)
+}
+
+/// Opens the database for writing and brings it to this version.
 ///
 /// # Errors
 /// See [`SchemaError`]; nothing was changed then.
 pub fn open(path: &Path) -> Result<Connection, SchemaError> {
-    // SQLite would make it with the umask's mode; its WAL and index take the database's.
-    let created = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| open_error(path, io_to_sqlite(&error)))?;
-    drop(created);
+    look(path)?;
+    for suffix in files::SUFFIXES {
+        restrict(&files::with_suffix(path, suffix))?;
+    }
     let mut database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .map_err(|error| open_error(path, error))?;
-    check(&database, path)?;
-    configure(&database).map_err(|error| open_error(path, error))?;
-    migrate(&mut database).map_err(|error| open_error(path, error))?;
+    let version = check(&database, path)?;
+    configure(&database)
+        .and_then(|()| migrate(&mut database, version))
+        .map_err(|error| open_error(path, error))?;
     Ok(database)
 }
 
-/// Opens the database for reading, beside the process that writes it.
+/// Opens the database for reading, beside the process that writes it. What that is does not
+/// matter here: it has been checked.
 ///
 /// # Errors
 /// See [`SchemaError`].
 pub fn open_reading(path: &Path) -> Result<Connection, SchemaError> {
-    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .map_err(|error| open_error(path, error))?;
+    let database = look(path)?;
     database
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(LOCK_PATIENCE)
         .map_err(|error| open_error(path, error))?;
+    Ok(database)
+}
+
+/// Opens the database without changing anything, whatever it is.
+///
+/// # Errors
+/// See [`SchemaError`].
+pub fn look(path: &Path) -> Result<Connection, SchemaError> {
+    let database = open_untouched(path).map_err(|error| open_error(path, error))?;
     check(&database, path)?;
     Ok(database)
 }
 
-fn check(database: &Connection, path: &Path) -> Result<(), SchemaError> {
+/// A connection that writes nothing, not even the log into the database when it closes.
+///
+/// # Errors
+/// There is no such file, or it cannot be opened.
+pub fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(database)
+}
+
+fn check(database: &Connection, path: &Path) -> Result<i32, SchemaError> {
     let pragma = |name: &str| {
         database
             .pragma_query_value(None, name, |row| row.get::<_, i32>(0))
             .map_err(|error| open_error(path, error))
     };
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let objects: i64 = database
+    // Reads more than the header does.
+    let _: i64 = database
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(|error| open_error(path, error))?;
-    let is_new = objects == 0 && application == 0 && version == 0;
-    if application != APPLICATION_ID && !is_new {
+    if application != APPLICATION_ID {
         return Err(SchemaError::Foreign(path.to_owned()));
     }
     if version > VERSION {
@@ -103,25 +176,24 @@ fn check(database: &Connection, path: &Path) -> Result<(), SchemaError> {
             found: version,
         });
     }
-    Ok(())
+    Ok(version)
 }
 
 fn configure(database: &Connection) -> rusqlite::Result<()> {
-    // Before the first table, or it has no effect.
-    database.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    database.pragma_update(None, "journal_mode", "WAL")?;
+    let mode: String =
+        database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    debug_assert_eq!(mode, "wal");
     database.pragma_update(None, "synchronous", "FULL")?;
     // The writer checkpoints by itself, so that it sees what a failed fsync there says.
     database.pragma_update(None, "wal_autocheckpoint", 0)?;
-    database.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    database.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     database.pragma_update(None, "temp_store", "MEMORY")?;
-    database.busy_timeout(Duration::from_secs(5))?;
+    database.busy_timeout(LOCK_PATIENCE)?;
     database.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 
-fn migrate(database: &mut Connection) -> rusqlite::Result<()> {
-    let version: i32 = database.pragma_query_value(None, "user_version", |row| row.get(0))?;
+fn migrate(database: &mut Connection, version: i32) -> rusqlite::Result<()> {
     let from = usize::try_from(version).unwrap_or(0);
     if from == MIGRATIONS.len() {
         return Ok(());
@@ -133,6 +205,18 @@ fn migrate(database: &mut Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
+}
+
+/// A file that came back from a backup may be open to others.
+fn restrict(path: &Path) -> Result<(), SchemaError> {
+    let result = match fs::metadata(path) {
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    result.map_err(|source| io_error("restricting", path, source))
 }
 
 fn open_error(path: &Path, source: rusqlite::Error) -> SchemaError {
@@ -147,22 +231,22 @@ fn open_error(path: &Path, source: rusqlite::Error) -> SchemaError {
     }
 }
 
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> SchemaError {
+    SchemaError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
 /// A file that begins with zeros was a database once whose first page was lost; any other text is
 /// somebody else's file.
 fn header_is_blank(path: &Path) -> bool {
-    use std::io::Read;
     let mut header = [1; 16];
-    std::fs::File::open(path)
+    File::open(path)
         .and_then(|mut file| file.read_exact(&mut header))
         .is_ok()
         && header == [0; 16]
-}
-
-fn io_to_sqlite(error: &std::io::Error) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
-        Some(error.to_string()),
-    )
 }
 
 #[cfg(test)]
@@ -172,41 +256,15 @@ mod tests {
     #[test]
     fn a_new_database_is_ours_in_wal_mode_and_synced() {
         let dir = tempfile::tempdir().unwrap();
-        let database = open(&dir.path().join("journal.db")).unwrap();
+        let path = dir.path().join("journal.db");
+        create(&path).unwrap();
+        let database = open(&path).unwrap();
         let text = |name| database.pragma_query_value(None, name, |row| row.get::<_, String>(0));
         let number = |name| database.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         assert_eq!(text("journal_mode").unwrap(), "wal");
         assert_eq!(number("synchronous").unwrap(), 2);
         assert_eq!(number("auto_vacuum").unwrap(), 2);
         assert_eq!(number("user_version").unwrap(), VERSION);
-    }
-
-    #[test]
-    fn what_is_not_ours_is_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal.db");
-        std::fs::write(&path, "somebody's notes, long enough to be looked at").unwrap();
-        assert!(matches!(open(&path), Err(SchemaError::Foreign(_))));
-        std::fs::remove_file(&path).unwrap();
-
-        let foreign = Connection::open(&path).unwrap();
-        foreign.execute_batch("CREATE TABLE theirs (x)").unwrap();
-        drop(foreign);
-        assert!(matches!(open(&path), Err(SchemaError::Foreign(_))));
-    }
-
-    #[test]
-    fn a_newer_schema_is_refused_and_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal.db");
-        open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", VERSION + 1)
-            .unwrap();
-        let before = std::fs::read(&path).unwrap();
-        assert!(
-            matches!(open(&path), Err(SchemaError::Newer { found, .. }) if found == VERSION + 1)
-        );
-        assert_eq!(before, std::fs::read(&path).unwrap());
+        assert_eq!(number("wal_autocheckpoint").unwrap(), 0);
     }
 }

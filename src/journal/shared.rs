@@ -2,6 +2,7 @@
 //! webhooks would be refused, and whether it has given up.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -84,7 +85,24 @@ impl Shared {
             .send_replace(Some(Failure { reason, is_damage }));
     }
 
+    /// Fails when it is dropped by a panic: a process whose journal is gone must end.
+    pub(super) fn guard(self: &Arc<Self>) -> Guard {
+        Guard(self.clone())
+    }
+
     pub(super) fn failures(&self) -> watch::Receiver<Option<Failure>> {
         self.failure.subscribe()
+    }
+}
+
+/// See [`Shared::guard`].
+pub(super) struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.set_refusal(Some(AppendError::Closed));
+            self.0.fail("the journal's thread panicked".into(), false);
+        }
     }
 }

@@ -1,1 +1,13 @@
-#![allow(unused)]
+//! The journal by subject. `support` has the verbs.
+
+mod accounting;
+mod cost;
+mod damage;
+mod parked;
+mod queue;
+mod refusals;
+mod retention;
+mod routes;
+pub(super) mod support;
+mod take;
+mod writer;

@@ -1,7 +1,7 @@
 //! The journal's counters: changed in the same transactions as what they count, so that
 //! accepted = published + dead-lettered + backlog at every moment and across restarts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -18,103 +18,123 @@ pub(super) enum Name {
     BacklogBytes,
     RetainedBytes,
     LostEvents,
-    NextSeq,
+    /// The largest seq in use so far.
+    LastSeq,
 }
 
-const NAMES: [(Name, &str); 8] = [
-    (Name::Accepted, "accepted"),
-    (Name::Published, "published"),
-    (Name::DeadLettered, "dead_lettered"),
-    (Name::BacklogEvents, "backlog_events"),
-    (Name::BacklogBytes, "backlog_bytes"),
-    (Name::RetainedBytes, "retained_bytes"),
-    (Name::LostEvents, "lost_events"),
-    (Name::NextSeq, "next_seq"),
-];
+impl Name {
+    const ALL: [Self; 8] = [
+        Self::Accepted,
+        Self::Published,
+        Self::DeadLettered,
+        Self::BacklogEvents,
+        Self::BacklogBytes,
+        Self::RetainedBytes,
+        Self::LostEvents,
+        Self::LastSeq,
+    ];
 
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Published => "published",
+            Self::DeadLettered => "dead_lettered",
+            Self::BacklogEvents => "backlog_events",
+            Self::BacklogBytes => "backlog_bytes",
+            Self::RetainedBytes => "retained_bytes",
+            Self::LostEvents => "lost_events",
+            Self::LastSeq => "last_seq",
+        }
+    }
+}
+
+/// What is counted, of which source, with which label; empty where that does not matter.
 type Key = (Name, Arc<str>, Arc<str>);
 
-/// The counters of one database, with what changed since they were last written.
-#[derive(Debug, Clone)]
+/// The counters of one database.
+#[derive(Debug)]
 pub(super) struct Counters {
-    values: BTreeMap<Key, i64>,
-    changed: BTreeSet<Key>,
+    /// After the last commit.
+    committed: BTreeMap<Key, i64>,
+    /// What the transaction under way adds.
+    added: BTreeMap<Key, i64>,
     none: Arc<str>,
 }
 
 impl Counters {
-    pub(super) fn empty() -> Self {
-        Self {
-            values: BTreeMap::new(),
-            changed: BTreeSet::new(),
-            none: Arc::from(""),
-        }
-    }
-
     pub(super) fn load(database: &Connection) -> rusqlite::Result<Self> {
-        let mut counters = Self::empty();
+        let mut counters = Self {
+            committed: BTreeMap::new(),
+            added: BTreeMap::new(),
+            none: Arc::from(""),
+        };
         let mut statement = database.prepare("SELECT name, source, label, value FROM totals")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let name: String = row.get(0)?;
-            let Some((name, _)) = NAMES.iter().find(|(_, text)| *text == name) else {
-                continue;
-            };
-            let key = (
-                *name,
-                row.get::<_, Arc<str>>(1)?,
-                row.get::<_, Arc<str>>(2)?,
-            );
-            counters.values.insert(key, row.get(3)?);
+            let text: String = row.get(0)?;
+            let name = Name::ALL.into_iter().find(|name| name.as_str() == text);
+            if let Some(name) = name {
+                let key = (name, row.get(1)?, row.get(2)?);
+                counters.committed.insert(key, row.get(3)?);
+            }
         }
         Ok(counters)
     }
 
     /// Writes what has changed; part of the caller's transaction.
-    pub(super) fn store(&mut self, database: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn store(&self, database: &Connection) -> rusqlite::Result<()> {
+        if self.added.is_empty() {
+            return Ok(());
+        }
         let mut statement = database.prepare_cached(
             "INSERT INTO totals (name, source, label, value) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET value = excluded.value",
         )?;
-        for key in std::mem::take(&mut self.changed) {
-            let (_, text) = NAMES
-                .iter()
-                .find(|(name, _)| *name == key.0)
-                .expect("all are named");
-            statement.execute((text, &key.1, &key.2, self.values[&key]))?;
+        for (key, by) in &self.added {
+            let value = self.committed.get(key).copied().unwrap_or_default() + by;
+            statement.execute((key.0.as_str(), &key.1, &key.2, value))?;
         }
         Ok(())
     }
 
+    /// The transaction is on the disk.
+    pub(super) fn commit(&mut self) {
+        while let Some((key, by)) = self.added.pop_first() {
+            *self.committed.entry(key).or_default() += by;
+        }
+    }
+
+    /// The transaction was not to be.
+    pub(super) fn roll_back(&mut self) {
+        self.added.clear();
+    }
+
     pub(super) fn add(&mut self, name: Name, by: i64) {
-        let none = self.none.clone();
-        self.add_labelled(name, &none, &none.clone(), by);
+        let key = (name, self.none.clone(), self.none.clone());
+        *self.added.entry(key).or_default() += by;
     }
 
-    pub(super) fn add_labelled(
-        &mut self,
-        name: Name,
-        source: &Arc<str>,
-        label: &Arc<str>,
-        by: i64,
-    ) {
+    pub(super) fn add_of_source(&mut self, name: Name, source: &Arc<str>, label: &Arc<str>) {
         let key = (name, source.clone(), label.clone());
-        self.changed.insert(key.clone());
-        *self.values.entry(key).or_default() += by;
+        *self.added.entry(key).or_default() += 1;
     }
 
+    pub(super) fn add_labelled(&mut self, name: Name, label: &Arc<str>) {
+        let key = (name, self.none.clone(), label.clone());
+        *self.added.entry(key).or_default() += 1;
+    }
+
+    /// The value with what the transaction under way adds.
     pub(super) fn get(&self, name: Name) -> i64 {
-        let none = self.none.clone();
-        self.values
-            .get(&(name, none.clone(), none))
-            .copied()
-            .unwrap_or_default()
+        let key = (name, self.none.clone(), self.none.clone());
+        let of = |values: &BTreeMap<Key, i64>| values.get(&key).copied().unwrap_or_default();
+        of(&self.committed) + of(&self.added)
     }
 
-    /// The counts as the rest of the program sees them.
+    /// The counts of the last commit as the rest of the program sees them.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        for ((name, source, label), value) in &self.values {
+        for ((name, source, label), value) in &self.committed {
             let value = u64::try_from(*value).unwrap_or_default();
             let label = label.clone();
             match name {
@@ -124,7 +144,7 @@ impl Counters {
                 Name::BacklogEvents => totals.backlog_events = value,
                 Name::BacklogBytes => totals.backlog_bytes = value,
                 Name::LostEvents => totals.lost_events = value,
-                Name::RetainedBytes | Name::NextSeq => {}
+                Name::RetainedBytes | Name::LastSeq => {}
             }
         }
         totals

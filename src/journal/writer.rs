@@ -3,46 +3,48 @@
 //!
 //! Errors: a full disk refuses webhooks until there is room, settlements are kept and tried
 //! again. A failed fsync or a damaged database ends the process: the next fsync of the same file
-//! would report success for data that is gone, and only a restart replays the WAL.
+//! would report success for data that is gone, and only a restart replays the log.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+mod disk;
+mod upkeep;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{ErrorCode, ffi};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+pub(super) use disk::is_damage;
+
+use super::AppendError;
+use super::handover::Handover;
 use super::rows::{Change, Committed};
 use super::shared::Shared;
-use super::store::{Group, Retention, Store};
-use super::{AppendError, directory};
+use super::store::{Retention, Store};
+use crate::config;
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
+use disk::Disk;
 
 /// Webhooks in one transaction at most.
 const GROUP_WEBHOOKS_MAX: usize = 512;
 /// Their bodies together, unless one alone is larger.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
-/// Changes in one transaction at most.
+/// Changes in one transaction at most, unless more were kept after a failure.
 const GROUP_CHANGES_MAX: usize = 4096;
-/// Written bytes between two checkpoints.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
-/// What a row costs in the WAL beside its body, roughly.
-const ROW_BYTES: u64 = 512;
 /// How often the disk is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
-/// Pages given back to the file system in one go.
-const SHRINK_PAGES: u32 = 1024;
+
+/// Whoever waits for an answer of the writer.
+type Reply = oneshot::Sender<Result<(), AppendError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Request {
-    Append(Webhook, oneshot::Sender<Result<(), AppendError>>),
+    Append(Webhook, Reply),
     Changes(Vec<Change>),
-    SetRouting(Arc<Routing>, oneshot::Sender<Result<(), AppendError>>),
+    SetRouting(Arc<Routing>, Reply),
     Stop(oneshot::Sender<()>),
 }
 
@@ -54,12 +56,25 @@ pub(super) struct Limits {
     pub(super) retention: Retention,
 }
 
+impl Limits {
+    pub(super) fn of(config: &config::journal::Journal) -> Self {
+        Self {
+            backlog_bytes_max: config.backlog_bytes_max,
+            disk_free_min: config.disk_free_min,
+            retention: Retention {
+                age_max: config.retention,
+                bytes_max: config.retention_bytes,
+            },
+        }
+    }
+}
+
 pub(super) struct Writer {
     pub(super) store: Store,
     pub(super) database: PathBuf,
     pub(super) limits: Limits,
     pub(super) requests: Receiver<Request>,
-    pub(super) committed: mpsc::Sender<Committed>,
+    pub(super) handover: Handover,
     pub(super) shared: Arc<Shared>,
     pub(super) state: State,
 }
@@ -69,28 +84,41 @@ pub(super) struct Writer {
 pub(super) struct State {
     /// Changes that are not on the disk yet: bounded by what the forwarder has in its hands.
     unsaved: Vec<Change>,
-    replies: Vec<oneshot::Sender<Result<(), AppendError>>>,
-    stopping: Option<oneshot::Sender<()>>,
+    disk: Disk,
+    /// Written since the last checkpoint, roughly.
     written_bytes: u64,
     ticked: Option<Instant>,
-    /// The database file as it was opened: device and inode.
-    identity: (u64, u64),
-    disk_error: Option<AppendError>,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+impl State {
+    /// Of a writer that has not written anything yet.
+    pub(super) fn of(database: &Path) -> Self {
+        Self {
+            disk: Disk::of(database),
+            ..Self::default()
+        }
+    }
+}
+
+/// What goes into one transaction, and who waits for it.
+#[derive(Default)]
+struct Group {
+    changes: Vec<Change>,
+    webhooks: Vec<Webhook>,
+    bytes: u64,
+    replies: Vec<Reply>,
 }
 
 impl Writer {
     /// Works until asked to stop or until the disk betrays it.
     pub(super) fn run(mut self) {
-        self.state.identity = self.file_identity();
         self.tick();
         while self.state.stopping.is_none() && !self.shared.has_failed() {
             let group = self.collect();
             self.commit(group);
-            if self
-                .state
-                .ticked
-                .is_none_or(|ticked| ticked.elapsed() >= TICK)
-            {
+            let is_time = |ticked: Instant| ticked.elapsed() >= TICK;
+            if !self.shared.has_failed() && self.state.ticked.is_none_or(is_time) {
                 self.tick();
             }
         }
@@ -99,11 +127,7 @@ impl Writer {
 
     /// Waits for something to do, then takes what else is there.
     fn collect(&mut self) -> Group {
-        let mut group = Group {
-            changes: std::mem::take(&mut self.state.unsaved),
-            webhooks: vec![],
-        };
-        let mut bytes = 0;
+        let mut group = Group::default();
         let mut next = match self.requests.recv_timeout(TICK) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
@@ -112,12 +136,10 @@ impl Writer {
                 None
             }
         };
+        group.changes = std::mem::take(&mut self.state.unsaved);
         while let Some(request) = next {
-            self.accept(request, &mut group, &mut bytes);
-            let is_full = group.webhooks.len() >= GROUP_WEBHOOKS_MAX
-                || bytes >= GROUP_BYTES_MAX
-                || group.changes.len() >= GROUP_CHANGES_MAX;
-            if is_full || self.state.stopping.is_some() {
+            self.accept(request, &mut group);
+            if group.is_full() || self.state.stopping.is_some() {
                 break;
             }
             next = self.requests.try_recv().ok();
@@ -125,15 +147,11 @@ impl Writer {
         group
     }
 
-    fn accept(&mut self, request: Request, group: &mut Group, bytes: &mut u64) {
+    fn accept(&mut self, request: Request, group: &mut Group) {
         match request {
-            Request::Append(webhook, reply) => match self.refusal(&webhook, *bytes) {
+            Request::Append(webhook, reply) => match self.refusal_of(&webhook, group.bytes) {
                 Some(refusal) => drop(reply.send(Err(refusal))),
-                None => {
-                    *bytes += size(&webhook);
-                    group.webhooks.push(webhook);
-                    self.state.replies.push(reply);
-                }
+                None => group.add(webhook, reply),
             },
             Request::Changes(changes) => group.changes.extend(changes),
             Request::SetRouting(routing, reply) => {
@@ -141,236 +159,114 @@ impl Writer {
                     .store
                     .set_routing(routing)
                     .map_err(|error| self.blame(&error));
+                self.state.written_bytes += upkeep::COMMIT_BYTES;
                 let _ = reply.send(result);
             }
             Request::Stop(done) => self.state.stopping = Some(done),
         }
     }
 
-    fn refusal(&self, webhook: &Webhook, group_bytes: u64) -> Option<AppendError> {
-        let backlog = self.store.backlog_bytes() + group_bytes + size(webhook);
-        if backlog > self.limits.backlog_bytes_max {
-            return Some(AppendError::BacklogFull);
+    fn commit(&mut self, mut group: Group) {
+        if !self.is_still_there() {
+            // What is held goes on its way: a restart would not find it.
+            group.refuse(&AppendError::DiskFailing);
         }
-        self.state.disk_error.clone()
-    }
-
-    fn commit(&mut self, group: Group) {
         if group.changes.is_empty() && group.webhooks.is_empty() {
             return;
         }
+        let webhooks = std::mem::take(&mut group.webhooks);
+        let now = Timestamp::now();
         match self
             .store
-            .commit(&group, Timestamp::now(), &self.limits.retention)
+            .commit(&group.changes, webhooks, now, &self.limits.retention)
         {
-            Ok(committed) if self.is_still_there() => self.committed(&group, committed),
-            Ok(_) => {
-                self.state.unsaved = group.changes;
-                self.answer(&Err(AppendError::DiskFailing));
-            }
+            Ok(committed) => self.committed(group, committed),
             Err(error) => {
-                self.state.unsaved = group.changes;
                 let refusal = self.blame(&error);
-                self.answer(&Err(refusal));
+                group.refuse(&refusal);
+                self.state.unsaved = group.changes;
             }
         }
     }
 
-    fn committed(&mut self, group: &Group, committed: Committed) {
-        self.state.disk_error = None;
+    fn committed(&mut self, mut group: Group, committed: Committed) {
+        self.state.disk.write_error = None;
         self.shared
             .publish(self.store.totals(), self.store.commit_time);
-        self.shared.set_refusal(self.standing_refusal());
-        self.answer(&Ok(()));
-        self.state.written_bytes += group.webhooks.iter().map(size).sum::<u64>()
-            + ROW_BYTES * (committed.fresh.len() + committed.acks.len()) as u64;
-        // Waits only for a task that never waits for this thread. Without one there is nobody to
-        // tell: the forwarder has ended.
-        let _ = self.committed.blocking_send(committed);
-        if self.state.written_bytes >= CHECKPOINT_BYTES {
-            self.checkpoint();
+        if self.is_still_there() {
+            group.answer(&Ok(()));
+        } else {
+            group.refuse(&AppendError::DiskFailing);
         }
-    }
-
-    fn answer(&mut self, result: &Result<(), AppendError>) {
-        for reply in self.state.replies.drain(..) {
-            // A sender that went away does not want to know.
-            let _ = reply.send(result.clone());
-        }
-    }
-
-    fn checkpoint(&mut self) {
-        match self.store.checkpoint() {
-            Ok(true) => self.state.written_bytes = 0,
-            // A reader is in the way: again a little later.
-            Ok(false) => self.state.written_bytes = CHECKPOINT_BYTES / 2,
-            Err(error) => drop(self.blame(&error)),
-        }
-    }
-
-    /// Looks at the disk, at what is old and at what could not be written before.
-    fn tick(&mut self) {
-        self.state.ticked = Some(Instant::now());
-        if !self.is_still_there() {
-            return;
-        }
-        self.state.disk_error = self.free_space_error();
-        let group = Group {
-            changes: std::mem::take(&mut self.state.unsaved),
-            webhooks: Vec::new(),
-        };
-        let result = self
-            .store
-            .commit(&group, Timestamp::now(), &self.limits.retention);
-        match result {
-            Ok(committed) if !committed.acks.is_empty() => self.committed(&group, committed),
-            Ok(_) => self.probe(),
-            Err(error) => {
-                self.state.unsaved = group.changes;
-                drop(self.blame(&error));
-            }
-        }
-        self.housekeeping();
-        self.shared.set_refusal(self.standing_refusal());
-    }
-
-    /// After a failure: is the disk back?
-    fn probe(&mut self) {
-        if self
-            .shared
-            .refusal()
-            .is_some_and(|refusal| refusal != AppendError::BacklogFull)
-            && let Err(error) = self.store.probe()
-        {
-            drop(self.blame(&error));
-        }
-    }
-
-    fn housekeeping(&mut self) {
-        let oldest = self.store.oldest().unwrap_or_default();
-        self.shared.set_oldest(oldest);
-        if let Err(error) = self.store.shrink(SHRINK_PAGES) {
-            drop(self.blame(&error));
-        }
-        self.shared.publish(self.store.totals(), Duration::ZERO);
-    }
-
-    fn standing_refusal(&self) -> Option<AppendError> {
-        if self.store.backlog_bytes() >= self.limits.backlog_bytes_max {
-            return Some(AppendError::BacklogFull);
-        }
-        self.state.disk_error.clone()
-    }
-
-    fn free_space_error(&self) -> Option<AppendError> {
-        let free = directory::free_bytes(self.database.parent()?).ok()?;
-        (free < self.limits.disk_free_min).then_some(AppendError::DiskFull)
-    }
-
-    /// A journal whose file was removed or replaced would go on writing into nothing.
-    fn is_still_there(&mut self) -> bool {
-        if self.file_identity() == self.state.identity {
-            return true;
-        }
-        if self.state.disk_error != Some(AppendError::DiskFailing) {
-            tracing::error!(
-                database = %self.database.display(),
-                "the journal's file was removed or replaced; webhooks are refused until a restart"
-            );
-        }
-        self.state.disk_error = Some(AppendError::DiskFailing);
-        self.shared.set_refusal(Some(AppendError::DiskFailing));
-        false
-    }
-
-    fn file_identity(&self) -> (u64, u64) {
-        fs::metadata(&self.database).map_or((0, 0), |found| (found.dev(), found.ino()))
-    }
-
-    /// What an error means for webhooks; ends the writer if it cannot be survived.
-    fn blame(&mut self, error: &rusqlite::Error) -> AppendError {
-        let refusal = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => AppendError::DiskFull,
-            _ => AppendError::DiskFailing,
-        };
-        if self.state.disk_error.as_ref() != Some(&refusal) {
-            tracing::error!(%error, "writing the journal failed; webhooks are refused until it works");
-        }
-        self.state.disk_error = Some(refusal.clone());
-        self.shared.set_refusal(Some(refusal.clone()));
-        if is_fatal(error) {
-            if is_damage(error) {
-                super::damage::suspect(&self.database);
-            }
-            self.shared.fail(error.to_string(), is_damage(error));
-        }
-        refusal
+        self.shared.set_refusal(self.refusal());
+        let rows = committed.fresh.len() + committed.acks.len();
+        self.handover.send(committed);
+        self.written(group.bytes, rows);
     }
 
     fn stop(mut self) {
         if self.shared.has_failed() {
-            self.answer(&Err(AppendError::DiskFailing));
             // Closing the database would write into it once more.
             std::mem::forget(self.store);
             return;
         }
-        let changes = std::mem::take(&mut self.state.unsaved);
-        let changes = self
-            .requests
-            .try_iter()
-            .fold(changes, |mut changes, request| {
-                match request {
-                    Request::Changes(more) => changes.extend(more),
-                    Request::Append(_, reply) | Request::SetRouting(_, reply) => {
-                        drop(reply.send(Err(AppendError::Closed)));
-                    }
-                    Request::Stop(done) => drop(done.send(())),
+        let mut changes = std::mem::take(&mut self.state.unsaved);
+        for request in self.requests.try_iter() {
+            match request {
+                Request::Changes(more) => changes.extend(more),
+                Request::Append(_, reply) | Request::SetRouting(_, reply) => {
+                    drop(reply.send(Err(AppendError::Closed)));
                 }
-                changes
-            });
-        let group = Group {
-            changes,
-            webhooks: Vec::new(),
-        };
-        if let Err(error) = self
+                Request::Stop(done) => drop(done.send(())),
+            }
+        }
+        let now = Timestamp::now();
+        let result = self
             .store
-            .commit(&group, Timestamp::now(), &self.limits.retention)
-        {
+            .commit(&changes, Vec::new(), now, &self.limits.retention);
+        if let Err(error) = result {
             tracing::warn!(
                 %error,
-                events = group.changes.len(),
+                events = changes.len(),
                 "the last settlements could not be written; these events will be published again"
             );
         }
-        if let Ok(true) = self.store.checkpoint() {}
-        drop(self.store);
+        if let Err(error) = self.store.close() {
+            tracing::warn!(%error, "closing the journal failed; nothing is lost, its log stays");
+        }
         if let Some(done) = self.state.stopping {
             let _ = done.send(());
         }
     }
 }
 
+impl Group {
+    fn is_full(&self) -> bool {
+        self.webhooks.len() >= GROUP_WEBHOOKS_MAX
+            || self.bytes >= GROUP_BYTES_MAX
+            || self.changes.len() >= GROUP_CHANGES_MAX
+    }
+
+    fn add(&mut self, webhook: Webhook, reply: Reply) {
+        self.bytes += size(&webhook);
+        self.webhooks.push(webhook);
+        self.replies.push(reply);
+    }
+
+    fn refuse(&mut self, refusal: &AppendError) {
+        self.webhooks.clear();
+        self.answer(&Err(refusal.clone()));
+    }
+
+    fn answer(&mut self, result: &Result<(), AppendError>) {
+        for reply in self.replies.drain(..) {
+            // A sender that went away does not want to know.
+            let _ = reply.send(result.clone());
+        }
+    }
+}
+
 fn size(webhook: &Webhook) -> u64 {
-    webhook
-        .events
-        .iter()
-        .map(|event| event.body.len() as u64)
-        .sum()
-}
-
-fn is_fatal(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error().map(|error| error.extended_code);
-    is_damage(error)
-        || matches!(
-            code,
-            Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
-        )
-}
-
-/// Whether SQLite reports a damaged database.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
+    let bodies = webhook.events.iter().map(|event| event.body.len() as u64);
+    bodies.sum()
 }

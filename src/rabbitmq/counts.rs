@@ -6,18 +6,18 @@ use tokio::time::MissedTickBehavior;
 
 use super::board::Board;
 use super::live::{CallError, Live};
-use super::topology::Topology;
-use super::topology::declare::Scratch;
+use super::topology::declare::{Declarer, Scratch};
 
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Asks until the connection is lost. A question that fails leaves the count unknown.
-pub(super) async fn keep_asking(live: &Live, topology: &Topology, board: &Board) {
+pub(super) async fn keep_asking(live: &Live, declarer: &Declarer, board: &Board) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut scratch = Scratch::new(live);
     while live.unless_lost(ticks.tick()).await.is_ok() {
+        let topology = declarer.topology();
         let Ok(unrouted) = count(&mut scratch, topology.unrouted_queue.as_deref()).await else {
             return;
         };

@@ -19,6 +19,7 @@ use super::counts;
 use super::endpoints::Endpoints;
 use super::live::Live;
 use super::publisher;
+use super::topology::Topology;
 use super::topology::declare::Declarer;
 use super::{Link, Outcome, Report, Settings, Window};
 
@@ -33,6 +34,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Command {
     Publish(Window),
     Reconnect(String),
+    Redeclare(Topology),
 }
 
 /// What both links need.
@@ -115,7 +117,7 @@ impl LinkTask {
                 () = shared.shutdown.cancelled() => return,
                 command = self.commands.recv() => match command {
                     Some(Command::Publish(window)) => window,
-                    Some(Command::Reconnect(_)) => continue,
+                    Some(Command::Reconnect(_) | Command::Redeclare(_)) => continue,
                     None => return,
                 },
             };
@@ -150,6 +152,7 @@ impl LinkTask {
                 () = shutdown.cancelled() => return None,
                 command = self.commands.recv() => match command? {
                     Command::Publish(window) => self.refuse(&window).await,
+                    Command::Redeclare(topology) => self.shared.declarer.replace(topology),
                     Command::Reconnect(_) => {}
                 },
                 value = &mut future => return Some(value),
@@ -228,6 +231,7 @@ impl LinkTask {
                 command = self.commands.recv() => match command {
                     Some(Command::Publish(window)) => self.spawn(windows, live, window),
                     Some(Command::Reconnect(reason)) => live.fail(reason),
+                    Some(Command::Redeclare(topology)) => self.redeclare(windows, live, topology),
                     None => return Ended::Shutdown,
                 },
                 _ = checks.tick() => {
@@ -263,6 +267,17 @@ impl LinkTask {
             }
             _ => {}
         }
+    }
+
+    /// Beside the windows, which need not wait for it.
+    fn redeclare(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, topology: Topology) {
+        let (shared, live) = (Arc::clone(&self.shared), Arc::clone(live));
+        shared.declarer.replace(topology);
+        windows.spawn(async move {
+            // Fails only with the connection; the next one declares everything.
+            let _ = shared.declarer.apply(&live).await;
+            shared.board.set_findings(shared.declarer.findings());
+        });
     }
 
     fn spawn(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, window: Window) {
@@ -316,7 +331,7 @@ async fn establish(
         shared.board.set_findings(shared.declarer.findings());
         let (counted, asking) = (Arc::clone(shared), Arc::clone(&live));
         tokio::spawn(async move {
-            counts::keep_asking(&asking, counted.declarer.topology(), &counted.board).await;
+            counts::keep_asking(&asking, &counted.declarer, &counted.board).await;
         });
     }
     Ok(live)

@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 use tokio::sync::mpsc;
+use tracing::debug;
 use uuid::Uuid;
 
 use self::attribution::Tally;
@@ -96,7 +97,7 @@ async fn exchange_messages(
     while let Some((index, confirmation)) = live.unless_lost(confirms.next()).await? {
         let confirmation = confirmation.map_err(|error| live.classify("confirm", &error))?;
         tally.confirmed(index, confirmation.is_ack());
-        count_return(&mut tally, confirmation);
+        count_return(&mut tally, confirmation, window.messages[index].message_id);
         if reported.elapsed() >= PROGRESS_INTERVAL && !confirms.is_empty() {
             reported = Instant::now();
             // Nobody left to tell: the bridge is ending.
@@ -108,7 +109,8 @@ async fn exchange_messages(
     Ok(tally)
 }
 
-fn count_return(tally: &mut Tally, confirmation: Confirmation) {
+/// Counts the return that a confirm brought along, if any. `confirmed` is whose confirm it is.
+fn count_return(tally: &mut Tally, confirmation: Confirmation, confirmed: Uuid) {
     if let Some(returned) = confirmation.take_message() {
         let id = returned
             .properties
@@ -116,6 +118,9 @@ fn count_return(tally: &mut Tally, confirmation: Confirmation) {
             .as_ref()
             .map(lapin::types::ShortString::as_str);
         let reason = format!("{} {}", returned.reply_code, returned.reply_text);
+        if id.is_none_or(|id| Uuid::try_parse(id) != Ok(confirmed)) {
+            debug!(returned = id, %confirmed, "a return came with the confirm of another message");
+        }
         tally.returned(id, reason);
     }
 }

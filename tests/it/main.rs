@@ -2,9 +2,16 @@
 
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
+mod arrival;
 mod configuration;
+mod contract_http;
+mod disk;
 mod house;
+mod lifecycle;
+mod outages;
 mod publisher;
+mod refusals;
+mod routes;
 mod sending;
 mod support;
 mod support_works;

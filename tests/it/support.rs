@@ -3,14 +3,17 @@
 
 #![allow(dead_code, reason = "a verb may wait for its test")]
 
+pub mod authority;
 pub mod bridge;
 pub mod broker;
 pub mod consumer;
 pub mod http;
+pub mod load;
 pub mod message;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
 pub mod sender;
+pub mod sessions;
 pub mod vhost;
 pub mod wait;

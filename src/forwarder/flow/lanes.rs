@@ -108,7 +108,7 @@ impl Flow {
             return;
         }
         let key = LaneKey::of(&held);
-        let has_room = self.has_room(held.event.body.len() as u64);
+        let has_room = held.is_whole && self.has_room(held.event.body.len() as u64);
         if let Some(lane) = self.lanes.get_mut(&key) {
             let takes_it = has_room
                 && !lane.has_more

@@ -148,17 +148,19 @@ impl Flow {
         }
     }
 
-    /// A probe went well: a larger one next, or the route flows again.
+    /// A probe went well: a larger one next, or the route flows again. It does when nothing of it
+    /// waits any more: a stuck route without events would stay stuck for ever.
     pub(super) fn trust(&mut self, route_id: RouteId, now: Millis, wall: Timestamp) {
         let window_max = self.window_max();
         let route = self.route(route_id);
+        let is_through = route.lanes == 0 && !route.is_behind;
         let Some(suspect) = &mut route.suspect else {
             return;
         };
         suspect.attempts = 0;
         suspect.probe_at = now;
         suspect.window *= 2;
-        if suspect.state == RouteState::Closed || suspect.window >= window_max {
+        if suspect.state == RouteState::Closed || suspect.window >= window_max || is_through {
             route.suspect = None;
             route.since = Some(wall);
             self.version += 1;

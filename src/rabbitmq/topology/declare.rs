@@ -2,8 +2,9 @@
 //! be closed for it. Leaves what exists otherwise as it is, and says so. Never stops the bridge.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
@@ -19,7 +20,7 @@ const PRECONDITION_FAILED: u16 = 406;
 
 /// Declares or checks a topology, and remembers what is wrong with it.
 pub(in crate::rabbitmq) struct Declarer {
-    topology: Topology,
+    topology: ArcSwap<Topology>,
     /// By position of the object in the plan.
     findings: Mutex<BTreeMap<usize, String>>,
 }
@@ -27,24 +28,27 @@ pub(in crate::rabbitmq) struct Declarer {
 impl Declarer {
     pub(in crate::rabbitmq) fn new(topology: Topology) -> Self {
         Self {
-            topology,
+            topology: ArcSwap::from_pointee(topology),
             findings: Mutex::default(),
         }
     }
 
-    pub(in crate::rabbitmq) fn topology(&self) -> &Topology {
-        &self.topology
+    pub(in crate::rabbitmq) fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// Uses another plan from now on; what was wrong with the old one is forgotten.
+    pub(in crate::rabbitmq) fn replace(&self, topology: Topology) {
+        let mut findings = self.lock();
+        self.topology.store(Arc::new(topology));
+        findings.clear();
     }
 
     /// What is wrong, one sentence each, in the plan's order.
     pub(in crate::rabbitmq) fn findings(&self) -> Vec<String> {
-        let found = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        self.topology
-            .notes
-            .iter()
-            .chain(found.values())
-            .cloned()
-            .collect()
+        let found = self.lock();
+        let notes = &self.topology().notes;
+        notes.iter().chain(found.values()).cloned().collect()
     }
 
     /// Declares or checks everything.
@@ -52,7 +56,8 @@ impl Declarer {
     /// # Errors
     /// Only if the connection is lost.
     pub(in crate::rabbitmq) async fn apply(&self, live: &Live) -> Result<(), CallError> {
-        self.visit(live, 0..self.topology.objects.len()).await
+        let topology = self.topology();
+        self.visit(live, &topology, 0..topology.objects.len()).await
     }
 
     /// Sees that an exchange is there; if it is ours and may be declared, with all that belongs to
@@ -69,8 +74,9 @@ impl Declarer {
         if name.is_empty() {
             return Ok(());
         }
-        if self.topology.mode == TopologyMode::Declare {
-            self.visit(live, self.topology.around(name)).await?;
+        let topology = self.topology();
+        if topology.mode == TopologyMode::Declare {
+            self.visit(live, &topology, topology.around(name)).await?;
         }
         Scratch::new(live).look_for_exchange(name).await
     }
@@ -78,22 +84,31 @@ impl Declarer {
     async fn visit(
         &self,
         live: &Live,
+        topology: &Arc<Topology>,
         indices: impl IntoIterator<Item = usize>,
     ) -> Result<(), CallError> {
         let mut scratch = Scratch::new(live);
         for index in indices {
-            let object = &self.topology.objects[index];
-            let finding = match self.topology.mode {
+            let object = &topology.objects[index];
+            let finding = match topology.mode {
                 TopologyMode::Declare => scratch.declare(object).await?,
                 TopologyMode::Verify => scratch.verify(object).await?,
             };
-            let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut findings = self.lock();
+            if !Arc::ptr_eq(&*self.topology.load(), topology) {
+                // Replaced meanwhile; whoever did that declares the new one.
+                return Ok(());
+            }
             match finding {
                 Some(sentence) => findings.insert(index, sentence),
                 None => findings.remove(&index),
             };
         }
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,45 +4,10 @@ use std::path::{Path, PathBuf};
 
 use deskbridge::config::Config;
 use deskbridge::telemetry::status::BrokerState;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::room::{Room, all_delivered, config, messages};
+use crate::support::authority::Authority;
 use crate::support::broker::Broker;
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    ca_file: PathBuf,
-}
-
-impl Authority {
-    fn new(dir: &Path, name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let ca_file = dir.join(format!("{name}.pem"));
-        std::fs::write(&ca_file, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self {
-            issuer: Issuer::new(params, key),
-            ca_file,
-        }
-    }
-
-    /// Certificate and key of that name.
-    fn issue(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let (cert_file, key_file) = (
-            dir.join(format!("{name}.crt")),
-            dir.join(format!("{name}.key")),
-        );
-        std::fs::write(&cert_file, certificate.pem()).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        (cert_file, key_file)
-    }
-}
 
 async fn broker(dir: &Path, authority: &Authority) -> Broker {
     let (cert, key) = authority.issue(dir, "localhost");

@@ -231,6 +231,7 @@ impl World {
             attempts: 0,
             condemned: None,
             is_damaged: false,
+            is_whole: true,
         }
     }
 

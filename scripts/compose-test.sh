@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Brings docker-compose.yml up as it stands, on a fresh copy of this checkout, and looks at what it
+# promises: `make compose-test`. Not part of `make test`.
+#
+# Uses the engine of DOCKER_HOST, with the real images, if that is set. Otherwise it starts an engine
+# of its own from Debian's packages (as root), in a network namespace of its own, with stand-ins for
+# the images: it says which. The only thing it leaves behind is .dev/compose-test, what it fetched.
+#
+# COMPOSE_TEST_BINARY  binary for the stand-in of the builder (default: built here, --release)
+# COMPOSE_TEST_CACHE   where fetched root file systems are kept (default: .dev/compose-test)
+
+set -euo pipefail
+export LC_ALL=C
+cd "$(dirname "$0")/.."
+
+CACHE=${COMPOSE_TEST_CACHE:-$PWD/.dev/compose-test}
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/deskbridge-compose.XXXXXX")
+SECRET=compose-test-secret-0123456789
+URL=http://127.0.0.1:8080/webhooks/deskdirector
+STOP_GRACE_SECONDS=15
+# Sessions that a subscriber took before they could reach the holding queue.
+subscribed=0
+
+say() { echo "compose-test: $*"; }
+fail() { say "FAILED: $*" >&2; exit 1; }
+
+# shellcheck source=scripts/compose-test/engine.sh
+. scripts/compose-test/engine.sh
+# shellcheck source=scripts/compose-test/images.sh
+. scripts/compose-test/images.sh
+# shellcheck source=scripts/compose-test/checks.sh
+. scripts/compose-test/checks.sh
+
+finish() {
+    local code=$?
+    [ $code = 0 ] || { say "ended with $code"; compose logs --no-color --tail 30 2>/dev/null || true; } >&2
+    [ -z "${sender_pid:-}" ] || kill "$sender_pid" 2>/dev/null || true
+    compose --profile public down --volumes --timeout 5 >/dev/null 2>&1 || true
+    [ -z "${engine_pid:-}" ] || engine_stop "$WORK/engine"
+    rm -rf "$WORK"
+    exit $code
+}
+
+compose() { docker compose --project-directory "$WORK/checkout" "$@"; }
+
+install_missing() {
+    local packages=()
+    command -v dockerd >/dev/null || packages+=(docker.io iptables)
+    command -v debootstrap >/dev/null || packages+=(debootstrap)
+    command -v ip >/dev/null || packages+=(iproute2)
+    command -v curl >/dev/null || packages+=(curl)
+    [ ${#packages[@]} -gt 0 ] || return 0
+    say "installing ${packages[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# `docker compose` of a newer Debian, if there is none.
+find_compose() {
+    docker compose version >/dev/null 2>&1 && return
+    fetch trixie docker-compose "$CACHE/plugins"
+    fetch trixie docker-buildx "$CACHE/plugins"
+    export DOCKER_CONFIG=$WORK/docker
+    mkdir -p "$DOCKER_CONFIG/cli-plugins"
+    find "$CACHE/plugins" -type f -path '*cli-plugins/docker-*' \
+        -exec ln -s {} "$DOCKER_CONFIG/cli-plugins/" \;
+    docker compose version >/dev/null || fail "docker compose does not run"
+}
+
+binary() {
+    if [ -z "${COMPOSE_TEST_BINARY:-}" ]; then
+        say "building the bridge (--release)"
+        cargo build --release --locked --quiet
+        COMPOSE_TEST_BINARY=${CARGO_TARGET_DIR:-target}/release/deskbridge
+    fi
+    deskbridge=$(realpath "$COMPOSE_TEST_BINARY")
+}
+
+# What a clone would hold, uncommitted changes included.
+fresh_copy() {
+    mkdir "$WORK/checkout"
+    git ls-files -z --cached --others --exclude-standard |
+        tar --null --files-from=- --ignore-failed-read -c 2>/dev/null | tar -C "$WORK/checkout" -x
+    export COMPOSE_PROJECT_NAME=deskbridge-compose-test
+}
+
+prepare() {
+    binary
+    fresh_copy
+    if [ -n "${DOCKER_HOST:-}" ]; then
+        say "engine: $DOCKER_HOST, with the real images"
+        return
+    fi
+    [ "$(id -u)" = 0 ] || fail "an engine of its own needs root; or set DOCKER_HOST"
+    install_missing
+    fetch_stand_ins
+    find_compose
+    engine_start "$WORK/engine"
+    say "engine: its own, $(docker version --format '{{.Server.Version}}'), compose $(docker compose version --short)"
+    make_stand_ins "$deskbridge" "$WORK/checkout"
+}
+
+trap finish EXIT
+trap 'exit 130' INT TERM
+started=$SECONDS
+prepare
+say "ready after $((SECONDS - started)) s"
+run_checks
+say "all of it held, $((SECONDS - started)) s in all"

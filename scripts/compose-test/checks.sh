@@ -1,0 +1,247 @@
+# shellcheck shell=bash disable=SC2154,SC2016
+# What docker-compose.yml promises, one function a promise, in the order in which a new operator
+# would meet them. Sourced by scripts/compose-test.sh.
+
+run_checks() {
+    check comes_up_without_a_secret_and_says_so_in_one_line
+    check accepts_before_the_broker_is_ready
+    check both_containers_become_healthy
+    check the_webhook_arrives_byte_for_byte
+    check consumers_on_this_machine_can_subscribe
+    check the_commands_work_inside_the_container
+    check the_bridge_can_change_nothing_but_its_journal
+    check the_broker_knows_one_user_who_is_no_administrator
+    check only_webhooks_are_published_to_everybody
+    check a_restart_of_the_broker_loses_nothing
+    check a_killed_bridge_comes_back_and_loses_nothing
+    check a_restart_behind_caddy_refuses_nobody
+    check https_lets_webhooks_through_and_nothing_else
+    check stops_within_its_grace_though_the_broker_is_frozen
+}
+
+check() {
+    local from=$SECONDS
+    "$1"
+    say "ok   ${1//_/ } ($((SECONDS - from)) s)"
+}
+
+# until_true SECONDS COMMAND...
+until_true() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || fail "in vain: $*"
+        sleep 0.2
+    done
+}
+
+get() { inside curl --silent --fail --max-time 5 "$@"; }
+admin() { get "http://127.0.0.1:9090/$1"; }
+is_up() { admin readyz >/dev/null; }
+post() { inside "$deskbridge" send --url "$URL" --secret-file "$WORK/secret" "$@"; }
+posts() { post "$@" >"$WORK/answer" 2>&1; }
+health() { docker inspect --format '{{.State.Health.Status}}' "$(compose ps --all --quiet "$1")"; }
+is_healthy() { [ "$(health "$1")" = healthy ]; }
+# inspect SERVICE FORMAT
+inspect() { docker inspect --format "$2" "$(compose ps --all --quiet "$1")"; }
+
+# total METRIC: the sum over its labels.
+total() { admin metrics | awk -v name="deskbridge_$1" '
+    $1 == name || index($1, name "{") == 1 { sum += $2 } END { printf "%d", sum }'; }
+
+is_forwarded() {
+    [ "$(total journal_backlog_events)" = 0 ] && [ "$(total sessions_accepted_total)" -ge "$1" ]
+}
+
+# Nobody has subscribed: everything waits in the holding queue.
+held_by_the_broker() {
+    compose exec -T rabbitmq rabbitmqctl --quiet list_queues name messages |
+        awk '$1 == "chat-sessions.unrouted" { print $2 }'
+}
+
+nothing_is_lost() {
+    local accepted
+    accepted=$(total sessions_accepted_total)
+    until_true 60 is_forwarded "$accepted"
+    # The broker counts a quorum queue anew every 5 s.
+    until_true 20 holds "$((accepted - subscribed))"
+    say "     $accepted sessions accepted, $held in the holding queue, $subscribed subscribed to"
+}
+
+holds() {
+    held=$(held_by_the_broker)
+    [ "$held" -ge "$1" ]
+}
+
+comes_up_without_a_secret_and_says_so_in_one_line() {
+    compose up --detach --build >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "compose up"; }
+    until_true 30 is_up
+    local lines
+    lines=$(compose logs --no-color bridge | grep -F secrets/deskdirector || true)
+    [ "$(echo "$lines" | grep -c .)" = 1 ] || fail "not one line about the secret: $lines"
+    say "     ${lines#*| }"
+    printf '%s\n' "$SECRET" >"$WORK/secret"
+    ! posts tests/data/completed.json || fail "accepted without a secret"
+}
+
+accepts_before_the_broker_is_ready() {
+    (umask 022 && cp "$WORK/secret" "$WORK/checkout/secrets/deskdirector")
+    # As secrets/README.md says. After `docker kill --signal HUP` the engine would take the bridge
+    # for stopped by hand, and not start it again after a crash.
+    compose exec -T bridge sh -c 'kill -HUP 1'
+    until_true 10 posts tests/data/completed.json
+    ! is_healthy rabbitmq || fail "the broker was ready first"
+    [ "$(inspect bridge '{{.RestartCount}}')" = 0 ] || fail "the bridge was restarted"
+    say "     $(head -n 1 "$WORK/answer"), the broker is $(health rabbitmq)"
+}
+
+both_containers_become_healthy() {
+    until_true 120 is_healthy bridge
+    until_true 120 is_healthy rabbitmq
+}
+
+the_webhook_arrives_byte_for_byte() {
+    until_true 30 is_forwarded 1
+    local message
+    message=$(get --user deskbridge:deskbridge --header 'Content-Type: application/json' \
+        --data '{"count":1,"ackmode":"ack_requeue_true","encoding":"base64"}' \
+        http://127.0.0.1:15672/api/queues/%2f/chat-sessions.unrouted/get)
+    grep -q '"routing_key":"chat-session.completed"' <<<"$message" || fail "$message"
+    grep -o '"payload":"[^"]*"' <<<"$message" | cut -d'"' -f4 | base64 -d >"$WORK/body"
+    # The element without the brackets round it.
+    tail -c +5 tests/data/completed.json | head -c 1537 | cmp - "$WORK/body" || fail "other bytes"
+}
+
+consumers_on_this_machine_can_subscribe() {
+    inside "$deskbridge" tail --count 1 --json 'chat-session.#' --config config/docker.toml \
+        --set rabbitmq.urls=amqp://deskbridge:deskbridge@127.0.0.1:5672/%2f >"$WORK/tail" 2>"$WORK/tail.err" &
+    local tail_pid=$!
+    # It is bound when the broker has one consumer.
+    until_true 30 has_a_consumer_unless_ended "$tail_pid"
+    posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
+    wait "$tail_pid" || fail "tail: $(cat "$WORK/tail.err")"
+    grep -q 1530162945-9852 "$WORK/tail" || fail "tail: $(cat "$WORK/tail")"
+    subscribed=1
+}
+
+has_a_consumer_unless_ended() {
+    kill -0 "$1" 2>/dev/null || fail "tail: $(cat "$WORK/tail.err")"
+    compose exec -T rabbitmq rabbitmqctl --quiet list_consumers queue_name | grep -vqx queue_name
+}
+
+the_commands_work_inside_the_container() {
+    local command
+    for command in health check 'send --count 1'; do
+        # shellcheck disable=SC2086
+        compose exec -T bridge deskbridge $command >"$WORK/command" 2>&1 ||
+            fail "$command: $(cat "$WORK/command")"
+    done
+}
+
+the_bridge_can_change_nothing_but_its_journal() {
+    local in_bridge=(compose exec -T bridge)
+    [ "$("${in_bridge[@]}" id -u)" = 10001 ] || fail "not the user 10001"
+    ! "${in_bridge[@]}" touch /opt/deskbridge/x 2>"$WORK/touch" || fail "wrote to its root"
+    ! "${in_bridge[@]}" touch /opt/deskbridge/secrets/x 2>>"$WORK/touch" || fail "wrote to the secrets"
+    [ "$(grep -c 'Read-only file system' "$WORK/touch")" = 2 ] || fail "$(cat "$WORK/touch")"
+    "${in_bridge[@]}" touch /var/lib/deskbridge/x || fail "cannot write to its journal"
+    "${in_bridge[@]}" rm /var/lib/deskbridge/x
+    "${in_bridge[@]}" cat /proc/1/status >"$WORK/status"
+    grep -q '^CapBnd:[[:space:]]*0*$' "$WORK/status" || fail "has capabilities"
+    grep -q '^NoNewPrivs:[[:space:]]*1$' "$WORK/status" || fail "can get new privileges"
+}
+
+the_broker_knows_one_user_who_is_no_administrator() {
+    local users
+    users=$(compose exec -T rabbitmq rabbitmqctl --quiet --no-table-headers list_users)
+    [ "$(tr -s '\t ' ' ' <<<"$users")" = "deskbridge [management]" ] || fail "$users"
+}
+
+only_webhooks_are_published_to_everybody() {
+    local published expected
+    published=$(for service in bridge rabbitmq; do
+        inspect "$service" '{{range $port, $at := .HostConfig.PortBindings}}{{range $at}}{{.HostIp}} {{$port}}{{"\n"}}{{end}}{{end}}'
+    done | grep . | sort)
+    expected=$(printf '%s\n' ' 8080/tcp' '127.0.0.1 15672/tcp' '127.0.0.1 5672/tcp' '127.0.0.1 9090/tcp' | sort)
+    [ "${published//0.0.0.0/}" = "$expected" ] || fail "published: $published"
+}
+
+load() { # load COUNT RATE
+    post --count "$1" --rate "$2" --array 2 --sessions 20 >"$WORK/load" 2>&1 &
+    sender_pid=$!
+}
+
+# Every answer was 2xx.
+load_ends_well() {
+    wait "$sender_pid" || { cat "$WORK/load" >&2; fail "not all were accepted"; }
+    sender_pid=
+    sed 's/^/compose-test:      /' "$WORK/load"
+}
+
+a_restart_of_the_broker_loses_nothing() {
+    load 300 30
+    sleep 1
+    compose restart rabbitmq >/dev/null 2>&1
+    load_ends_well
+    until_true 120 is_healthy rabbitmq
+    nothing_is_lost
+}
+
+a_killed_bridge_comes_back_and_loses_nothing() {
+    compose stop rabbitmq >/dev/null 2>&1
+    load 50 100
+    load_ends_well
+    [ "$(total journal_backlog_events)" = 100 ] || fail "backlog $(total journal_backlog_events)"
+    # Not `docker kill`: the engine takes that for the operator's wish.
+    kill -KILL "$(inspect bridge '{{.State.Pid}}')"
+    until_true 30 was_restarted
+    until_true 30 is_up
+    [ "$(total journal_backlog_events)" = 100 ] || fail "backlog $(total journal_backlog_events)"
+    compose start rabbitmq >/dev/null 2>&1
+    until_true 120 is_healthy rabbitmq
+    nothing_is_lost
+}
+
+was_restarted() { [ "$(inspect bridge '{{.RestartCount}}')" = 1 ]; }
+
+a_restart_behind_caddy_refuses_nobody() {
+    # A name without HTTPS, for a sender that knows no certificate of Caddy's own.
+    DESKBRIDGE_DOMAIN=http://localhost compose --profile public up --detach >"$WORK/up.log" 2>&1 ||
+        { cat "$WORK/up.log" >&2; fail "compose --profile public up"; }
+    local URL=http://localhost/webhooks/deskdirector round
+    until_true 30 posts tests/data/completed.json
+    load 1500 50
+    for round in 1 2 3 4 5 6 7 8 9 10; do
+        compose restart bridge >/dev/null 2>&1
+    done
+    kill -0 "$sender_pid" 2>/dev/null || fail "the load ended before the $round restarts"
+    load_ends_well
+    until_true 30 is_up
+    nothing_is_lost
+}
+
+https_lets_webhooks_through_and_nothing_else() {
+    compose --profile public up --detach >"$WORK/up.log" 2>&1 || fail "$(cat "$WORK/up.log")"
+    until_true 30 answers 401 https://localhost/webhooks/deskdirector
+    answers 404 https://localhost/metrics || fail "metrics are public"
+    answers 404 https://localhost/ || fail "/ is answered"
+    compose --profile public rm --stop --force caddy >/dev/null 2>&1
+}
+
+answers() { # answers CODE URL
+    [ "$(inside curl --silent --insecure --max-time 5 --output /dev/null --write-out '%{http_code}' \
+        --data '[]' "$2")" = "$1" ]
+}
+
+stops_within_its_grace_though_the_broker_is_frozen() {
+    compose pause rabbitmq >/dev/null 2>&1
+    posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
+    local from=$SECONDS code
+    compose stop bridge >/dev/null 2>&1
+    [ $((SECONDS - from)) -lt "$STOP_GRACE_SECONDS" ] || fail "took $((SECONDS - from)) s"
+    code=$(inspect bridge '{{.State.ExitCode}}')
+    [ "$code" = 0 ] || fail "exit code $code"
+    compose unpause rabbitmq >/dev/null 2>&1
+    compose stop >/dev/null 2>&1
+    [ "$(inspect rabbitmq '{{.State.ExitCode}}')" != 137 ] || fail "the broker had to be killed"
+}

@@ -1,0 +1,109 @@
+# shellcheck shell=bash disable=SC2154,SC2016
+# Stand-ins for the images that Dockerfile and docker-compose.yml name, made of Debian packages, so
+# that both files can be used as they stand where no image registry can be reached.
+# Sourced by scripts/compose-test.sh. Root file systems are kept in $CACHE and made once.
+
+# The mirror of this machine's own package sources.
+debian_mirror() {
+    find /etc/apt \( -name '*.list' -o -name '*.sources' \) -exec cat {} + |
+        grep --only-matching --extended-regexp '^[^#]*https?://[^ ]+/debian/?( |$)' |
+        grep --only-matching --extended-regexp 'https?://[^ ]+' | head -n 1
+}
+
+# tree SUITE PACKAGES: a Debian root file system in $CACHE/SUITE.
+tree() {
+    local suite=$1 packages=$2 dir=$CACHE/$1
+    [ -e "$dir.complete" ] && return
+    say "unpacking Debian $suite with $packages"
+    rm -rf "$dir"
+    debootstrap --variant=minbase --include="$packages" "$suite" "$dir" "$MIRROR" \
+        >"$CACHE/$suite.log" 2>&1 || { tail -n 5 "$CACHE/$suite.log" >&2; fail "debootstrap $suite"; }
+    touch "$dir.complete"
+}
+
+# fetch SUITE PACKAGE DIR: unpacks a package of a newer suite without installing it.
+fetch() {
+    local suite=$1 package=$2 dir=$3 root=$CACHE/trixie
+    [ -e "$dir/.complete-$package" ] && return
+    say "fetching $package of Debian $suite"
+    echo "deb $MIRROR $suite main" >"$root/etc/apt/sources.list.d/$suite.list"
+    # The mirror may be a snapshot.
+    chroot "$root" sh -c "cd /var/tmp && apt-get update -qq -o Acquire::Check-Valid-Until=false && apt-get download -qq $package/$suite" \
+        >"$CACHE/fetch.log" 2>&1 || { tail -n 5 "$CACHE/fetch.log" >&2; fail "downloading $package"; }
+    rm "$root/etc/apt/sources.list.d/$suite.list"
+    mkdir -p "$dir"
+    dpkg -x "$root"/var/tmp/"$package"_*.deb "$dir"
+    rm "$root"/var/tmp/"$package"_*.deb
+    touch "$dir/.complete-$package"
+}
+
+# import SUITE NAME
+import() {
+    tar -C "$CACHE/$1" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' \
+        --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' -c . |
+        docker import - "$2" >/dev/null
+}
+
+# build NAME DIR: an image of the Dockerfile on standard input and the files in DIR.
+build() {
+    cat >"$2/Dockerfile"
+    docker build --quiet --tag "$1" "$2" >/dev/null || fail "building the stand-in of $1"
+}
+
+# What has to come from outside; the engine has no network.
+fetch_stand_ins() {
+    MIRROR=$(debian_mirror)
+    [ -n "$MIRROR" ] || fail "no Debian mirror among this machine's package sources"
+    mkdir -p "$CACHE"
+    tree bookworm ca-certificates
+    tree trixie rabbitmq-server
+    fetch sid caddy "$CACHE/caddy"
+}
+
+# make_stand_ins BINARY CHECKOUT: the four images under the names the two files use.
+make_stand_ins() {
+    local binary=$1 checkout=$2 context=$WORK/context
+    builder=$(awk '$1 == "FROM" && /AS build$/ { print $2 }' "$checkout/Dockerfile")
+    runtime=$(awk '$1 == "FROM" { last = $2 } END { print last }' "$checkout/Dockerfile")
+    broker=$(awk '$1 == "image:" && /rabbitmq/ { print $2 }' "$checkout/docker-compose.yml")
+    proxy=$(awk '$1 == "image:" && /caddy/ { print $2 }' "$checkout/docker-compose.yml")
+    say "stand-ins: $runtime = Debian bookworm, minimal"
+    import bookworm "$runtime"
+    say "           $builder = the same; its cargo copies a binary built outside"
+    mkdir -p "$context/builder" "$context/broker" "$context/proxy"
+    cp "$binary" "$context/builder/deskbridge"
+    cp scripts/compose-test/cargo.sh "$context/builder/cargo"
+    build "$builder" "$context/builder" <<TEXT
+FROM $runtime
+COPY cargo /usr/local/bin/cargo
+COPY deskbridge /stand-in/deskbridge
+TEXT
+    say "           $broker = RabbitMQ $(version trixie rabbitmq-server) of Debian trixie"
+    import trixie stand-in/trixie
+    cp scripts/compose-test/rabbitmq-entrypoint.sh "$context/broker/docker-entrypoint.sh"
+    build "$broker" "$context/broker" <<'TEXT'
+FROM stand-in/trixie
+ENV PATH=/usr/lib/rabbitmq/bin:/usr/local/bin:/usr/bin:/bin HOME=/var/lib/rabbitmq LANG=C.UTF-8
+COPY docker-entrypoint.sh /usr/local/bin/
+RUN mkdir -p /etc/rabbitmq/conf.d \
+ && echo '[rabbitmq_management,rabbitmq_prometheus].' > /etc/rabbitmq/enabled_plugins \
+ && echo 'loopback_users.guest = false' > /etc/rabbitmq/conf.d/10-defaults.conf \
+ && echo 'log.console = true' >> /etc/rabbitmq/conf.d/10-defaults.conf \
+ && ln -s /var/lib/rabbitmq/.erlang.cookie /root/.erlang.cookie
+VOLUME /var/lib/rabbitmq
+ENTRYPOINT ["docker-entrypoint.sh"]
+CMD ["rabbitmq-server"]
+TEXT
+    say "           $proxy = Caddy of Debian sid on Debian trixie"
+    cp "$CACHE/caddy/usr/bin/caddy" "$context/proxy/caddy"
+    build "$proxy" "$context/proxy" <<'TEXT'
+FROM stand-in/trixie
+ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
+COPY caddy /usr/bin/caddy
+CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
+TEXT
+}
+
+version() {
+    chroot "$CACHE/$1" dpkg-query --show --showformat='${Version}' "$2"
+}

@@ -1,0 +1,97 @@
+//! What a commit brought goes to the forwarder. Bodies wait there in bounded memory: beyond it the
+//! events are handed over without them, and taken from the disk when their turn comes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::rows::{Committed, Held};
+use crate::webhook::Event;
+
+/// Commits handed over and not yet looked at by the forwarder.
+const COMMITS_MAX: usize = 64;
+/// Bodies in them, in KiB.
+const BODIES_KIB_MAX: u32 = 8 << 10;
+
+/// The writer's end.
+#[derive(Debug)]
+pub(super) struct Handover {
+    commits: mpsc::Sender<Committed>,
+    bodies: Arc<Semaphore>,
+}
+
+impl Handover {
+    /// Both ends.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Committed>) {
+        let (commits, receiver) = mpsc::channel(COMMITS_MAX);
+        let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX as usize));
+        (Self { commits, bodies }, receiver)
+    }
+
+    /// Waits only for a task that never waits for this thread. Without one there is nobody to
+    /// tell: the forwarder has ended.
+    pub(super) fn send(&self, committed: Committed) {
+        let _ = self.commits.blocking_send(self.bounded(committed));
+    }
+
+    fn bounded(&self, mut committed: Committed) -> Committed {
+        let bytes: usize = committed
+            .fresh
+            .iter()
+            .map(|held| held.event.body.len())
+            .sum();
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        match self.bodies.clone().try_acquire_many_owned(kib) {
+            Ok(permit) => committed.memory = Some(permit),
+            Err(_) => committed.fresh.iter_mut().for_each(leave_body),
+        }
+        committed
+    }
+}
+
+fn leave_body(held: &mut Held) {
+    held.is_whole = false;
+    held.event = Arc::new(Event {
+        body: Bytes::new(),
+        ..Event::clone(&held.event)
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::tests::support::Bench;
+
+    fn held(bytes: usize) -> Held {
+        let mut held = Bench::new().append(&[("s", "created")]).remove(0);
+        let body = Bytes::from(vec![b'x'; bytes]);
+        held.event = Arc::new(Event {
+            body,
+            ..Event::clone(&held.event)
+        });
+        held
+    }
+
+    #[test]
+    fn bodies_beyond_the_memory_for_them_stay_on_the_disk() {
+        let (handover, mut receiver) = Handover::new();
+        let commit = |bytes| Committed {
+            fresh: vec![held(bytes)],
+            ..Committed::default()
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                handover.send(commit(5 << 20));
+                handover.send(commit(5 << 20));
+            });
+        });
+        let first = receiver.blocking_recv().unwrap();
+        let second = receiver.blocking_recv().unwrap();
+        assert!(first.fresh[0].is_whole && first.fresh[0].event.body.len() == 5 << 20);
+        assert!(!second.fresh[0].is_whole && second.fresh[0].event.body.is_empty());
+        drop(first);
+        std::thread::scope(|scope| drop(scope.spawn(|| handover.send(commit(5 << 20)))));
+        assert!(receiver.blocking_recv().unwrap().fresh[0].is_whole);
+    }
+}

@@ -1,0 +1,99 @@
+//! Taking a window costs the window: counted in steps of SQLite's virtual machine, which do not
+//! depend on the machine. This is what keeps a week's backlog from slowing the bridge down.
+
+use super::support::*;
+use crate::journal::RouteId;
+
+/// What the parked events look like.
+#[derive(Clone, Copy)]
+enum Parked {
+    /// Heads of another route.
+    OnAnotherRoute,
+    /// One session of this route whose head is refused and due later.
+    BehindARefusedHead,
+    /// Heads of this route, refused and due later.
+    DueLater,
+    /// One session of this route, its head known already.
+    BehindAKnownHead,
+}
+
+/// So many parked events, then a few that can go; returns the route.
+fn parked(bench: &mut Bench, kind: Parked, events: u32) -> RouteId {
+    let route_id = bench.append(&[("first", "created")])[0].route_id;
+    let other = bench.append(&[("other", "handled")])[0].route_id;
+    let row = match kind {
+        Parked::OnAnotherRoute => format!("'p' || n, {other}, 1, 0"),
+        Parked::BehindARefusedHead => format!("'p', {route_id}, n = 1000, (n = 1000) * 5000"),
+        Parked::DueLater => format!("'p' || n, {route_id}, 1, 5000 + n"),
+        Parked::BehindAKnownHead => format!("'p', {route_id}, n = 1000, 0"),
+    };
+    let sql = format!(
+        "WITH RECURSIVE numbers (n) AS (
+           SELECT 1000 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < 1000 + {events})
+         INSERT INTO pending
+           (session, route, head, due, seq, source, bytes, label, attempts)
+         SELECT {row}, n, 'acme', 2, 'created', 1 FROM numbers;
+         INSERT INTO events (seq, webhook_id, webhook_index, source, received_at, message_id, body)
+         SELECT seq, zeroblob(16), 0, 'acme', 0, zeroblob(16), x'7b7d' FROM pending WHERE seq >= 1000;"
+    );
+    bench.store.database().execute_batch(&sql).unwrap();
+    bench
+        .store
+        .database()
+        .execute_batch("UPDATE totals SET value = 9000000 WHERE name = 'last_seq'")
+        .unwrap();
+    route_id
+}
+
+fn steps(kind: Parked, events: u32) -> (u64, usize) {
+    let mut bench = Bench::new();
+    let route_id = parked(&mut bench, kind, events);
+    let mut bench = bench.reopen(&routing(None));
+    if let Parked::BehindARefusedHead | Parked::DueLater = kind {
+        // What the start has forgotten.
+        let due = "UPDATE pending SET due = 5000 WHERE head = 1 AND seq >= 1000";
+        bench.store.database().execute_batch(due).unwrap();
+    }
+    bench.append(&[("second", "created"), ("third", "created")]);
+    let mut reader = bench.reader();
+    let mut window = request(route_id);
+    window.skip = [1000].into();
+    window.events_max = 8;
+    let taken = reader.take(&window).unwrap();
+    assert!(
+        taken
+            .runs
+            .iter()
+            .all(|run| run.events[0].seq < 1000 || run.events[0].seq > 9_000_000)
+    );
+    let routes = reader.routes().unwrap();
+    assert_eq!(routes.len(), 2);
+    (reader.steps(), taken.runs.len())
+}
+
+fn check(kind: Parked) {
+    let (few, taken) = steps(kind, 100);
+    assert_eq!(taken, 3);
+    assert!(few > 50, "{few}: the steps are not counted");
+    assert_eq!((few, taken), steps(kind, 100_000));
+}
+
+#[test]
+fn a_take_does_not_see_what_is_parked_on_another_route() {
+    check(Parked::OnAnotherRoute);
+}
+
+#[test]
+fn a_take_does_not_see_what_waits_behind_a_refused_event() {
+    check(Parked::BehindARefusedHead);
+}
+
+#[test]
+fn a_take_does_not_see_what_is_due_later() {
+    check(Parked::DueLater);
+}
+
+#[test]
+fn a_take_does_not_see_what_waits_behind_a_head_in_hand() {
+    check(Parked::BehindAKnownHead);
+}

@@ -1,0 +1,160 @@
+//! What is wrong with the directory in a way that is not damage refuses the start, says why and
+//! changes nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::support::*;
+use crate::config::journal::Journal as Config;
+use crate::journal::{Journal, OpenError, SchemaError};
+
+fn open(dir: &Path) -> OpenError {
+    let config = Config {
+        dir: dir.to_owned(),
+        ..Config::default()
+    };
+    match Journal::open(&config, routing(None), Box::new(|_| {})) {
+        Ok(_) => panic!("opened"),
+        Err(error) => error,
+    }
+}
+
+/// Name and content of every file but the lock and what SQLite keeps in memory for readers.
+fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap_or_default())
+        })
+        .filter(|(name, content)| {
+            let is_index = Path::new(name)
+                .extension()
+                .is_some_and(|name| name == "db-shm");
+            name != "journal.lock" && !is_index && !(name == "journal.db-wal" && content.is_empty())
+        })
+        .collect()
+}
+
+fn check(prepare: impl FnOnce(&Path), expected: impl FnOnce(&OpenError) -> bool) {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let before = content(dir.path());
+    let error = open(dir.path());
+    assert!(expected(&error), "{error:?}");
+    assert_eq!(content(dir.path()), before, "{error}");
+}
+
+fn is_foreign(error: &OpenError) -> bool {
+    matches!(error, OpenError::Schema(SchemaError::Foreign(_)))
+}
+
+/// As a process leaves it that ends without closing its journal.
+fn killed(dir: &Path, change: &str) {
+    let mut bench = Bench::new();
+    bench.append(&[("a", "created"), ("b", "created")]);
+    bench.store.database().execute_batch(change).unwrap();
+    for name in ["journal.db", "journal.db-wal"] {
+        fs::copy(bench.dir.path().join(name), dir.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_text_of_that_name_is_somebody_elses() {
+    let notes =
+        "somebody's notes, long enough to be looked at by anybody who wonders. ".repeat(100);
+    check(
+        |dir| fs::write(dir.join("journal.db"), &notes).unwrap(),
+        is_foreign,
+    );
+    check(
+        |dir| fs::write(dir.join("journal.db"), "hi").unwrap(),
+        is_foreign,
+    );
+}
+
+#[test]
+fn so_is_a_database_that_was_made_by_another_program() {
+    let theirs = |dir: &Path, sql: &str| {
+        let database = Connection::open(dir.join("journal.db")).unwrap();
+        database.execute_batch(sql).unwrap();
+    };
+    check(|dir| theirs(dir, "CREATE TABLE theirs (x)"), is_foreign);
+    check(
+        |dir| theirs(dir, "PRAGMA journal_mode = WAL; CREATE TABLE theirs (x)"),
+        is_foreign,
+    );
+    check(
+        |dir| theirs(dir, "PRAGMA application_id = 7; VACUUM"),
+        is_foreign,
+    );
+}
+
+#[test]
+fn a_newer_schema_is_refused_with_its_number() {
+    let is_newer = |error: &OpenError| {
+        matches!(
+            error,
+            OpenError::Schema(SchemaError::Newer { found: 2, .. })
+        ) && error.to_string().contains("schema version 2")
+    };
+    let newer = |dir: &Path| {
+        killed(dir, "");
+        let database = Connection::open(dir.join("journal.db")).unwrap();
+        database.execute_batch("PRAGMA user_version = 2").unwrap();
+    };
+    check(newer, is_newer);
+    // Its log is not even copied into it.
+    check(|dir| killed(dir, "PRAGMA user_version = 2"), is_newer);
+}
+
+#[test]
+fn a_directory_of_that_name_is_refused() {
+    let is_refused =
+        |error: &OpenError| matches!(error, OpenError::Schema(SchemaError::Open { .. }));
+    check(
+        |dir| fs::create_dir(dir.join("journal.db")).unwrap(),
+        is_refused,
+    );
+}
+
+#[test]
+fn an_unreadable_database_is_refused() {
+    if rustix::process::geteuid().is_root() {
+        // Root reads everything.
+        return;
+    }
+    let unreadable = |dir: &Path| {
+        killed(dir, "");
+        let mode = fs::Permissions::from_mode(0);
+        fs::set_permissions(dir.join("journal.db"), mode).unwrap();
+    };
+    check(unreadable, |error| {
+        matches!(error, OpenError::Schema(SchemaError::Open { .. }))
+    });
+}
+
+#[test]
+fn a_directory_that_is_a_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "").unwrap();
+    assert!(matches!(open(&path), OpenError::Directory(_)));
+}
+
+#[test]
+fn a_journal_whose_process_was_killed_is_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    killed(dir.path(), "");
+    let config = Config {
+        dir: dir.path().to_owned(),
+        ..Config::default()
+    };
+    let opened = Journal::open(&config, routing(None), Box::new(|_| {})).unwrap();
+    assert_eq!(opened.set_aside, None);
+    assert_eq!(opened.journal.totals().backlog_events, 2);
+}

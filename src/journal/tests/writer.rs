@@ -1,0 +1,404 @@
+//! The thread: what an answer means, who shares a commit, what is refused and when it is not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::mpsc::Receiver;
+
+use super::support::*;
+use crate::config::journal::Journal as Config;
+use crate::journal::directory::Directory;
+use crate::journal::{
+    Ack, AppendError, Change, Committed, Held, Journal, ObserveCommit, OpenError, Opened, damage,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn config(dir: &TempDir) -> Config {
+    Config {
+        dir: dir.path().to_owned(),
+        disk_free_min: 0,
+        ..Config::default()
+    }
+}
+
+fn open(config: &Config) -> Opened {
+    open_observed(config, Box::new(|_| {}))
+}
+
+fn open_observed(config: &Config, observe: ObserveCommit) -> Opened {
+    Journal::open(config, routing(None), observe).unwrap()
+}
+
+/// The next hand-over that has acks or events.
+async fn next(committed: &mut Receiver<Committed>) -> Committed {
+    let next = tokio::time::timeout(PATIENCE, committed.recv()).await;
+    next.expect("a commit is handed over")
+        .expect("the writer lives")
+}
+
+async fn append(opened: &mut Opened, sessions: &[&str]) -> Vec<Held> {
+    let elements: Vec<String> = sessions.iter().map(|id| session(id, "created")).collect();
+    opened.journal.append(webhook(&elements)).await.unwrap();
+    next(&mut opened.committed).await.fresh
+}
+
+async fn until(what: &str, is_true: impl Fn() -> bool) {
+    let wait = async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect(what);
+}
+
+fn events_in(dir: &Path) -> i64 {
+    let database = rusqlite::Connection::open(dir.join("journal.db")).unwrap();
+    let sql = "SELECT count(*) FROM events";
+    database.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_answered_is_in_the_database_for_every_other_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&config(&dir));
+    let fresh = append(&mut opened, &["a", "b"]).await;
+    assert_eq!(seqs(&fresh), [1, 2]);
+    assert_eq!(events_in(dir.path()), 2);
+    assert_eq!(opened.journal.totals().backlog_events, 2);
+}
+
+#[tokio::test]
+async fn webhooks_that_wait_together_share_a_commit_and_each_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (commits, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
+    let observe = {
+        let (commits, gate) = (commits.clone(), gate.clone());
+        Box::new(move |_| {
+            // Holds the writer in the first commit until all the others wait.
+            if commits.fetch_add(1, Ordering::SeqCst) == 0 {
+                gate.wait();
+            }
+        })
+    };
+    let mut opened = open_observed(&config(&dir), observe);
+    let journal = opened.journal.clone();
+    let first = tokio::spawn(async move { journal.append(webhook(&[session("0", "x")])).await });
+    until("the first commit", || commits.load(Ordering::SeqCst) == 1).await;
+    let mut others = Vec::new();
+    for id in 0..100 {
+        let journal = opened.journal.clone();
+        let elements = [
+            session(&format!("a{id}"), "x"),
+            session(&format!("b{id}"), "x"),
+        ];
+        let mut append = Box::pin(async move { journal.append(webhook(&elements)).await });
+        // Asks now, waits later.
+        assert!(futures_util::poll!(append.as_mut()).is_pending());
+        others.push(append);
+    }
+    tokio::task::spawn_blocking(move || gate.wait())
+        .await
+        .unwrap();
+    first.await.unwrap().unwrap();
+    for other in others {
+        other.await.unwrap();
+    }
+    assert_eq!(commits.load(Ordering::SeqCst), 2);
+    assert_eq!(next(&mut opened.committed).await.fresh.len(), 1);
+    let fresh = next(&mut opened.committed).await.fresh;
+    assert_eq!(seqs(&fresh), (2..=201).collect::<Vec<_>>());
+    let indexes: Vec<u32> = fresh.iter().map(|held| held.event.index).collect();
+    assert_eq!(indexes, [0, 1].repeat(100));
+}
+
+#[tokio::test]
+async fn a_full_backlog_refuses_until_something_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = session("a", "created").len() as u64;
+    let mut opened = open(&Config {
+        backlog_bytes_max: 2 * size,
+        ..config(&dir)
+    });
+    let fresh = append(&mut opened, &["a", "b"]).await;
+    let refused = webhook(&[session("c", "created")]);
+    let full = Err(AppendError::BacklogFull);
+    assert_eq!(opened.journal.append(refused.clone()).await, full);
+    assert_eq!(opened.journal.refusal(), Some(AppendError::BacklogFull));
+    opened.journal.change(vec![published(&fresh[0])]);
+    let acks = next(&mut opened.committed).await.acks;
+    assert_eq!(
+        acks,
+        [Ack::Settled {
+            seq: 1,
+            promoted: None
+        }]
+    );
+    assert_eq!(opened.journal.refusal(), None);
+    opened.journal.append(refused).await.unwrap();
+    assert_eq!(opened.journal.totals().backlog_bytes, 2 * size);
+}
+
+#[tokio::test]
+async fn a_group_counts_what_it_already_has_against_the_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = session("a", "created").len() as u64;
+    let opened = open(&Config {
+        backlog_bytes_max: 10 * size,
+        ..config(&dir)
+    });
+    let appends = (0..100).map(|_| opened.journal.append(webhook(&[session("a", "created")])));
+    let results = futures_util::future::join_all(appends).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 10);
+    assert_eq!(opened.journal.totals().backlog_bytes, 10 * size);
+}
+
+#[tokio::test]
+async fn too_little_free_space_refuses_webhooks_and_not_settlements() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&config(&dir));
+    let fresh = append(&mut opened, &["a", "b"]).await;
+    opened.journal.close().await;
+    drop(opened);
+    let mut opened = open(&Config {
+        disk_free_min: u64::MAX,
+        ..config(&dir)
+    });
+    let full = Some(AppendError::DiskFull);
+    until("a look at the disk", || opened.journal.refusal() == full).await;
+    opened.journal.change(vec![published(&fresh[0])]);
+    assert_eq!(next(&mut opened.committed).await.acks.len(), 1);
+    // A settlement that was written does not make the disk larger.
+    assert_eq!(opened.journal.refusal(), full);
+    let refused = opened.journal.append(webhook(&[session("c", "x")])).await;
+    assert_eq!(refused, Err(AppendError::DiskFull));
+}
+
+/// ENOSPC as SQLite reports it, by a limit on the pages of the connection.
+#[tokio::test]
+async fn a_full_disk_refuses_until_there_is_room_and_keeps_settling() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        retention: Duration::ZERO,
+        ..config(&dir)
+    };
+    let directory = Directory::open(&config.dir).unwrap();
+    let (store, _) = damage::open(&directory, routing(None), false).unwrap();
+    let limit = "PRAGMA max_page_count = 60";
+    store.database().query_row(limit, [], |_| Ok(())).unwrap();
+    let (journal, mut committed) =
+        Journal::start(&config, directory, store, Box::new(|_| {})).unwrap();
+    let large = format!(r#"{{"id":"a","status":"x","x":"{}"}}"#, "x".repeat(100_000));
+    journal.append(webhook(&[&large])).await.unwrap();
+    let held = next(&mut committed).await.fresh.remove(0);
+    let larger = webhook(&[&large, &large]);
+    let full = Err(AppendError::DiskFull);
+    assert_eq!(journal.append(larger.clone()).await, full);
+    assert_eq!(journal.totals().backlog_events, 1);
+    assert_eq!(journal.refusal(), Some(AppendError::DiskFull));
+    journal.change(vec![published(&held)]);
+    assert_eq!(next(&mut committed).await.acks.len(), 1);
+    until("room", || journal.refusal().is_none()).await;
+    journal.append(webhook(&[&large])).await.unwrap();
+    assert!(journal.failures().borrow().is_none());
+}
+
+#[tokio::test]
+async fn a_database_that_was_removed_refuses_webhooks_while_what_is_held_goes_on_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&config(&dir));
+    let fresh = append(&mut opened, &["a", "a", "b"]).await;
+    fs::remove_dir_all(dir.path()).unwrap();
+    let failing = AppendError::DiskFailing;
+    let refused = opened.journal.append(webhook(&[session("c", "x")])).await;
+    assert_eq!(refused, Err(failing.clone()));
+    assert_eq!(opened.journal.refusal(), Some(failing.clone()));
+    for held in &fresh {
+        opened.journal.change(vec![published(held)]);
+        assert_eq!(next(&mut opened.committed).await.acks.len(), 1);
+    }
+    assert_eq!(opened.journal.totals().backlog_events, 0);
+    assert_eq!(opened.journal.refusal(), Some(failing));
+}
+
+#[tokio::test]
+async fn a_database_that_was_replaced_is_noticed_without_a_webhook() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(&config(&dir));
+    fs::rename(dir.path().join("journal.db"), dir.path().join("elsewhere")).unwrap();
+    until("it is noticed", || opened.journal.refusal().is_some()).await;
+}
+
+#[tokio::test]
+async fn closing_writes_the_last_changes_into_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&config(&dir));
+    let fresh = append(&mut opened, &["a", "b"]).await;
+    let one_by_one: Vec<Change> = fresh.iter().map(published).collect();
+    for change in one_by_one {
+        opened.journal.change(vec![change]);
+    }
+    opened.journal.close().await;
+    assert!(!dir.path().join("journal.db-wal").exists());
+    let closed = opened.journal.append(webhook(&[session("c", "x")])).await;
+    assert_eq!(closed, Err(AppendError::Closed));
+    let taken = opened.journal.take(request(1)).await.unwrap();
+    assert!(taken.runs.is_empty());
+    drop(opened);
+    let reopened = open(&config(&dir));
+    assert_eq!(reopened.journal.totals().backlog_events, 0);
+    assert_eq!(reopened.journal.totals().published.values().sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn a_second_journal_in_the_same_directory_is_refused_and_told_by_whom() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(&config(&dir));
+    let second = Journal::open(&config(&dir), routing(None), Box::new(|_| {}));
+    let Err(OpenError::Directory(refused)) = second else {
+        panic!("opened twice");
+    };
+    let holder = format!("process {}", std::process::id());
+    assert!(refused.to_string().contains(&holder), "{refused}");
+    first
+        .journal
+        .append(webhook(&[session("a", "x")]))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn all_files_are_for_their_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        dir: dir.path().join("new/journal"),
+        ..config(&dir)
+    };
+    let mut opened = open(&config);
+    append(&mut opened, &["a"]).await;
+    damage::suspect(&config.dir.join("journal.db"));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&config.dir), 0o700);
+    let mut names: Vec<_> = fs::read_dir(&config.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 5, "{names:?}");
+    names
+        .iter()
+        .for_each(|path| assert_eq!(mode(path), 0o600, "{path:?}"));
+}
+
+#[tokio::test]
+async fn a_file_that_came_back_open_to_others_is_closed_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    open(&config(&dir)).journal.close().await;
+    let database = dir.path().join("journal.db");
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o644)).unwrap();
+    let _opened = open(&config(&dir));
+    let mode = fs::metadata(&database).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn damage_that_is_met_while_writing_ends_the_journal_and_is_looked_for_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(&config(&dir));
+    let mut failures = opened.journal.failures();
+    ruin_pending(dir.path());
+    let refused = opened.journal.append(webhook(&[session("a", "x")])).await;
+    assert_eq!(refused, Err(AppendError::DiskFailing));
+    let failure = tokio::time::timeout(PATIENCE, failures.wait_for(Option::is_some)).await;
+    assert!(failure.unwrap().unwrap().as_ref().unwrap().is_damage);
+    assert!(dir.path().join("journal.suspect").exists());
+    let closed = opened.journal.append(webhook(&[session("a", "x")])).await;
+    assert!(closed.is_err());
+}
+
+#[tokio::test]
+async fn so_does_damage_that_is_met_while_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(&config(&dir));
+    ruin_pending(dir.path());
+    opened.journal.take(request(1)).await.unwrap_err();
+    assert!(
+        opened
+            .journal
+            .failures()
+            .borrow()
+            .as_ref()
+            .unwrap()
+            .is_damage
+    );
+    assert!(dir.path().join("journal.suspect").exists());
+}
+
+/// Spoils the root pages of the queue, through the log so that every connection sees it.
+fn ruin_pending(dir: &Path) {
+    let path = dir.join("journal.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let pages = "SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'pending'";
+    let roots: Vec<u64> = {
+        let mut statement = database.prepare(pages).unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+        rows.map(|root| u64::try_from(root.unwrap()).unwrap())
+            .collect()
+    };
+    let copied = "PRAGMA wal_checkpoint(TRUNCATE)";
+    database.query_row(copied, [], |_| Ok(())).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for root in roots {
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a; 4096], (root - 1) * 4096).unwrap();
+    }
+    // A commit of another connection makes every cache forget its pages.
+    database
+        .execute("INSERT INTO settings VALUES ('ruined', '1')", [])
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_of_the_thread_is_a_failure_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open_observed(&config(&dir), Box::new(|_| panic!("on purpose")));
+    let mut failures = opened.journal.failures();
+    let lost = opened.journal.append(webhook(&[session("a", "x")])).await;
+    assert_eq!(lost, Err(AppendError::Closed));
+    let failure = tokio::time::timeout(PATIENCE, failures.wait_for(Option::is_some)).await;
+    assert!(!failure.unwrap().unwrap().as_ref().unwrap().is_damage);
+    assert_eq!(opened.journal.refusal(), Some(AppendError::Closed));
+}
+
+#[tokio::test]
+async fn a_log_that_readers_keep_from_beginning_anew_is_bounded_again_when_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&Config {
+        retention: Duration::ZERO,
+        ..config(&dir)
+    });
+    let wal = dir.path().join("journal.db-wal");
+    let size = || fs::metadata(&wal).unwrap().len();
+    let large = format!(r#"{{"id":"a","status":"x","x":"{}"}}"#, "x".repeat(1 << 20));
+    let reader = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM events")
+        .unwrap();
+    for _ in 0..48 {
+        opened.journal.append(webhook(&[&large])).await.unwrap();
+        let held = next(&mut opened.committed).await.fresh.remove(0);
+        opened.journal.change(vec![published(&held)]);
+        next(&mut opened.committed).await;
+    }
+    assert!(size() > 40 << 20, "{}", size());
+    reader.execute_batch("COMMIT").unwrap();
+    for _ in 0..16 {
+        append(&mut opened, &["b"]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(size() <= 16 << 20, "{}", size());
+}

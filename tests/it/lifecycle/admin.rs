@@ -1,0 +1,200 @@
+//! What operators are told, and what nobody is.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::sender::{SECRET, array_of, session, sign};
+use crate::support::wait::{SOON, eventually};
+
+/// Every metric there is: dashboards and alerts are built on these names.
+const METRICS: [&str; 21] = [
+    "webhooks_total counter",
+    "webhook_last_received_seconds gauge",
+    "sessions_accepted_total counter",
+    "sessions_published_total counter",
+    "dead_letters_total counter",
+    "replayed_total counter",
+    "publish_retries_total counter",
+    "publish_confirm_seconds histogram",
+    "delivery_seconds histogram",
+    "journal_fsync_seconds histogram",
+    "journal_backlog_events gauge",
+    "journal_backlog_bytes gauge",
+    "journal_oldest_seconds gauge",
+    "unrouted_messages gauge",
+    "dead_letter_messages gauge",
+    "broker_connected gauge",
+    "broker_blocked gauge",
+    "broker_reconnects_total counter",
+    "routes_closed gauge",
+    "in_flight gauge",
+    "build_info gauge",
+];
+
+async fn families(bridge: &Bridge) -> BTreeSet<String> {
+    let page = bridge.admin("/metrics").await.text();
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_exactly_those_that_are_promised_from_the_first_scrape_on() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).start().await;
+    let promised: BTreeSet<_> = METRICS.map(|name| format!("deskbridge_{name}")).into();
+    assert_eq!(families(&bridge).await, promised);
+    bridge.broker_is("connected").await;
+    let odd = array_of(&[session("x", "archived", json!({})), json!(7)]);
+    bridge.post(odd).await;
+    bridge.post("nonsense").await;
+    bridge.post_with(&[], "[]").await.unwrap();
+    bridge.backlog_is_empty().await;
+    assert_eq!(families(&bridge).await, promised, "nothing comes with use");
+
+    let page = bridge.metrics().await;
+    let is = |name: &str, labels: &[(&str, &str)], expected: f64| {
+        let found = page.sum_where(name, labels);
+        assert!(
+            (found - expected).abs() < 0.5,
+            "{name} {labels:?}: {found}, not {expected}"
+        );
+    };
+    let ours = ("source", "deskdirector");
+    is("webhooks_total", &[ours, ("code", "202")], 2.0);
+    is("webhooks_total", &[ours, ("code", "401")], 1.0);
+    is(
+        "sessions_accepted_total",
+        &[ours, ("status", "unknown")],
+        1.0,
+    );
+    is(
+        "sessions_accepted_total",
+        &[ours, ("status", "invalid")],
+        1.0,
+    );
+    is(
+        "sessions_accepted_total",
+        &[ours, ("status", "malformed")],
+        1.0,
+    );
+    is("sessions_published_total", &[("status", "unknown")], 1.0);
+    is("dead_letters_total", &[("reason", "invalid")], 1.0);
+    is("dead_letters_total", &[("reason", "malformed")], 1.0);
+    is("broker_connected", &[], 1.0);
+    is("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    assert!(
+        !bridge.admin("/metrics").await.text().contains("archived"),
+        "the sender's own text"
+    );
+    assert!(page.sum("journal_fsync_seconds_count") >= 2.0);
+    assert!(page.sum("delivery_seconds_count") >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_for_operators_have_the_promised_shape_with_and_without_a_broker() {
+    let nobody = "amqp://guest:guest@127.0.0.1:1/";
+    let alone = BridgeBuilder::at(nobody).start().await;
+    assert_eq!(alone.admin("/livez").await.status, 200);
+    assert_eq!(
+        alone.admin("/readyz").await.status,
+        200,
+        "the broker has no say in it"
+    );
+    alone
+        .post(array_of(&[session("x", "created", json!({}))]))
+        .await;
+    let status = alone.status().await;
+    assert_eq!(status["broker"]["state"], "connecting");
+    assert!(status["broker"]["reason"].is_string(), "{status}");
+    assert_eq!(status["backlog"]["events"], 1);
+    assert!(status["backlog"]["bytes"].as_u64() > Some(100));
+    eventually("it grows old", SOON, || async {
+        alone.status().await["backlog"]["oldest_seconds"].as_f64() > Some(0.0)
+    })
+    .await;
+
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).start().await;
+    bridge.broker_is("connected").await;
+    bridge
+        .post(array_of(&[session("x", "created", json!({})), json!(7)]))
+        .await;
+    bridge.backlog_is_empty().await;
+    let status = bridge.status().await;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["not_ready"], json!([]));
+    assert_eq!(status["broker"]["findings"], json!([]));
+    for (counter, expected) in [("accepted", 2), ("published", 1), ("dead_lettered", 1)] {
+        assert_eq!(status["counters"][counter], expected, "{counter}");
+    }
+    let routes: BTreeSet<_> = status["routes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    assert!(
+        routes
+            .iter()
+            .any(|route| route.contains("chat-session.created") && route.contains("open")),
+        "{routes:?}"
+    );
+    assert_eq!(bridge.admin("/elsewhere").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_and_no_body_stands_in_a_log_or_on_a_page() {
+    let vhost = Broker::shared().await.vhost().await;
+    let password = "not-for-anybodys-eyes";
+    let user = format!("bridge-{}", vhost.name);
+    vhost.user(&user, password).await;
+    let url = vhost.amqp_url_as(&user, password);
+    for format in ["text", "json"] {
+        let mut bridge = BridgeBuilder::at(&url)
+            .with(&format!(
+                "telemetry.log_format = {format:?}\ntelemetry.log_level = \"trace\""
+            ))
+            .start()
+            .await;
+        bridge.broker_is("connected").await;
+        let body = array_of(&[
+            session("x", "created", json!({"name": "Confidential Name"})),
+            json!({"name": "Confidential Name"}),
+        ]);
+        let signature = sign(SECRET, &body);
+        assert_eq!(bridge.post(&body).await.status, 202);
+        bridge.post("[\"Confidential Name\"").await;
+        bridge.post_signed_with("some other secret", &body).await;
+        bridge.backlog_is_empty().await;
+        bridge.reconfigure("retry.attempts_mix = 3");
+        bridge.hang_up();
+        eventually("it is refused", SOON, || async {
+            bridge.stderr().contains("attempts_mix")
+        })
+        .await;
+        vhost.user(&user, "changed meanwhile").await;
+        let pages = [
+            bridge.admin("/status").await.text(),
+            bridge.admin("/metrics").await.text(),
+        ];
+        bridge.reconfigure("rabbitmq.in_flight_max = 100");
+        bridge.terminate().await;
+        let log = bridge.stderr();
+        assert!(log.contains("connected to the broker"), "there is a log");
+        for text in [&log, &pages[0], &pages[1]] {
+            for secret in [
+                SECRET,
+                password,
+                "Confidential Name",
+                &signature["sha256=".len()..],
+            ] {
+                assert!(!text.contains(secret), "`{secret}` in:\n{text}");
+            }
+        }
+        vhost.user(&user, password).await;
+    }
+}

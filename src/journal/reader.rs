@@ -18,6 +18,25 @@ const FOLLOWERS_MAX: usize = 32;
 /// One more, to see whether there are more.
 const FOLLOWERS_SOUGHT: i64 = 33;
 
+const DUE_HEADS: &str = "SELECT seq FROM pending INDEXED BY pending_head
+     WHERE head = 1 AND route = ?1 AND due > 0 AND due <= ?2 ORDER BY due, seq";
+const FRESH_HEADS: &str = "SELECT seq FROM pending INDEXED BY pending_head
+     WHERE head = 1 AND route = ?1 AND due = 0 ORDER BY seq";
+const NEXT_DUE: &str = "SELECT due FROM pending INDEXED BY pending_head
+     WHERE head = 1 AND route = ?1 AND due > ?2 ORDER BY due LIMIT 1";
+const FOLLOWERS: &str = "SELECT seq, bytes FROM pending INDEXED BY pending_session
+     WHERE source = ?1 AND session = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
+const BYTES: &str = "SELECT bytes FROM pending WHERE seq = ?1";
+// An event that lost its row is damaged, too; it must not stop its session for ever.
+const HELD: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", p.seq, p.label, p.route, r.exchange, r.routing_key, p.head, p.attempts, p.reason, p.detail,
+       p.at
+     FROM pending p LEFT JOIN events e USING (seq) JOIN routes r ON r.id = p.route
+     WHERE p.seq = ?1"
+);
+
 /// What to take from a route.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -93,6 +112,28 @@ impl Reader {
         taken
     }
 
+    /// How often statements were planned again, and how often they ran.
+    #[cfg(test)]
+    pub(super) fn plans_and_runs(&self) -> (i32, i32) {
+        [DUE_HEADS, FRESH_HEADS, NEXT_DUE, FOLLOWERS, BYTES, HELD]
+            .map(|statement| {
+                self.database
+                    .prepare_cached(statement)
+                    .expect("it is cached")
+            })
+            .iter()
+            .map(|statement| {
+                let status = |of| statement.get_status(of);
+                (
+                    status(StatementStatus::RePrepare),
+                    status(StatementStatus::Run),
+                )
+            })
+            .fold((0, 0), |(plans, runs), (more, ran)| {
+                (plans + more, runs + ran)
+            })
+    }
+
     /// Steps of SQLite's virtual machine so far.
     #[cfg(test)]
     pub(super) fn steps(&self) -> u64 {
@@ -120,10 +161,7 @@ impl Reader {
     }
 
     fn due_heads(&mut self, request: &Request) -> rusqlite::Result<Vec<Seq>> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT seq FROM pending INDEXED BY pending_head
-             WHERE head = 1 AND route = ?1 AND due > 0 AND due <= ?2 ORDER BY due, seq",
-        )?;
+        let mut statement = self.database.prepare_cached(DUE_HEADS)?;
         let mut rows = statement.query((request.route_id, clock(request.now_ms)))?;
         let mut found = Vec::new();
         while found.len() < due_max(request) {
@@ -139,10 +177,7 @@ impl Reader {
     }
 
     fn fresh_heads(&mut self, request: &Request, max: usize) -> rusqlite::Result<(Vec<Seq>, bool)> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT seq FROM pending INDEXED BY pending_head
-             WHERE head = 1 AND route = ?1 AND due = 0 ORDER BY seq",
-        )?;
+        let mut statement = self.database.prepare_cached(FRESH_HEADS)?;
         let mut rows = statement.query([request.route_id])?;
         let mut found = Vec::new();
         let mut has_more = false;
@@ -163,10 +198,7 @@ impl Reader {
     }
 
     fn next_due(&mut self, request: &Request) -> rusqlite::Result<Option<u64>> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT due FROM pending INDEXED BY pending_head
-             WHERE head = 1 AND route = ?1 AND due > ?2 ORDER BY due LIMIT 1",
-        )?;
+        let mut statement = self.database.prepare_cached(NEXT_DUE)?;
         let due: Option<i64> = statement
             .query_row((request.route_id, clock(request.now_ms)), |row| row.get(0))
             .optional()?;
@@ -208,10 +240,7 @@ impl Reader {
         session: &str,
         head: Seq,
     ) -> rusqlite::Result<Vec<(Seq, u64)>> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT seq, bytes FROM pending WHERE source = ?1 AND session = ?2 AND seq > ?3
-             ORDER BY seq LIMIT ?4",
-        )?;
+        let mut statement = self.database.prepare_cached(FOLLOWERS)?;
         let found = statement
             .query_map((source, session, head, FOLLOWERS_SOUGHT), |row| {
                 Ok((row.get(0)?, size(row.get(1)?)))
@@ -222,9 +251,7 @@ impl Reader {
     }
 
     fn bytes(&mut self, seq: Seq) -> rusqlite::Result<u64> {
-        let mut statement = self
-            .database
-            .prepare_cached("SELECT bytes FROM pending WHERE seq = ?1")?;
+        let mut statement = self.database.prepare_cached(BYTES)?;
         let bytes = statement
             .query_row([seq], |row| row.get(0).map(size))
             .optional()?;
@@ -233,15 +260,7 @@ impl Reader {
     }
 
     fn held(&mut self, seq: Seq) -> rusqlite::Result<Option<Held>> {
-        // An event that lost its row is damaged, too; it must not stop its session for ever.
-        let mut statement = self.database.prepare_cached(concat!(
-            "SELECT ",
-            columns!(),
-            ", p.seq, p.label, p.route, r.exchange, r.routing_key, p.head, p.attempts, p.reason,
-               p.detail, p.at
-             FROM pending p LEFT JOIN events e USING (seq) JOIN routes r ON r.id = p.route
-             WHERE p.seq = ?1"
-        ))?;
+        let mut statement = self.database.prepare_cached(HELD)?;
         let held = statement.query_row([seq], held).optional();
         self.steps += steps_of(&statement);
         held

@@ -18,8 +18,14 @@ const APPLICATION_ID: i32 = 0x6464_6272;
 const VERSION: i32 = 1;
 /// `MIGRATIONS[n]` leads from version n to n + 1.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+/// A session has some 2 KB: a page of 4 KiB would hold one and be half empty.
+const PAGE_BYTES: u32 = 8192;
 /// The log is cut to this size when it begins anew.
 const WAL_BYTES_MAX: u32 = 16 << 20;
+
+/// A connection never is in two threads at a time: it needs no lock of its own.
+const WRITING: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const READING: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// Why a database cannot be used. It was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -94,11 +100,12 @@ pub fn create_under_way(path: &Path) -> Result<Connection, SchemaError> {
         .mode(0o600)
         .open(path)
         .map_err(|source| io_error("creating", path, source))?;
-    let mut database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(|error| open_error(path, error))?;
+    let mut database =
+        Connection::open_with_flags(path, WRITING).map_err(|error| open_error(path, error))?;
+    // Both before the first table, or they have no effect.
     database
-        // Before the first table, or it has no effect.
-        .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        .pragma_update(None, "page_size", PAGE_BYTES)
+        .and_then(|()| database.pragma_update(None, "auto_vacuum", "INCREMENTAL"))
         .and_then(|()| configure(&database))
         .and_then(|()| migrate(&mut database, 0))
         .map_err(|error| open_error(path, error))?;
@@ -114,8 +121,8 @@ pub fn open(path: &Path) -> Result<Connection, SchemaError> {
     for suffix in files::SUFFIXES {
         restrict(&files::with_suffix(path, suffix))?;
     }
-    let mut database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(|error| open_error(path, error))?;
+    let mut database =
+        Connection::open_with_flags(path, WRITING).map_err(|error| open_error(path, error))?;
     let version = check(&database, path)?;
     configure(&database)
         .and_then(|()| migrate(&mut database, version))
@@ -151,8 +158,9 @@ pub fn look(path: &Path) -> Result<Connection, SchemaError> {
 /// # Errors
 /// There is no such file, or it cannot be opened.
 pub fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
-    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let database = Connection::open_with_flags(path, READING)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    plan_once(&database)?;
     Ok(database)
 }
 
@@ -189,8 +197,16 @@ fn configure(database: &Connection) -> rusqlite::Result<()> {
     database.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     database.pragma_update(None, "temp_store", "MEMORY")?;
     database.busy_timeout(LOCK_PATIENCE)?;
+    plan_once(database)?;
     database.set_prepared_statement_cache_capacity(64);
     Ok(())
+}
+
+/// Or a statement is planned anew for every value it is asked with, since some value might be the
+/// one that a partial index is for: half the cost of an event.
+fn plan_once(database: &Connection) -> rusqlite::Result<()> {
+    let plan_once = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+    database.set_db_config(plan_once, true).map(drop)
 }
 
 fn migrate(database: &mut Connection, version: i32) -> rusqlite::Result<()> {

@@ -35,10 +35,11 @@ CREATE TABLE pending (
     detail   TEXT,
     at       INTEGER                      -- since when, microseconds since 1970
 ) STRICT;
--- Finds what follows in a session.
-CREATE INDEX pending_session ON pending (source, session, seq) WHERE session IS NOT NULL;
--- The candidates for publishing: taking a window costs the window, not the backlog.
-CREATE INDEX pending_head ON pending (route, due, seq) WHERE head = 1;
+-- Finds what follows in a session, in order of seq.
+CREATE INDEX pending_session ON pending (source, session);
+-- The candidates for publishing, in order of due and seq: taking a window costs the window, not
+-- the backlog.
+CREATE INDEX pending_head ON pending (route, due) WHERE head = 1;
 
 -- What is settled and still kept.
 CREATE TABLE settled (

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
+#[cfg(test)]
+pub(super) use append::FIRST_OF;
 pub(super) use retention::Retention;
 pub(super) use wal::{LOCK_PATIENCE, Wal};
 
@@ -139,11 +141,11 @@ impl Store {
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        self.database.execute_batch("BEGIN IMMEDIATE")?;
+        self.execute("BEGIN IMMEDIATE")?;
         let result = work(self).and_then(|done| {
             self.counters.store(&self.database)?;
             let began = Instant::now();
-            self.database.execute_batch("COMMIT")?;
+            self.execute("COMMIT")?;
             self.commit_time = began.elapsed();
             Ok(done)
         });
@@ -158,5 +160,12 @@ impl Store {
             let _ = self.database.execute_batch("ROLLBACK");
         }
         result
+    }
+
+    fn execute(&self, statement: &str) -> rusqlite::Result<()> {
+        self.database
+            .prepare_cached(statement)?
+            .execute([])
+            .map(drop)
     }
 }

@@ -79,9 +79,9 @@ fn unsettled(damaged: &Connection) -> BTreeSet<Seq> {
          ORDER BY route, due, seq",
         "SELECT seq, 0 FROM pending INDEXED BY pending_head WHERE head = 1
          ORDER BY route DESC, due DESC, seq DESC",
-        "SELECT seq, 0 FROM pending INDEXED BY pending_session WHERE session IS NOT NULL
+        "SELECT seq, 0 FROM pending INDEXED BY pending_session
          ORDER BY source, session, seq",
-        "SELECT seq, 0 FROM pending INDEXED BY pending_session WHERE session IS NOT NULL
+        "SELECT seq, 0 FROM pending INDEXED BY pending_session
          ORDER BY source DESC, session DESC, seq DESC",
     ]
     .into_iter()

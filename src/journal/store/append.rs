@@ -12,6 +12,9 @@ use crate::webhook::routing::Route;
 /// Routes kept in memory by number; beyond that they are looked up again.
 const ROUTES_CACHED_MAX: usize = 10_000;
 
+pub(in crate::journal) const FIRST_OF: &str =
+    "SELECT seq, route FROM pending WHERE source = ?1 AND session = ?2 ORDER BY seq LIMIT 1";
+
 impl Store {
     pub(super) fn append(&mut self, event: Event) -> rusqlite::Result<Held> {
         let seq = self.counters.get(Name::LastSeq) + 1;
@@ -56,10 +59,7 @@ impl Store {
         session: &str,
     ) -> rusqlite::Result<Option<(Seq, RouteId)>> {
         self.database
-            .prepare_cached(
-                "SELECT seq, route FROM pending WHERE source = ?1 AND session = ?2
-                 ORDER BY seq LIMIT 1",
-            )?
+            .prepare_cached(FIRST_OF)?
             .query_row((source, session), |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
     }

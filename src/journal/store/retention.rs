@@ -11,7 +11,7 @@ use crate::journal::rows::Seq;
 /// Bodies deleted in one transaction at most, unless one alone is larger.
 const EXPIRED_BYTES_MAX: i64 = 16 << 20;
 /// A smaller file need not shrink.
-const SHRUNK_PAGES_MIN: i64 = 4096;
+const SHRUNK_PAGES_MIN: i64 = 2048;
 
 /// How long, and how much of, what is settled is kept.
 #[derive(Debug, Clone, Copy)]

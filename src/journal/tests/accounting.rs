@@ -178,7 +178,7 @@ impl World {
         let head = self.head(choice);
         let changes: Vec<_> = head.iter().map(|(_, held)| published(held)).collect();
         let free = self.bench.number("PRAGMA freelist_count");
-        let large = "x".repeat(usize::try_from((free + 3) * 4096).unwrap());
+        let large = "x".repeat(usize::try_from((free + 3) * 8192).unwrap());
         let large = format!(r#"{{"id":"large","status":"created","x":"{large}"}}"#);
         let webhooks = vec![webhook(&[session("s1", "created"), large])];
         let bench = &mut self.bench;

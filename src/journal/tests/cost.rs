@@ -47,6 +47,7 @@ fn measure(name: &str, group: usize, events: usize, retention: Duration, backlog
     let mut bench = Bench::keeping(retention, 64 << 20);
     for round in 0..backlog / 500 {
         bench.commit(&[], webhooks(500, 1_000_000 + round));
+        bench.store.checkpoint().unwrap();
     }
     let rounds: Vec<_> = (0..events / group)
         .map(|round| webhooks(group, round))

@@ -1,8 +1,11 @@
 //! Taking a window costs the window: counted in steps of SQLite's virtual machine, which do not
 //! depend on the machine. This is what keeps a week's backlog from slowing the bridge down.
 
+use rusqlite::StatementStatus;
+
 use super::support::*;
 use crate::journal::RouteId;
+use crate::journal::store::FIRST_OF;
 
 /// What the parked events look like.
 #[derive(Clone, Copy)]
@@ -96,4 +99,23 @@ fn a_take_does_not_see_what_is_due_later() {
 #[test]
 fn a_take_does_not_see_what_waits_behind_a_head_in_hand() {
     check(Parked::BehindAKnownHead);
+}
+
+#[test]
+fn no_statement_is_planned_anew_for_every_event() {
+    let mut bench = Bench::new();
+    let mut reader = bench.reader();
+    for id in 0..50 {
+        let session = format!("s{id}");
+        let events = bench.append(&[(&session, "created"), (&session, "handled")]);
+        reader.take(&request(events[0].route_id)).unwrap();
+        bench.change(published(&events[0]));
+    }
+    let database = bench.store.database();
+    let first_of = database.prepare_cached(FIRST_OF).unwrap();
+    assert!(first_of.get_status(StatementStatus::Run) > 100);
+    assert_eq!(first_of.get_status(StatementStatus::RePrepare), 0);
+    let (plans, runs) = reader.plans_and_runs();
+    assert!(runs > 300, "{runs}");
+    assert!(plans < 6, "{plans}");
 }

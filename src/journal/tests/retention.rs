@@ -102,7 +102,7 @@ fn the_file_gives_its_space_back_after_a_large_backlog() {
     let wal = bench.store.checkpoint().unwrap();
     assert_eq!(wal.pages, wal.copied);
     // And the pages that kept account of these.
-    let given = (before - size(&bench)) / 4096;
+    let given = (before - size(&bench)) / 8192;
     assert!((1000..1010).contains(&given), "{given}");
     while bench.store.shrink(1000).unwrap() {}
     bench.store.checkpoint().unwrap();

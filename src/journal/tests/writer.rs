@@ -189,7 +189,7 @@ async fn a_full_disk_refuses_until_there_is_room_and_keeps_settling() {
     };
     let directory = Directory::open(&config.dir).unwrap();
     let (store, _) = damage::open(&directory, routing(None), false).unwrap();
-    let limit = "PRAGMA max_page_count = 60";
+    let limit = "PRAGMA max_page_count = 35";
     store.database().query_row(limit, [], |_| Ok(())).unwrap();
     let (journal, mut committed) =
         Journal::start(&config, directory, store, Box::new(|_| {})).unwrap();
@@ -354,7 +354,7 @@ fn ruin_pending(dir: &Path) {
     database.query_row(copied, [], |_| Ok(())).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     for root in roots {
-        std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a; 4096], (root - 1) * 4096).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a; 8192], (root - 1) * 8192).unwrap();
     }
     // A commit of another connection makes every cache forget its pages.
     database

@@ -13,13 +13,13 @@ const CHECKPOINT_BYTES: u64 = 4 << 20;
 /// What a row costs in the log beside its body, roughly.
 const ROW_BYTES: u64 = 512;
 /// What a commit costs in the log beside its rows, roughly.
-pub(super) const COMMIT_BYTES: u64 = 32 << 10;
+pub(super) const COMMIT_BYTES: u64 = 48 << 10;
 /// A longer log waits for readers when it is copied, so that it can begin anew.
-const WAL_PAGES_MAX: i64 = 8192;
+const WAL_PAGES_MAX: i64 = 4096;
 /// Settled events deleted in one go.
 const SWEPT_EVENTS_MAX: usize = 1000;
 /// Pages given back to the file system in one go.
-const SHRUNK_PAGES_MAX: u32 = 1024;
+const SHRUNK_PAGES_MAX: u32 = 512;
 
 impl Writer {
     /// Looks at the disk, at what is old and at what could not be written before.

@@ -73,6 +73,7 @@ async fn run() {
             rounds.push(bridge_round(&vhost, &bridge, sessions, array).await);
         }
     }
+    report.threads = cost::by_thread(bridge.pid());
     report.rss_bytes_max = bridge.rss_bytes_max();
     bridge.terminate().await;
     println!("{report}");

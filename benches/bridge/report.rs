@@ -47,6 +47,8 @@ pub struct Report {
     pub idle_cpu_percent: f64,
     pub idle_rss_bytes: u64,
     pub rss_bytes_max: u64,
+    /// Processor time of the bridge's threads over the whole run.
+    pub threads: Vec<(String, Duration)>,
     pub publisher: Vec<Round>,
     /// In the order of [`ARRAYS`].
     pub bridge: [Vec<Round>; ARRAYS.len()],
@@ -92,7 +94,14 @@ impl fmt::Display for Report {
             self.idle_cpu_percent,
             mib(self.idle_rss_bytes)
         )?;
-        write!(to, "peak memory {}", mib(self.rss_bytes_max))
+        writeln!(to, "peak memory {}", mib(self.rss_bytes_max))?;
+        let sum: Duration = self.threads.iter().map(|(_, used)| *used).sum();
+        let share = |used: Duration| 100.0 * used.as_secs_f64() / sum.as_secs_f64();
+        let threads = self.threads.iter().take(4);
+        let shares: Vec<_> = threads
+            .map(|(name, used)| format!("{name} {:.0} %", share(*used)))
+            .collect();
+        write!(to, "processor time by thread: {}", shares.join(", "))
     }
 }
 

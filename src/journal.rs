@@ -148,14 +148,14 @@ impl Journal {
         let database = directory.database();
         let reader = Reader::open(&database)?;
         let shared = Arc::new(Shared::new(store.totals(), observe_commit));
-        let (requests, received) = mpsc::channel();
+        let (requests, inbox) = mpsc::channel();
         let (handover, receiver) = Handover::new();
         let writer = Writer {
             store,
             state: State::of(&database),
             database,
             limits: Limits::of(config),
-            requests: received,
+            requests: inbox,
             handover,
             shared: shared.clone(),
         };

@@ -102,6 +102,7 @@ const LOCK: &str = "journal.lock";
 pub fn is_memory(path: &Path) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;
+    #[allow(clippy::useless_conversion, reason = "the type is the architecture's")]
     let kind = i64::from(rustix::fs::statfs(path)?.f_type);
     Ok(kind == TMPFS || kind == RAMFS)
 }
@@ -168,10 +169,9 @@ fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
     ];
     let found = rustix::fs::statfs(dir)
         .map_err(|source| io_error("asking for the file system of", dir, source.into()))?;
-    match NETWORK
-        .iter()
-        .find(|(magic, _)| *magic == i64::from(found.f_type))
-    {
+    #[allow(clippy::useless_conversion, reason = "the type is the architecture's")]
+    let found = i64::from(found.f_type);
+    match NETWORK.iter().find(|(magic, _)| *magic == found) {
         Some((_, kind)) => Err(DirectoryError::Network {
             dir: dir.to_owned(),
             kind,

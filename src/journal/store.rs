@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension};
 #[cfg(test)]
 pub(super) use append::FIRST_OF;
 pub(super) use retention::Retention;
-pub(super) use wal::{LOCK_PATIENCE, Wal};
+pub(super) use wal::LOCK_PATIENCE;
 
 use super::rows::{Change, Committed, RouteId};
 use super::stored;

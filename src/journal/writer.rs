@@ -167,11 +167,11 @@ impl Writer {
     }
 
     fn commit(&mut self, mut group: Group) {
-        if !self.is_still_there() {
-            // What is held goes on its way: a restart would not find it.
+        if self.shared.has_failed() || !self.is_still_there() {
+            // What is held already goes on its way: a restart would not find it.
             group.refuse(&AppendError::DiskFailing);
         }
-        if group.changes.is_empty() && group.webhooks.is_empty() {
+        if self.shared.has_failed() || group.changes.is_empty() && group.webhooks.is_empty() {
             return;
         }
         let webhooks = std::mem::take(&mut group.webhooks);

@@ -23,10 +23,11 @@ pub(super) fn carry_over(path: &Path, store: &mut Store) -> rusqlite::Result<()>
     let Ok(damaged) = open(path) else {
         return store.carried(0, 0);
     };
-    let (lost, last) = carry_unsettled(&damaged, store)?;
+    let lost_before = total(&damaged, "lost_events");
+    let (lost_now, last_unsettled) = carry_unsettled(&damaged, store)?;
     let last_kept = carry_kept(&damaged, store)?;
-    let before = total(&damaged, "lost_events");
-    store.carried(before + lost, last.max(last_kept).max(last_used(&damaged)))
+    let last_used = last_used(&damaged).max(last_unsettled).max(last_kept);
+    store.carried(lost_before + lost_now, last_used)
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {

@@ -46,11 +46,15 @@ impl Store {
     }
 
     /// Ends the carrying over: how many were lost, and which number was the last one used.
-    pub(in crate::journal) fn carried(&mut self, lost: u64, last: Seq) -> rusqlite::Result<()> {
+    pub(in crate::journal) fn carried(
+        &mut self,
+        lost: u64,
+        last_used: Seq,
+    ) -> rusqlite::Result<()> {
         self.in_transaction(|store| {
             let lost = i64::try_from(lost).unwrap_or(i64::MAX);
             store.counters.add(Name::LostEvents, lost);
-            store.skip_to(last + 1);
+            store.skip_to(last_used + 1);
             Ok(())
         })
     }

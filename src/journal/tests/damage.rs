@@ -41,7 +41,7 @@ fn journal(sessions: u32) -> (Bench, usize) {
 }
 
 /// Its directory with only the database, as after a clean end.
-fn closed(bench: Bench) -> (tempfile::TempDir, PathBuf) {
+fn closed(bench: &Bench) -> (tempfile::TempDir, PathBuf) {
     let (dir, path) = (tempfile::tempdir().unwrap(), bench.database());
     let copy = dir.path().join("journal.db");
     fs::copy(path, &copy).unwrap();
@@ -111,7 +111,7 @@ fn check(path: &Path, damaged: &[u8], before: &[(Seq, String)]) -> usize {
     };
     assert_eq!(count(heads), count(sessions));
     assert!(
-        lost as usize + after.len() >= before.len() || lost == 0,
+        lost == 0 || lost + after.len() as u64 >= before.len() as u64,
         "{lost} {}",
         after.len()
     );
@@ -124,7 +124,7 @@ fn whichever_page_is_lost_the_others_are_carried_over() {
     let before = unsettled(&bench.store);
     assert_eq!(before.len(), backlog);
     let pages = u64::try_from(bench.number("PRAGMA page_count")).unwrap();
-    let (_dir, original) = closed(bench);
+    let (_dir, original) = closed(&bench);
     let (mut found, mut whole) = (0, 0);
     for page in 2..=pages {
         let dir = tempfile::tempdir().unwrap();
@@ -156,7 +156,7 @@ fn whichever_page_is_lost_the_others_are_carried_over() {
 fn a_truncated_database_gives_what_is_left() {
     let (bench, backlog) = journal(80);
     let before = unsettled(&bench.store);
-    let (dir, path) = closed(bench);
+    let (dir, path) = closed(&bench);
     let size = fs::metadata(&path).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(size / 3 * 2 / PAGE as u64 * PAGE as u64 + 100)
@@ -184,7 +184,7 @@ fn an_empty_or_blank_database_is_set_aside_too() {
         },
     ];
     for ruin in blank {
-        let (dir, path) = closed(journal(3).0);
+        let (dir, path) = closed(&journal(3).0);
         ruin(&path);
         let reopened = reopen(dir.path());
         let (aside, _) = reopened.set_aside.expect("it is set aside");
@@ -202,7 +202,7 @@ fn a_database_without_unsettled_events_loses_none() {
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'events'";
     let root = u64::try_from(bench.number(root)).unwrap();
     bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(bench);
+    let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
     let mut reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
@@ -229,7 +229,7 @@ fn a_body_that_lies_only_here_comes_along_under_its_number() {
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'pending_session'";
     let root = u64::try_from(bench.number(root)).unwrap();
     bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(bench);
+    let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
     let reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
@@ -257,7 +257,7 @@ fn what_is_carried_over_can_be_taken_and_is_what_was_received() {
     let (bench, _) = journal(3);
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'settled'";
     let root = u64::try_from(bench.number(root)).unwrap();
-    let (dir, path) = closed(bench);
+    let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
     let reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
@@ -277,7 +277,7 @@ fn a_swap_that_was_interrupted_is_ended_by_the_next_start() {
     let (bench, backlog) = journal(3);
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'settled'";
     let root = u64::try_from(bench.number(root)).unwrap();
-    let (dir, path) = closed(bench);
+    let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
     let damaged = fs::read(&path).unwrap();
     let aside = reopen(dir.path()).set_aside.unwrap().0;
@@ -320,7 +320,7 @@ fn a_large_database_is_checked_when_there_is_reason_to() {
     let large = "INSERT INTO settings VALUES ('large', hex(zeroblob(33 << 20)))";
     bench.store.database().execute_batch(large).unwrap();
     bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(bench);
+    let (dir, path) = closed(&bench);
     assert!(fs::metadata(&path).unwrap().len() > 64 << 20);
     overwrite(&path, root, 0x5a);
     let unsuspected = reopen(dir.path());

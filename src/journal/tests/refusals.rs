@@ -130,7 +130,7 @@ fn an_unreadable_database_is_refused() {
     }
     let unreadable = |dir: &Path| {
         killed(dir, "");
-        let mode = fs::Permissions::from_mode(0);
+        let mode = fs::Permissions::from_mode(0o000);
         fs::set_permissions(dir.join("journal.db"), mode).unwrap();
     };
     check(unreadable, |error| {

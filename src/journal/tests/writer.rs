@@ -67,10 +67,13 @@ fn events_in(dir: &Path) -> i64 {
 async fn what_was_answered_is_in_the_database_for_every_other_process() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open(&config(&dir));
-    let fresh = append(&mut opened, &["a", "b"]).await;
-    assert_eq!(seqs(&fresh), [1, 2]);
-    assert_eq!(events_in(dir.path()), 2);
-    assert_eq!(opened.journal.totals().backlog_events, 2);
+    for events in [2, 4, 6, 8, 10] {
+        let elements = [session("a", "created"), session("b", "created")];
+        opened.journal.append(webhook(&elements)).await.unwrap();
+        assert_eq!(events_in(dir.path()), events);
+    }
+    assert_eq!(opened.journal.totals().backlog_events, 10);
+    assert_eq!(seqs(&next(&mut opened.committed).await.fresh), [1, 2]);
 }
 
 #[tokio::test]
@@ -290,9 +293,9 @@ async fn all_files_are_for_their_owner_alone() {
         .collect();
     names.sort();
     assert_eq!(names.len(), 5, "{names:?}");
-    names
-        .iter()
-        .for_each(|path| assert_eq!(mode(path), 0o600, "{path:?}"));
+    for path in names {
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
 }
 
 #[tokio::test]

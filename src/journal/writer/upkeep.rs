@@ -6,7 +6,6 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::{Group, Writer};
-use crate::journal::store::Wal;
 
 /// Written bytes between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
@@ -29,7 +28,7 @@ impl Writer {
         self.look_at_free_space();
         self.recover();
         if let Err(error) = self.tidy() {
-            drop(self.blame(&error));
+            self.blame(&error);
         }
         if !self.shared.has_failed() {
             let oldest = self.store.oldest().unwrap_or_default();
@@ -75,7 +74,7 @@ impl Writer {
         if self.state.written_bytes >= CHECKPOINT_BYTES
             && let Err(error) = self.checkpoint()
         {
-            drop(self.blame(&error));
+            self.blame(&error);
         }
     }
 
@@ -84,11 +83,9 @@ impl Writer {
         if wal.copied < wal.pages && wal.pages > WAL_PAGES_MAX {
             wal = self.store.checkpoint_patiently()?;
         }
-        self.state.written_bytes = match wal {
-            Wal { pages, copied } if copied == pages => 0,
-            // A reader is in the way: again a little later.
-            Wal { .. } => CHECKPOINT_BYTES / 2,
-        };
+        let is_copied = wal.copied == wal.pages;
+        // A reader is in the way: again a little later.
+        self.state.written_bytes = if is_copied { 0 } else { CHECKPOINT_BYTES / 2 };
         Ok(())
     }
 }

@@ -209,3 +209,27 @@ async fn who_closes_his_half_gets_an_answer() {
     bridge.shelf.disk.send_replace(Disk::Writes);
     assert_eq!(client.answer().await.status, 202);
 }
+
+#[tokio::test]
+async fn bodies_that_keep_each_other_from_memory_are_503_and_not_called_slow() {
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.buffered_bytes_max = 64 << 10;
+        tuning.http.body_timeout = Duration::from_millis(400);
+    })
+    .await;
+    let request = signed(&format!("[{}]", " ".repeat(60 << 10)));
+    let mut clients = [bridge.connect().await, bridge.connect().await];
+    for client in &mut clients {
+        client.send(&request[..20 << 10]).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for client in &mut clients {
+        client.send(&request[20 << 10..]).await;
+    }
+    let mut answers = Vec::new();
+    for client in &mut clients {
+        answers.push(client.answer().await.status);
+    }
+    assert!(answers.contains(&503), "{answers:?}");
+    assert!(!answers.contains(&408), "{answers:?}");
+}

@@ -211,25 +211,26 @@ async fn who_closes_his_half_gets_an_answer() {
 }
 
 #[tokio::test]
-async fn bodies_that_keep_each_other_from_memory_are_503_and_not_called_slow() {
+async fn a_body_that_waited_for_memory_is_503_and_not_called_slow() {
     let bridge = Bridge::tuned(|tuning| {
         tuning.http.buffered_bytes_max = 64 << 10;
-        tuning.http.body_timeout = Duration::from_millis(400);
+        tuning.http.body_timeout = Duration::from_millis(600);
     })
     .await;
-    let request = signed(&format!("[{}]", " ".repeat(60 << 10)));
-    let mut clients = [bridge.connect().await, bridge.connect().await];
-    for client in &mut clients {
-        client.send(&request[..20 << 10]).await;
-    }
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    let large = signed(&format!("[{}]", " ".repeat(60 << 10)));
+    let mut first = bridge.connect().await;
+    first.send(&large).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    for client in &mut clients {
-        client.send(&request[20 << 10..]).await;
-    }
-    let mut answers = Vec::new();
-    for client in &mut clients {
-        answers.push(client.answer().await.status);
-    }
-    assert!(answers.contains(&503), "{answers:?}");
-    assert!(!answers.contains(&408), "{answers:?}");
+    let mut second = bridge.connect().await;
+    second.send(&large[..large.len() - 1]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    assert_eq!(first.answer().await.status, 202);
+    let refused = second.answer().await;
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1")),
+        "{refused:?}"
+    );
 }

@@ -71,12 +71,13 @@ impl Budget {
                 .upper()
                 .map_or(bytes_max, |length| length.min(bytes_max)),
             deadline,
+            has_waited: false,
         };
         buffer.reserve(1).await?;
         loop {
             let frame = timeout_at(deadline, body.frame())
                 .await
-                .map_err(|_| BodyError::TooSlow)?;
+                .map_err(|_| buffer.too_late())?;
             let Some(frame) = frame else {
                 return Ok(buffer.finish());
             };
@@ -97,9 +98,19 @@ struct Buffer<'a> {
     reserved_bytes: u64,
     bytes_max: u64,
     deadline: Instant,
+    has_waited: bool,
 }
 
 impl Buffer<'_> {
+    /// A body that had to wait for memory is not late by its sender's fault.
+    fn too_late(&self) -> BodyError {
+        if self.has_waited {
+            BodyError::Exhausted
+        } else {
+            BodyError::TooSlow
+        }
+    }
+
     async fn push(&mut self, data: &[u8]) -> Result<(), BodyError> {
         let length = (self.bytes.len() + data.len()) as u64;
         if length > self.bytes_max {
@@ -118,6 +129,7 @@ impl Buffer<'_> {
         let target = (length + ahead).min(self.bytes_max);
         let units = target.div_ceil(UNIT_BYTES) - self.reserved_bytes.div_ceil(UNIT_BYTES);
         let units = u32::try_from(units).map_err(|_| BodyError::Exhausted)?;
+        self.has_waited |= self.budget.0.available_permits() < units as usize;
         let permit = timeout_at(
             self.deadline,
             Arc::clone(&self.budget.0).acquire_many_owned(units),

@@ -419,7 +419,10 @@ async fn who_finds_no_memory_for_a_body_in_time_is_503_with_retry_after() {
     let mut large = array_of_new("large", 1);
     large.resize(60 << 10, b' ');
     let held_up = occupied(&bridge);
-    let two = [(); 2].map(|()| posting(&bridge, large.clone()));
+    // Not both fit, whichever comes first.
+    let mut small = array_of_new("small", 1);
+    small.resize(8 << 10, b' ');
+    let two = [large.clone(), small].map(|body| posting(&bridge, body));
     let (refused, _, other) = select_all(two).await;
     let refused = refused.unwrap();
     is_raw_problem(&refused, 503);

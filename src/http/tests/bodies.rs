@@ -209,3 +209,28 @@ async fn who_closes_his_half_gets_an_answer() {
     bridge.shelf.disk.send_replace(Disk::Writes);
     assert_eq!(client.answer().await.status, 202);
 }
+
+#[tokio::test]
+async fn a_body_that_waited_for_memory_is_503_and_not_called_slow() {
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.buffered_bytes_max = 64 << 10;
+        tuning.http.body_timeout = Duration::from_millis(600);
+    })
+    .await;
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    let large = signed(&format!("[{}]", " ".repeat(60 << 10)));
+    let mut first = bridge.connect().await;
+    first.send(&large).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut second = bridge.connect().await;
+    second.send(&large[..large.len() - 1]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    assert_eq!(first.answer().await.status, 202);
+    let refused = second.answer().await;
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1")),
+        "{refused:?}"
+    );
+}

@@ -18,7 +18,7 @@ use crate::support::vhost::Vhost;
 use crate::support::wait::{SOON, eventually};
 
 const LIFE: &[&str] = &["created", "handled", "completed"];
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A bridge that is quick to connect again and declares a queue for everything.
 fn bridge_at(amqp_url: &str) -> BridgeBuilder {

@@ -22,7 +22,7 @@ use crate::support::wait::{SOON, eventually};
 
 const DEAD_LETTERS: &str = "chat-sessions.dead-letter";
 const UNROUTED: &str = "chat-sessions.unrouted";
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// More than the bridge ever has in hand, so that some wait in the journal alone.
 const MANY: usize = 1_500;
 
@@ -145,14 +145,17 @@ async fn declare_by_hand(vhost: &Vhost) -> Consumer {
     }
     vhost.queue_bound(DEAD_LETTERS, DEAD_LETTERS, "#").await;
     vhost.queue_bound("crm", "chat-sessions", "#").await;
-    vhost.declare_queue("alerts", json!({})).await;
+    vhost
+        .declare_exchange("alerts-queue", "fanout", json!({}))
+        .await;
+    vhost.queue_bound("alerts", "alerts-queue", "").await;
     Consumer::of(vhost, "crm").await
 }
 
-/// As an operator does it in one go: nothing is published between the two.
+/// At once with a queue behind it: what is published from the first moment on arrives.
 async fn declare_alerts(vhost: &Vhost) {
-    vhost.declare_exchange("alerts", "fanout", json!({})).await;
-    vhost.bind("alerts", "alerts", "").await;
+    let with_queue = json!({"alternate-exchange": "alerts-queue"});
+    vhost.declare_exchange("alerts", "topic", with_queue).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +177,7 @@ async fn events_of_an_exchange_that_is_missing_wait_for_the_operator_and_the_oth
         "{findings:?}"
     );
     let metrics = bridge.metrics().await;
-    assert_eq!(metrics.sum("routes_closed"), 1.0);
+    assert!(metrics.sum("routes_closed") > 0.5, "and so does the metric");
     others_flow(&bridge, &mut crm, "without").await;
     waits(&bridge, MANY).await;
 
@@ -191,12 +194,11 @@ async fn events_of_an_exchange_that_is_missing_wait_for_the_operator_and_the_oth
     route_is(&bridge, "alerts", "ACME.missed", "closed").await;
     others_flow(&bridge, &mut crm, "deleted").await;
     waits(&bridge, 100).await;
-    assert_eq!(
-        bridge
-            .metrics()
-            .await
-            .sum_where("publish_retries_total", &[("reason", "unroutable")]),
-        0.0
+    let refused = bridge.metrics().await;
+    let refused = refused.sum_where("publish_retries_total", &[("reason", "unroutable")]);
+    assert!(
+        refused < 0.5,
+        "an exchange without a queue had no alternate"
     );
     declare_alerts(&vhost).await;
     bridge.backlog_is_empty().await;
@@ -444,14 +446,14 @@ async fn what_a_consumer_rejects_too_often_goes_from_its_queue_to_the_dead_lette
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumers_queue_that_is_full_refuses_and_what_it_refused_comes_when_there_is_room() {
-    const EVENTS: usize = 200;
+    const EVENTS: u32 = 200;
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_at(&vhost.amqp_url)
         .with("queues = [{name = 'small', keys = ['chat-session.created'], messages_max = 10}]")
         .with("retry.attempts_max = 100000")
         .start()
         .await;
-    let sent = sessions("s", "created", EVENTS);
+    let sent = sessions("s", "created", EVENTS as usize);
     for one in &sent {
         accept(&bridge, std::slice::from_ref(one)).await;
     }
@@ -461,15 +463,19 @@ async fn a_consumers_queue_that_is_full_refuses_and_what_it_refused_comes_when_t
     })
     .await;
     let kept = vhost.message_count("small").await.unwrap();
-    assert!((10..EVENTS as u32).contains(&kept), "it keeps {kept}");
+    assert!((10..EVENTS).contains(&kept), "it keeps {kept}");
 
     let mut small = Consumer::of(&vhost, "small").await;
     bridge.backlog_is_empty().await;
-    let arrived = small.receive_n(EVENTS).await;
+    let arrived = small.receive_n(EVENTS as usize).await;
     let mut distinct = ids(&arrived);
     distinct.sort_unstable();
     distinct.dedup();
-    assert_eq!(distinct.len(), EVENTS, "what was refused was not kept too");
+    assert_eq!(
+        distinct.len(),
+        EVENTS as usize,
+        "what was refused was not kept too"
+    );
     small.receives_nothing_for(Duration::ZERO).await;
     for holding in [UNROUTED, DEAD_LETTERS] {
         assert_eq!(vhost.message_count(holding).await, Some(0));

@@ -26,7 +26,7 @@ const SENDERS: usize = 4;
 /// Sessions of one sender; each of its webhooks has the next event of all of them.
 const SESSIONS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(25);
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Senders that post until they are stopped.
 pub struct Load {
@@ -148,7 +148,8 @@ impl Sent {
         let mut repetitions = 0;
         for message in messages {
             let session = message.correlation_id.as_deref().expect("a session");
-            let step = message.json()["step"].as_u64().expect("a step") as usize;
+            let step = message.json()["step"].as_u64().expect("a step");
+            let step = usize::try_from(step).unwrap();
             let bodies = self.0.get(session);
             let bodies = bodies.unwrap_or_else(|| panic!("nobody sent session {session}"));
             assert_eq!(

@@ -277,8 +277,9 @@ fn the_shipped_files_can_be_used_as_they_stand() {
         .run("--config default.toml check")
         .found(&["sources: there is no source"]);
     let run = operator.run("--config docker.toml check");
-    let missing = "error: sources.deskdirector.secret_files[0]: the file `/run/secrets/deskdirector` is missing; \
-                   put the secret of the webhook into it (docker.toml:";
+    let missing = "error: sources.deskdirector.secret_files: the file `secrets/deskdirector` is missing, \
+                   the file `secrets/deskdirector-2` is missing; put the secret of the webhook into \
+                   one of them (docker.toml:";
     assert!(run.stdout.contains(missing), "{}{}", run.stdout, run.stderr);
     assert_eq!(run.code, 1);
 }

@@ -112,10 +112,11 @@ struct Tasks {
 
 impl Bridge {
     /// Opens the journal, binds the listeners and starts everything. Does not wait for a broker.
+    /// To be called inside a runtime, which it runs on.
     ///
     /// # Errors
     /// See [`BridgeError`]; nothing runs then.
-    pub async fn start(loaded: Loaded, logging: Option<Logging>) -> Result<Self, BridgeError> {
+    pub fn start(loaded: Loaded, logging: Option<Logging>) -> Result<Self, BridgeError> {
         let started = Instant::now();
         let config = loaded.config;
         let routing = routing(&config)?;

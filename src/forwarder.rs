@@ -186,7 +186,7 @@ impl Running {
 
     fn change(&mut self, changes: Vec<Change>) {
         if !changes.is_empty() {
-            self.observer.changed(&changes);
+            Observer::changed(&changes);
             self.journal.change(changes);
         }
     }
@@ -242,7 +242,7 @@ impl Running {
     }
 
     fn deadline(&self) -> Instant {
-        let far = Duration::from_secs(3600);
+        let far = Duration::from_hours(1);
         let deadline = self.flow.next_deadline().map_or(far, Duration::from_millis);
         (self.began + deadline).max(Instant::now() + PATIENCE)
     }

@@ -5,11 +5,6 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
-
-/// Events are many small allocations that one thread makes and another frees.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let command_line = cli::CommandLine::parse();

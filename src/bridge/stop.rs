@@ -10,9 +10,9 @@ use super::{Bridge, BridgeError, Reload, Tasks};
 /// Connections that are open may bring something for so long after the listener is closed.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Kept of the grace for what is on its way to the broker.
-const HALT_BEFORE: Duration = Duration::from_millis(2_000);
+const HALT_BEFORE: Duration = Duration::from_secs(2);
 /// Kept of the grace for the journal.
-const CLOSE_BEFORE: Duration = Duration::from_millis(1_000);
+const CLOSE_BEFORE: Duration = Duration::from_secs(1);
 /// Answers of refused requests are out by then when the disk has failed.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 

@@ -44,8 +44,7 @@ pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
-        Bridge::start(loaded, Some(logging))
-            .await?
+        Bridge::start(loaded, Some(logging))?
             .run(signals, reload)
             .await
     });

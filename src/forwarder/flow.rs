@@ -215,7 +215,7 @@ impl Flow {
         let confirm_timeout = millis(self.limits.confirm_timeout);
         self.routes
             .values()
-            .filter_map(|route| route.next_deadline(confirm_timeout, &self.links))
+            .filter_map(|route| route.next_deadline(confirm_timeout, self.links))
             .min()
     }
 

@@ -74,7 +74,7 @@ impl Observer {
         }
     }
 
-    pub(super) fn changed(&self, changes: &[Change]) {
+    pub(super) fn changed(changes: &[Change]) {
         for change in changes {
             if let Change::Defer {
                 seq,

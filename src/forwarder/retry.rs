@@ -41,7 +41,7 @@ impl Backoff {
         whole.mul_f64(0.5 + 0.5 * self.next_chance())
     }
 
-    /// From 0 to 1, by SplitMix64.
+    /// From 0 to 1, by `SplitMix64`.
     fn next_chance(&mut self) -> f64 {
         self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.chance;

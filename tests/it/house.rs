@@ -60,7 +60,7 @@ fn rooms() -> Vec<(String, PathBuf, String)> {
     let read = |path: PathBuf| {
         let inside = path.strip_prefix(&root).unwrap();
         let first = inside.components().next().unwrap();
-        let room = first
+        let name = first
             .as_os_str()
             .to_str()
             .unwrap()
@@ -73,7 +73,7 @@ fn rooms() -> Vec<(String, PathBuf, String)> {
             .filter(|line| !line.trim_start().starts_with("//"))
             .map(str::to_owned)
             .collect();
-        (room, path, code.join("\n"))
+        (name, path, code.join("\n"))
     };
     let all = sources(&root).into_iter();
     let is_test = |path: &PathBuf| {

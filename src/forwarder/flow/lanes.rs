@@ -96,7 +96,7 @@ impl Flow {
             }
             run.has_more |= taking.has_missed_follower;
             if !self.lanes.contains_key(&key) {
-                self.open_lane(key, run, now);
+                self.open_lane(&key, run, now);
             }
         }
     }
@@ -137,7 +137,7 @@ impl Flow {
                 events: vec![held],
                 has_more: false,
             };
-            self.open_lane(key, run, now);
+            self.open_lane(&key, run, now);
             return;
         }
         self.route(route_id).is_behind = true;
@@ -181,9 +181,9 @@ impl Flow {
         }
     }
 
-    fn open_lane(&mut self, key: LaneKey, run: Run, now: Millis) {
+    fn open_lane(&mut self, key: &LaneKey, run: Run, now: Millis) {
         for held in &run.events {
-            self.hold(&key, held);
+            self.hold(key, held);
         }
         let lane = Lane {
             queue: run.events.into(),
@@ -204,15 +204,15 @@ impl Flow {
             .expect("the caller has just found it");
         lane.queue.push_back(held);
         if lane.state == LaneState::Idle {
-            self.make_ready(key.clone(), now);
+            self.make_ready(key, now);
         }
     }
 
     /// Queues a lane that has something to publish and nothing on its way.
-    pub(super) fn make_ready(&mut self, key: LaneKey, now: Millis) {
+    pub(super) fn make_ready(&mut self, key: &LaneKey, now: Millis) {
         let lane = self
             .lanes
-            .get_mut(&key)
+            .get_mut(key)
             .expect("only lanes in hand are made ready");
         let Some(first) = lane.queue.front() else {
             lane.state = LaneState::Idle;
@@ -229,7 +229,7 @@ impl Flow {
         route.ready.push_back(key.clone());
         if is_stale || is_suspect {
             self.route(route_id).ready.pop_back();
-            self.let_go(&key);
+            self.let_go(key);
         }
     }
 

@@ -63,7 +63,7 @@ impl Flow {
         }
         // Backwards, so that those which go back to the front of the queue keep their order.
         for (key, outcome) in window.lanes.into_iter().zip(outcomes).rev() {
-            self.concluded(key, outcome, is_alone, now, wall);
+            self.concluded(&key, outcome, is_alone, now, wall);
         }
     }
 
@@ -105,21 +105,21 @@ impl Flow {
 
     fn concluded(
         &mut self,
-        key: LaneKey,
+        key: &LaneKey,
         outcome: Outcome,
         is_alone: bool,
         now: Millis,
         wall: Timestamp,
     ) {
         match outcome {
-            Outcome::Delivered => self.settle(&key, now),
-            Outcome::Returned(detail) => self.refused(&key, Reason::Unroutable, detail, now, wall),
+            Outcome::Delivered => self.settle(key, now),
+            Outcome::Returned(detail) => self.refused(key, Reason::Unroutable, detail, now, wall),
             Outcome::Nacked => {
                 let detail = "refused by the broker (basic.nack)".to_owned();
-                self.refused(&key, Reason::Nacked, detail, now, wall);
+                self.refused(key, Reason::Nacked, detail, now, wall);
             }
             Outcome::ChannelClosed(PRECONDITION_FAILED, detail) if is_alone => {
-                self.too_large(&key, detail, now, wall);
+                self.too_large(key, detail, now, wall);
             }
             Outcome::ChannelClosed(..) | Outcome::Unknown => self.again(key, now),
         }
@@ -144,12 +144,12 @@ impl Flow {
             attempts: held.attempts + 1,
         };
         self.actions.push_back(Action::Change(change));
-        self.make_ready(key.clone(), now);
+        self.make_ready(key, now);
     }
 
     /// Nobody knows whether it was stored: it goes out again, with the same id.
-    fn again(&mut self, key: LaneKey, now: Millis) {
-        let route_id = self.lanes[&key]
+    fn again(&mut self, key: &LaneKey, now: Millis) {
+        let route_id = self.lanes[key]
             .queue
             .front()
             .expect("it was in flight")

@@ -74,7 +74,7 @@ impl RouteFlow {
     pub(super) fn next_deadline(
         &self,
         confirm_timeout: Millis,
-        links: &[LinkState; 2],
+        links: [LinkState; 2],
     ) -> Option<Millis> {
         let is_up = |link| links[index(link)] == LinkState::Up;
         let confirm =

@@ -176,13 +176,12 @@ impl World {
         for _ in 0..=self.draw(4) {
             let seq = self.next_seq;
             self.next_seq += 1;
-            let held = match self.draw(12) {
-                0 => self.held(seq, None, DEAD_LETTERS),
-                _ => {
-                    let session = format!("s{}", self.draw(SESSIONS));
-                    let route = RouteId::try_from(self.draw(ROUTES)).unwrap();
-                    self.held(seq, Some(session), route)
-                }
+            let held = if self.draw(12) == 0 {
+                self.held(seq, None, DEAD_LETTERS)
+            } else {
+                let session = format!("s{}", self.draw(SESSIONS));
+                let route = RouteId::try_from(self.draw(ROUTES)).unwrap();
+                self.held(seq, Some(session), route)
             };
             self.appends.push(held);
         }
@@ -243,7 +242,7 @@ impl World {
         }
         for mut held in std::mem::take(&mut self.appends) {
             let session = held.event.session().map(str::to_owned);
-            held.is_head = session.is_none() || self.first_of(&session).is_none();
+            held.is_head = session.is_none() || self.first_of(session.as_deref()).is_none();
             self.accepted.insert(held.seq, session);
             self.pending.insert(
                 held.seq,
@@ -269,7 +268,9 @@ impl World {
                 assert!(row.held.is_head, "only heads are settled");
                 self.settled.insert(seq);
                 let session = row.held.event.session().map(str::to_owned);
-                let next = session.as_ref().and_then(|_| self.first_of(&session));
+                let next = session
+                    .as_ref()
+                    .and_then(|session| self.first_of(Some(session)));
                 let promoted = next.map(|next| {
                     let row = self.pending.get_mut(&next).unwrap();
                     row.held.is_head = true;
@@ -302,8 +303,8 @@ impl World {
         }
     }
 
-    fn first_of(&self, session: &Option<String>) -> Option<Seq> {
-        let is_it = |row: &&Row| row.held.event.session() == session.as_deref();
+    fn first_of(&self, session: Option<&str>) -> Option<Seq> {
+        let is_it = |row: &&Row| row.held.event.session() == session;
         self.pending.values().find(is_it).map(|row| row.held.seq)
     }
 

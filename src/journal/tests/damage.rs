@@ -330,3 +330,17 @@ fn a_large_database_is_checked_when_there_is_reason_to() {
     assert!(reopen(dir.path()).set_aside.is_some());
     assert!(!dir.path().join("journal.suspect").exists());
 }
+
+#[test]
+fn the_queue_and_its_indexes_stand_in_for_each_other() {
+    for lost in ["pending", "pending_session", "pending_head"] {
+        let (bench, backlog) = journal(80);
+        let before = unsettled(&bench.store);
+        let root = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{lost}'");
+        let root = u64::try_from(bench.number(&root)).unwrap();
+        let (_dir, path) = closed(&bench);
+        overwrite(&path, root, 0x5a);
+        let damaged = fs::read(&path).unwrap();
+        assert_eq!(check(&path, &damaged, &before), backlog, "{lost}");
+    }
+}

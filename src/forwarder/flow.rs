@@ -126,9 +126,9 @@ struct Taking {
 const HELD_FACTOR: usize = 4;
 /// Bytes in hand, as a multiple of what may be in flight.
 const HELD_BYTES_FACTOR: u64 = 2;
-/// Windows of an open route that are outstanding together: one is on its way while the other is
-/// confirmed.
-const WINDOWS_PER_ROUTE_MAX: usize = 2;
+/// Windows of an open route that are outstanding together: one is filled while others are
+/// confirmed, and a quarter of what may be in flight is left to the other routes.
+const WINDOWS_PER_ROUTE_MAX: usize = 3;
 /// Windows outstanding together: each needs a channel.
 const WINDOWS_MAX: usize = 32;
 

@@ -19,7 +19,7 @@ pub(super) struct Window {
 }
 
 impl Flow {
-    /// Messages of one window at most: two of an open route leave room for others.
+    /// Messages of one window at most.
     pub(super) fn window_max(&self) -> usize {
         (self.limits.in_flight_max / 4).max(1)
     }

@@ -147,6 +147,8 @@ impl Journal {
     ) -> Result<(Self, tokio::sync::mpsc::Receiver<Committed>), OpenError> {
         let database = directory.database();
         let reader = Reader::open(&database)?;
+        // SQLite does so for its log, too, but would not say if it failed.
+        directory.sync()?;
         let shared = Arc::new(Shared::new(store.totals(), observe_commit));
         let (requests, inbox) = mpsc::channel();
         let (handover, receiver) = Handover::new();

@@ -2,6 +2,7 @@
 //! unsettled events carried over into a new one. Nothing is deleted, and a start that is
 //! interrupted anywhere in between begins or ends the same work again.
 
+mod head;
 mod salvage;
 mod swap;
 
@@ -38,12 +39,7 @@ pub(super) fn open(
     };
     let mut aside = swap::finish(&path).map_err(failed)?;
     if is_damaged(&path)? {
-        let next = files::with_suffix(&path, files::NEW);
-        let database = schema::create_under_way(&next)?;
-        let mut store = Store::new(database, routing.clone(), is_retaining)?;
-        salvage::carry_over(&path, &mut store)?;
-        store.close()?;
-        aside = swap::begin(&path, &next).map_err(failed)?;
+        aside = replace(&path, routing.clone(), is_retaining)?;
     }
     if !path.try_exists().map_err(failed)? {
         schema::create(&path)?;
@@ -52,6 +48,27 @@ pub(super) fn open(
     let _ = fs::remove_file(path.with_file_name(SUSPECT));
     let lost = store.totals().lost_events;
     Ok((store, aside.map(|aside| (aside, lost))))
+}
+
+/// Says where the damaged one lies now.
+fn replace(
+    path: &Path,
+    routing: Arc<Routing>,
+    is_retaining: bool,
+) -> Result<Option<PathBuf>, OpenError> {
+    let failed = |source| OpenError::SetAside {
+        path: path.to_owned(),
+        source,
+    };
+    let next = files::with_suffix(path, files::NEW);
+    let mut store = Store::new(schema::create_under_way(&next)?, routing, is_retaining)?;
+    store.checkpoint()?;
+    let is_beheaded = !salvage::is_readable(path) && schema::is_beheaded(path);
+    let copy = is_beheaded.then(|| head::transplant(path, &next));
+    let copy = copy.transpose().map_err(failed)?;
+    salvage::carry_over(copy.as_ref().map_or(path, head::Copy::path), &mut store)?;
+    store.close()?;
+    swap::begin(path, &next).map_err(failed)
 }
 
 /// Leaves a note that the database is to be checked at the next start.

@@ -78,6 +78,16 @@ impl Directory {
         })
     }
 
+    /// Makes the names of its files outlive a power loss.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn sync(&self) -> Result<(), DirectoryError> {
+        File::open(&self.path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| io_error("syncing", &self.path, source))
+    }
+
     /// Where the database lies.
     #[must_use]
     pub fn database(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -19,7 +19,17 @@ const VERSION: i32 = 1;
 /// `MIGRATIONS[n]` leads from version n to n + 1.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
 /// A session has some 2 KB: a page of 4 KiB would hold one and be half empty.
-const PAGE_BYTES: u32 = 8192;
+pub(super) const PAGE_BYTES: u32 = 8192;
+/// The beginning of the second page: eight roots, which have no parent.
+const ROOTS: [u8; 40] = {
+    let mut kinds = [0; 40];
+    let mut entry = 0;
+    while entry < kinds.len() {
+        kinds[entry] = 1;
+        entry += 5;
+    }
+    kinds
+};
 /// The log is cut to this size when it begins anew.
 const WAL_BYTES_MAX: u32 = 16 << 20;
 
@@ -153,13 +163,13 @@ pub fn look(path: &Path) -> Result<Connection, SchemaError> {
     Ok(database)
 }
 
-/// A connection that writes nothing, not even the log into the database when it closes.
+/// A connection that writes nothing, not even, being read-only, the log into the database when it
+/// closes.
 ///
 /// # Errors
 /// There is no such file, or it cannot be opened.
 pub fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
     let database = Connection::open_with_flags(path, READING)?;
-    database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     plan_once(&database)?;
     Ok(database)
 }
@@ -239,7 +249,7 @@ fn open_error(path: &Path, source: rusqlite::Error) -> SchemaError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt) => SchemaError::Damaged { path, source },
-        Some(ErrorCode::NotADatabase) if header_is_blank(&path) => {
+        Some(ErrorCode::NotADatabase) if header_is_blank(&path) || is_beheaded(&path) => {
             SchemaError::Damaged { path, source }
         }
         Some(ErrorCode::NotADatabase) => SchemaError::Foreign(path),
@@ -253,6 +263,14 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> SchemaError 
         path: path.to_owned(),
         source,
     }
+}
+
+/// Whether a file that is no database is a journal but for its first page: the second one says what
+/// kind of page each of the next ones is, and ours begins with roots.
+pub fn is_beheaded(path: &Path) -> bool {
+    let mut kinds = [0; ROOTS.len()];
+    let read = |file: File| file.read_exact_at(&mut kinds, PAGE_BYTES.into());
+    File::open(path).and_then(read).is_ok() && kinds == ROOTS
 }
 
 /// A file that begins with zeros was a database once whose first page was lost; any other text is

@@ -190,7 +190,7 @@ impl Writer {
     }
 
     fn committed(&mut self, mut group: Group, committed: Committed) {
-        self.state.disk.write_error = None;
+        self.state.disk.works();
         self.shared
             .publish(self.store.totals(), self.store.commit_time);
         if self.is_still_there() {

@@ -30,6 +30,13 @@ pub(super) fn carry_over(path: &Path, store: &mut Store) -> rusqlite::Result<()>
     store.carried(lost_before + lost_now, last_used)
 }
 
+/// Whether it can be said where its tables begin.
+pub(super) fn is_readable(path: &Path) -> bool {
+    let count = "SELECT count(*) FROM sqlite_schema";
+    let counted = open(path).and_then(|found| found.query_row(count, [], |row| row.get(0)));
+    counted.is_ok_and(|tables: i64| tables > 0)
+}
+
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let damaged = schema::open_untouched(path)?;
     // Or a file that is shorter than it should be is not read at all.

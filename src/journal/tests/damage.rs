@@ -176,7 +176,7 @@ fn a_truncated_database_gives_what_is_left() {
 fn an_empty_or_blank_database_is_set_aside_too() {
     let blank: [fn(&Path); 3] = [
         |path| fs::write(path, "").unwrap(),
-        |path| overwrite(path, 1, 0),
+        |path| fs::write(path, vec![0; 5 * PAGE]).unwrap(),
         |path| {
             // Its log is all that is left of it.
             fs::remove_file(path).unwrap();
@@ -343,4 +343,37 @@ fn the_queue_and_its_indexes_stand_in_for_each_other() {
         let damaged = fs::read(&path).unwrap();
         assert_eq!(check(&path, &damaged, &before), backlog, "{lost}");
     }
+}
+
+#[test]
+fn a_database_that_lost_its_first_page_loses_nothing_else() {
+    for with in [0, 0x5a] {
+        let (bench, backlog) = journal(80);
+        let before = unsettled(&bench.store);
+        let (dir, path) = closed(&bench);
+        overwrite(&path, 1, with);
+        let damaged = fs::read(&path).unwrap();
+        assert_eq!(check(&path, &damaged, &before), backlog);
+        let totals = reopen(dir.path()).store.totals();
+        assert_eq!(totals.lost_events, 0);
+        let copy = dir.path().join("journal.db.copy");
+        assert!(!copy.exists());
+    }
+}
+
+/// What the transplant relies on.
+#[test]
+fn a_new_database_begins_with_its_roots() {
+    let bench = Bench::new();
+    bench.store.checkpoint().unwrap();
+    assert!(crate::journal::schema::is_beheaded(&bench.database()));
+    let roots = bench.column("SELECT rootpage FROM sqlite_schema WHERE rootpage > 0 ORDER BY 1");
+    assert!(roots.len() >= 8);
+    assert!(
+        roots
+            .iter()
+            .copied()
+            .eq(3..3 + i64::try_from(roots.len()).unwrap()),
+        "{roots:?}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -404,4 +404,55 @@ async fn a_log_that_readers_keep_from_beginning_anew_is_bounded_again_when_they_
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(size() <= 16 << 20, "{}", size());
+}
+
+/// Readers that overlap, as takes do under load: there is no moment without one.
+#[tokio::test]
+async fn a_log_that_always_has_a_reader_begins_anew_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&Config {
+        retention: Duration::ZERO,
+        ..config(&dir)
+    });
+    let is_over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (path, is_over) = (dir.path().join("journal.db"), is_over.clone());
+            std::thread::spawn(move || {
+                let reader = rusqlite::Connection::open(path).unwrap();
+                while !is_over.load(Ordering::SeqCst) {
+                    reader.execute_batch("BEGIN; SELECT 1 FROM events").unwrap();
+                    std::thread::sleep(Duration::from_millis(15));
+                    reader.execute_batch("COMMIT").unwrap();
+                }
+            })
+        })
+        .collect();
+    let large = format!(r#"{{"id":"a","status":"x","x":"{}"}}"#, "x".repeat(1 << 20));
+    let mut longest = 0;
+    for _ in 0..80 {
+        opened.journal.append(webhook(&[&large])).await.unwrap();
+        let held = next(&mut opened.committed).await.fresh.remove(0);
+        opened.journal.change(vec![published(&held)]);
+        next(&mut opened.committed).await;
+        let wal = fs::metadata(dir.path().join("journal.db-wal")).unwrap();
+        longest = longest.max(wal.len());
+    }
+    is_over.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    assert!(longest < 48 << 20, "{longest}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_removed_during_a_commit_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let opened = open_observed(
+        &config(&dir),
+        Box::new(move |_| drop(fs::remove_file(&path))),
+    );
+    let lost = opened.journal.append(webhook(&[session("a", "x")])).await;
+    assert_eq!(lost, Err(AppendError::DiskFailing));
 }

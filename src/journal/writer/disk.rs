@@ -98,6 +98,13 @@ impl Disk {
         }
     }
 
+    /// Something was written.
+    pub(super) fn works(&mut self) {
+        if self.write_error.take().is_some() {
+            tracing::info!("writing the journal works again");
+        }
+    }
+
     fn refusal(&self) -> Option<AppendError> {
         if self.is_gone {
             return Some(AppendError::DiskFailing);

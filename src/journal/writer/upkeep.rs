@@ -47,7 +47,7 @@ impl Writer {
             });
         } else if self.state.disk.write_error.is_some() {
             match self.store.probe() {
-                Ok(()) => self.state.disk.write_error = None,
+                Ok(()) => self.state.disk.works(),
                 Err(error) => drop(self.blame(&error)),
             }
         }

@@ -169,9 +169,14 @@ impl Bridge {
         self.signal(Signal::HUP);
     }
 
-    /// Stops its clock.
+    /// Stops its clock; returns when every thread of it stands still.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let begin = Instant::now();
+        while !is_stopped(self.pid()) {
+            assert!(begin.elapsed() < SOON, "the bridge does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on.
@@ -380,4 +385,15 @@ impl Drop for Bridge {
             eprintln!("--- log of the bridge ---\n{}", self.stderr());
         }
     }
+}
+
+/// Whether all threads of a process are stopped: a signal reaches them one by one.
+fn is_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
 }

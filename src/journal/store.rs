@@ -60,10 +60,23 @@ impl Store {
             commit_time: Duration::ZERO,
         };
         store.in_transaction(|store| {
+            store.catch_up_with_rows()?;
             store.forget_delays()?;
             store.reroute()
         })?;
         Ok(store)
+    }
+
+    /// A counter that is behind the rows would have every further webhook refused.
+    fn catch_up_with_rows(&mut self) -> rusqlite::Result<()> {
+        let newest: Option<i64> =
+            self.database
+                .query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
+        let behind = newest.unwrap_or(0) - self.counters.get(Name::LastSeq);
+        if behind > 0 {
+            self.counters.add(Name::LastSeq, behind);
+        }
+        Ok(())
     }
 
     /// Commits a group: its changes first, then its webhooks, so that an event whose predecessor

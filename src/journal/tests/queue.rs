@@ -191,6 +191,19 @@ fn numbers_are_never_used_again() {
 }
 
 #[test]
+fn a_counter_that_is_behind_the_rows_refuses_no_webhook() {
+    let mut bench = Bench::new();
+    bench.append(&[("a", "created"), ("b", "created")]);
+    let beside = rusqlite::Connection::open(bench.database()).unwrap();
+    beside
+        .execute("DELETE FROM totals WHERE name = 'last_seq'", [])
+        .unwrap();
+    drop(beside);
+    let mut bench = bench.reopen(&routing(None));
+    assert_eq!(seqs(&bench.append(&[("c", "created")])), [3]);
+}
+
+#[test]
 fn long_routing_fields_are_cut_on_the_disk_and_the_body_is_not() {
     let mut bench = Bench::new();
     let status = "é".repeat(600);

@@ -68,9 +68,11 @@ async fn run() {
 
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        report.publisher.push(publish_round(&vhost, sessions).await);
+        report
+            .publisher
+            .push(publish_round(&broker, &vhost, sessions).await);
         for (array, rounds) in ARRAYS.into_iter().zip(&mut report.bridge) {
-            rounds.push(bridge_round(&vhost, &bridge, sessions, array).await);
+            rounds.push(bridge_round(&broker, &vhost, &bridge, sessions, array).await);
         }
     }
     report.threads = cost::by_thread(bridge.pid());
@@ -95,38 +97,50 @@ async fn subscribe(vhost: &Vhost) {
     vhost.bind(QUEUE, EXCHANGE, "#").await;
 }
 
-async fn publish_round(vhost: &Vhost, sessions: usize) -> Round {
+async fn publish_round(broker: &Broker, vhost: &Vhost, sessions: usize) -> Round {
     let bodies = sender::elements(sessions);
     let mut publisher = publisher::Publisher::connect(&vhost.amqp_url).await;
     let own = Cost::of(std::process::id());
+    let of_broker = Cost::of(broker.pid());
     let begin = Instant::now();
     publisher.publish(EXCHANGE, &bodies).await;
     arrived(vhost, sessions).await;
     let took = begin.elapsed();
     let cost = own.since(std::process::id());
+    let broker = of_broker.since(broker.pid());
     vhost.purge_queue(QUEUE).await;
     Round {
         sessions,
         took,
         cost,
+        broker,
         answers: Vec::new(),
     }
 }
 
-async fn bridge_round(vhost: &Vhost, bridge: &Bridge, sessions: usize, array: usize) -> Round {
+async fn bridge_round(
+    broker: &Broker,
+    vhost: &Vhost,
+    bridge: &Bridge,
+    sessions: usize,
+    array: usize,
+) -> Round {
     let requests = sender::requests(sessions, array);
     let cost = Cost::of(bridge.pid());
+    let of_broker = Cost::of(broker.pid());
     let begin = Instant::now();
     let answers = sender::send(bridge.address(), requests, SENDER_CONNECTIONS).await;
     arrived(vhost, sessions).await;
     let took = begin.elapsed();
     bridge.backlog_is_empty().await;
     let cost = cost.since(bridge.pid());
+    let broker = of_broker.since(broker.pid());
     vhost.purge_queue(QUEUE).await;
     Round {
         sessions,
         took,
         cost,
+        broker,
         answers,
     }
 }

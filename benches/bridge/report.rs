@@ -12,6 +12,8 @@ pub struct Round {
     pub took: Duration,
     /// Processor time of the process measured.
     pub cost: Duration,
+    /// Processor time of RabbitMQ.
+    pub broker: Duration,
     /// Time of each answer; none for the publisher.
     pub answers: Vec<Duration>,
 }
@@ -23,6 +25,10 @@ impl Round {
 
     fn cost_us(&self) -> f64 {
         self.cost.as_secs_f64() * 1e6 / float(self.sessions)
+    }
+
+    fn broker_us(&self) -> f64 {
+        self.broker.as_secs_f64() * 1e6 / float(self.sessions)
     }
 
     fn answer_ms(&self, quantile: f64) -> f64 {
@@ -59,26 +65,34 @@ impl fmt::Display for Report {
         let plain = median(&self.publisher, Round::rate);
         writeln!(
             to,
-            "\n{:<26}{:>12}{:>10}{:>16}{:>10}{:>10}",
-            "median of the rounds", "sessions/s", "ratio", "CPU us/session", "p50 ms", "p99 ms"
+            "\n{:<26}{:>12}{:>10}{:>16}{:>12}{:>10}{:>10}",
+            "median of the rounds",
+            "sessions/s",
+            "ratio",
+            "CPU us/session",
+            "RabbitMQ us",
+            "p50 ms",
+            "p99 ms"
         )?;
         writeln!(
             to,
-            "{:<26}{:>12.0}{:>10}{:>16.1}",
+            "{:<26}{:>12.0}{:>10}{:>16.1}{:>12.1}",
             "plain lapin publisher",
             plain,
             "1",
-            median(&self.publisher, Round::cost_us)
+            median(&self.publisher, Round::cost_us),
+            median(&self.publisher, Round::broker_us),
         )?;
         for (array, rounds) in ARRAYS.iter().zip(&self.bridge) {
             let rate = median(rounds, Round::rate);
             writeln!(
                 to,
-                "{:<26}{:>12.0}{:>10.2}{:>16.1}{:>10.1}{:>10.1}",
+                "{:<26}{:>12.0}{:>10.2}{:>16.1}{:>12.1}{:>10.1}{:>10.1}",
                 format!("bridge, arrays of {array}"),
                 rate,
                 rate / plain,
                 median(rounds, Round::cost_us),
+                median(rounds, Round::broker_us),
                 median(rounds, |round| round.answer_ms(0.5)),
                 median(rounds, |round| round.answer_ms(0.99)),
             )?;

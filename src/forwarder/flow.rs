@@ -122,8 +122,11 @@ struct Taking {
     gone: HashSet<LaneKey>,
 }
 
-/// Events in hand, as a multiple of what may be in flight.
-const HELD_FACTOR: usize = 4;
+/// Events in hand, as a multiple of what may be in flight: what a busy second brings is published
+/// without being read back from the journal. Their bodies are bounded on their own.
+const HELD_FACTOR: usize = 16;
+/// The part of them that one route may have: one that stops leaves room for the others.
+const ROUTE_PART: usize = 4;
 /// Bytes in hand, as a multiple of what may be in flight.
 const HELD_BYTES_FACTOR: u64 = 2;
 /// Windows of an open route that are outstanding together: one is filled while others are

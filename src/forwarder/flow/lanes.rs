@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Flow, HELD_BYTES_FACTOR, HELD_FACTOR, Millis};
+use super::{Flow, HELD_BYTES_FACTOR, HELD_FACTOR, Millis, ROUTE_PART};
 use crate::journal::{Ack, Committed, Held, RouteId, Run, Seq, Taken};
 
 /// Events of one session in hand at most; the others wait in the journal.
@@ -311,9 +311,9 @@ impl Flow {
         HELD_FACTOR * self.limits.in_flight_max
     }
 
-    /// Lanes of one route in hand at most, so that one that stops leaves room for the others.
+    /// Lanes of one route in hand at most.
     pub(super) fn lanes_max(&self) -> usize {
-        self.limits.in_flight_max
+        self.held_max() / ROUTE_PART
     }
 
     fn is_not_taking(&self, route_id: RouteId) -> bool {

@@ -8,6 +8,7 @@
 #
 # COMPOSE_TEST_BINARY  binary for the stand-in of the builder (default: built here, --release)
 # COMPOSE_TEST_CACHE   where fetched root file systems are kept (default: .dev/compose-test)
+# COMPOSE_TEST_RESTARTS  restarts of the bridge behind Caddy (default: 10)
 
 set -euo pipefail
 export LC_ALL=C
@@ -18,6 +19,7 @@ WORK=$(mktemp -d "${TMPDIR:-/tmp}/deskbridge-compose.XXXXXX")
 SECRET=compose-test-secret-0123456789
 URL=http://127.0.0.1:8080/webhooks/deskdirector
 STOP_GRACE_SECONDS=15
+RESTARTS=${COMPOSE_TEST_RESTARTS:-10}
 # Sessions that a subscriber took before they could reach the holding queue.
 subscribed=0
 

@@ -37,6 +37,7 @@ until_true() {
 
 get() { inside curl --silent --fail --max-time 5 "$@"; }
 admin() { get "http://127.0.0.1:9090/$1"; }
+is_alive() { admin livez >/dev/null; }
 is_up() { admin readyz >/dev/null; }
 post() { inside "$deskbridge" send --url "$URL" --secret-file "$WORK/secret" "$@"; }
 posts() { post "$@" >"$WORK/answer" 2>&1; }
@@ -75,7 +76,8 @@ holds() {
 
 comes_up_without_a_secret_and_says_so_in_one_line() {
     compose up --detach --build >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "compose up"; }
-    until_true 30 is_up
+    until_true 30 is_alive
+    ! is_up || fail "ready without a secret"
     local lines
     lines=$(compose logs --no-color bridge | grep -F secrets/deskdirector || true)
     [ "$(echo "$lines" | grep -c .)" = 1 ] || fail "not one line about the secret: $lines"
@@ -210,11 +212,13 @@ a_restart_behind_caddy_refuses_nobody() {
         { cat "$WORK/up.log" >&2; fail "compose --profile public up"; }
     local URL=http://localhost/webhooks/deskdirector round
     until_true 30 posts tests/data/completed.json
-    load 1500 50
-    for round in 1 2 3 4 5 6 7 8 9 10; do
+    # A restart takes 1.5 s and more.
+    load $((150 * RESTARTS)) 50
+    for ((round = 0; round < RESTARTS; round++)); do
         compose restart bridge >/dev/null 2>&1
     done
-    kill -0 "$sender_pid" 2>/dev/null || fail "the load ended before the $round restarts"
+    kill -0 "$sender_pid" 2>/dev/null || fail "the load ended before the $RESTARTS restarts"
+    say "     $RESTARTS restarts"
     load_ends_well
     until_true 30 is_up
     nothing_is_lost

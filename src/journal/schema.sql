@@ -35,8 +35,8 @@ CREATE TABLE pending (
     detail   TEXT,
     at       INTEGER                      -- since when, microseconds since 1970
 ) STRICT;
--- Finds what follows in a session, in order of seq.
-CREATE INDEX pending_session ON pending (source, session);
+-- Finds what follows in a session, in order of seq. Sources are few: the session tells sooner.
+CREATE INDEX pending_session ON pending (session, source);
 -- The candidates for publishing, in order of due and seq: taking a window costs the window, not
 -- the backlog.
 CREATE INDEX pending_head ON pending (route, due) WHERE head = 1;

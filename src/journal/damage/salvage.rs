@@ -88,9 +88,9 @@ fn unsettled(damaged: &Connection) -> BTreeSet<Seq> {
         "SELECT seq, 0 FROM pending INDEXED BY pending_head WHERE head = 1
          ORDER BY route DESC, due DESC, seq DESC",
         "SELECT seq, 0 FROM pending INDEXED BY pending_session
-         ORDER BY source, session, seq",
+         ORDER BY session, source, seq",
         "SELECT seq, 0 FROM pending INDEXED BY pending_session
-         ORDER BY source DESC, session DESC, seq DESC",
+         ORDER BY session DESC, source DESC, seq DESC",
     ]
     .into_iter()
     .flat_map(|statement| readable(damaged, statement))

@@ -53,9 +53,10 @@ impl Store {
 
     /// `None` if the event is not pending any more.
     fn settle(&mut self, ending: &Ending<'_>) -> rusqlite::Result<Option<Ack>> {
+        // Two statements: RETURNING would build a table of its own, with its own pages, each time.
         let found = self
             .database
-            .prepare_cached("DELETE FROM pending WHERE seq = ?1 RETURNING source, session, bytes")?
+            .prepare_cached("SELECT source, session, bytes FROM pending WHERE seq = ?1")?
             .query_row([ending.seq], |row: &Row<'_>| {
                 let session: Option<String> = row.get(1)?;
                 Ok((row.get::<_, String>(0)?, session, row.get::<_, i64>(2)?))
@@ -64,6 +65,7 @@ impl Store {
         let Some((source, session, bytes)) = found else {
             return Ok(None);
         };
+        self.delete("DELETE FROM pending WHERE seq = ?1", ending.seq)?;
         let promoted = match session {
             Some(session) => self.promote(&source, &session)?,
             None => None,

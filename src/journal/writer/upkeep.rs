@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Group, Writer};
 
 /// Written bytes between two checkpoints.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
+const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// What a row costs in the log beside its body, roughly.
 const ROW_BYTES: u64 = 512;
 /// What a commit costs in the log beside its rows, roughly.

@@ -2,12 +2,12 @@
 //! bytes. Never re-serialises, never recurses, and looks at every byte a fixed number of times,
 //! whatever the sender has sent. Knows what routing needs of an element and nothing else of it.
 
-mod depth;
 mod elements;
 mod fields;
 mod kind;
 mod members;
 mod text;
+mod walk;
 
 use std::sync::Arc;
 

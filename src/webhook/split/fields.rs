@@ -1,6 +1,5 @@
 //! The routing fields of one element, or why it has none. The element is known to be valid JSON.
 
-use super::depth::is_deeper_than;
 use super::kind::kind;
 use super::members::{Member, last_element, members};
 use super::text::Unescaped;
@@ -18,10 +17,11 @@ const ID_BYTES_MAX: usize = 255;
 /// Why it cannot be routed, for people.
 pub fn read(element: &str) -> Result<Fields, String> {
     let names = ["id", "status", "type", "pastStatus", "creator"];
-    let Some([id, status, session_type, past_status, creator]) = members(element, names) else {
+    let Some(found) = members(element, names) else {
         return Err(format!("not an object but {}", kind(element)));
     };
-    if is_deeper_than(DEPTH_MAX, element) {
+    let [id, status, session_type, past_status, creator] = found.members;
+    if found.levels > DEPTH_MAX {
         return Err(format!("nested deeper than {DEPTH_MAX} levels"));
     }
     Ok(Fields {
@@ -56,8 +56,8 @@ fn required(name: &str, member: Member) -> Result<Unescaped, String> {
 }
 
 fn company(creator: &str) -> Option<String> {
-    let [company] = members(creator, ["company"])?;
-    let [identifier] = members(company.value?, ["identifier"])?;
+    let [company] = members(creator, ["company"])?.members;
+    let [identifier] = members(company.value?, ["identifier"])?.members;
     text(identifier.value?)
 }
 

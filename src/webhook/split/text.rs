@@ -20,6 +20,11 @@ impl Unescaped {
         self.0.len()
     }
 
+    /// Whether it is this text.
+    pub fn is(&self, text: &str) -> bool {
+        self.0 == text.as_bytes()
+    }
+
     /// The text, if no half of a surrogate pair is in it.
     pub fn exact(self) -> Option<String> {
         String::from_utf8(self.0).ok()

@@ -70,9 +70,9 @@ async fn run() {
         eprintln!("round {} of {rounds}", round + 1);
         report
             .publisher
-            .push(publish_round(&broker, &vhost, sessions).await);
+            .push(publish_round(broker, &vhost, sessions).await);
         for (array, rounds) in ARRAYS.into_iter().zip(&mut report.bridge) {
-            rounds.push(bridge_round(&broker, &vhost, &bridge, sessions, array).await);
+            rounds.push(bridge_round(broker, &vhost, &bridge, sessions, array).await);
         }
     }
     report.threads = cost::by_thread(bridge.pid());

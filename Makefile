@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench compose-test
+.PHONY: help run demo test simulate lint bench compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +14,9 @@ demo: ## the same, and ends when the message has arrived
 
 test: ## all tests, against a private RabbitMQ (installed if it is missing)
 	@scripts/test.sh
+
+simulate: ## the forwarder against model journals, brokers and crashes (SEEDS=1000000 FROM=0)
+	@scripts/simulate.sh "$(SEEDS)" "$(FROM)"
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

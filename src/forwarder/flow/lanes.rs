@@ -72,7 +72,7 @@ impl Flow {
         };
         let route_id = taking.route_id;
         let Some(taken) = taken else {
-            self.route(route_id).try_again_at(now);
+            self.route(route_id).take_failed(now);
             return;
         };
         if taking.generation != self.generation {

@@ -27,12 +27,17 @@ pub(super) struct RouteFlow {
     pub(super) lanes: usize,
     /// Windows outstanding.
     pub(super) windows: usize,
+    /// Where they are: a route that became suspect has none on the probe link before those on the
+    /// main link are back.
+    pub(super) sent_on: Option<Link>,
     /// When something of it was last confirmed, or when it began to be outstanding.
     pub(super) progress_at: Millis,
     /// The journal has heads of it that are not in hand.
     pub(super) is_behind: bool,
     /// When a refused event of it is due.
     pub(super) wake_at: Option<Millis>,
+    /// The last take failed; when the next one is tried.
+    pub(super) take_again_at: Option<Millis>,
     pub(super) suspect: Option<Suspect>,
     /// It was late, and the loss of the connection that follows is its doing.
     pub(super) is_late: bool,
@@ -67,8 +72,15 @@ impl RouteFlow {
         }
     }
 
-    pub(super) fn try_again_at(&mut self, now: Millis) {
-        self.wake_at = Some(now + TAKE_AGAIN);
+    /// The connection its outstanding windows are on.
+    pub(super) fn outstanding_on(&self) -> Option<Link> {
+        self.sent_on.filter(|_| self.windows > 0)
+    }
+
+    /// The journal could not be read: it still has what this route is behind of.
+    pub(super) fn take_failed(&mut self, now: Millis) {
+        self.is_behind = true;
+        self.take_again_at = Some(now + TAKE_AGAIN);
     }
 
     pub(super) fn next_deadline(
@@ -77,8 +89,10 @@ impl RouteFlow {
         links: [LinkState; 2],
     ) -> Option<Millis> {
         let is_up = |link| links[index(link)] == LinkState::Up;
-        let confirm =
-            (self.windows > 0 && is_up(self.link())).then_some(self.progress_at + confirm_timeout);
+        let confirm = self
+            .outstanding_on()
+            .filter(|link| is_up(*link))
+            .map(|_| self.progress_at + confirm_timeout);
         let probe = self
             .suspect
             .as_ref()
@@ -86,7 +100,8 @@ impl RouteFlow {
             .filter(|_| is_up(Link::Main))
             .map(|suspect| suspect.probe_at);
         let wake = self.wake_at.filter(|_| is_up(Link::Main));
-        [confirm, probe, wake].into_iter().flatten().min()
+        let again = self.take_again_at.filter(|_| is_up(Link::Main));
+        [confirm, probe, wake, again].into_iter().flatten().min()
     }
 
     fn is_at_rest(&self) -> bool {

@@ -30,9 +30,10 @@ impl Flow {
         let confirm_timeout = super::millis(self.limits.confirm_timeout);
         let mut lost = [None, None];
         for route in self.routes.values_mut() {
-            let link = route.link();
-            let is_late = route.windows > 0
-                && self.links[index(link)] == LinkState::Up
+            let Some(link) = route.outstanding_on() else {
+                continue;
+            };
+            let is_late = self.links[index(link)] == LinkState::Up
                 && now >= route.progress_at + confirm_timeout;
             if !is_late {
                 continue;
@@ -91,6 +92,7 @@ impl Flow {
                 route.wake_at = None;
                 route.is_behind = true;
             }
+            route.take_again_at = route.take_again_at.filter(|again| now < *again);
         }
     }
 
@@ -106,7 +108,7 @@ impl Flow {
                 Some(suspect) => route.windows == 0 && route.lanes == 0 && now >= suspect.probe_at,
                 None => route.lanes <= low,
             };
-            route.is_behind && is_wanted
+            route.is_behind && route.take_again_at.is_none() && is_wanted
         };
         let Some(route_id) = self.in_turn(may_take) else {
             return;
@@ -167,12 +169,14 @@ impl Flow {
         let size_max = suspect.map_or(self.window_max(), |suspect| suspect.window);
         let size_max = size_max.min(self.places());
         let mut events = Vec::new();
+        // They wait for the disk like what was published, and have a place there, too.
+        let mut condemned = 0;
         let mut window = Window {
             route_id,
             lanes: Vec::new(),
             bytes: 0,
         };
-        while events.len() < size_max {
+        while events.len() + condemned < size_max {
             let Some(key) = self.route(route_id).ready.front().cloned() else {
                 break;
             };
@@ -192,6 +196,7 @@ impl Flow {
             self.route(route_id).ready.pop_front();
             if let Some((reason, detail)) = self.unpublishable(&held) {
                 self.condemn(&key, reason, detail, wall);
+                condemned += 1;
                 continue;
             }
             self.lanes.get_mut(&key).expect("it was just there").state = LaneState::InFlight;
@@ -222,6 +227,7 @@ impl Flow {
             route.progress_at = now;
         }
         route.windows += 1;
+        route.sent_on = Some(link);
         self.windows.insert(id, window);
         self.actions.push_back(Action::Publish {
             window: id,

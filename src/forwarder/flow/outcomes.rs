@@ -54,8 +54,9 @@ impl Flow {
         let route = self.route(window.route_id);
         route.windows -= 1;
         route.lanes -= window.lanes.len();
+        // Whatever it was: the others have not been waited for any longer than since now.
+        route.progress_at = now;
         if is_answered {
-            route.progress_at = now;
             route.is_late = false;
             self.trust(window.route_id, now, wall);
         } else {

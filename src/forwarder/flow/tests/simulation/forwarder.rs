@@ -22,6 +22,8 @@ use crate::webhook::{Event, Reason};
 
 /// At least so long between two looks at the clock.
 const PATIENCE: u64 = 10;
+/// The flow's books are audited at one step in so many.
+const AUDIT: u64 = 4;
 
 pub(super) struct Take {
     request: TakeRequest,
@@ -119,7 +121,16 @@ impl World {
     }
 
     pub(super) fn has_input(&self) -> bool {
-        !self.inputs().is_empty()
+        let forwarder = &self.forwarder;
+        let has_taken = || matches!(&forwarder.take, Some(take) if take.result.is_some());
+        let is_free =
+            || !forwarder.reports.is_empty() || forwarder.reroute.is_some() || has_taken();
+        let is_told = if forwarder.is_rerouting {
+            forwarder.rerouted.is_some()
+        } else {
+            is_free()
+        };
+        !forwarder.has_ended && (is_told || !self.writer.news.is_empty())
     }
 
     pub(super) fn can_act(&self) -> bool {
@@ -179,10 +190,15 @@ impl World {
             return;
         };
         self.story.tell(|| format!("the flow hears {report:?}"));
-        if let Report::Done(window, outcomes) = &report {
-            self.story.mark(*window);
-            self.judge.told(*window, outcomes);
-            self.count(outcomes);
+        match &report {
+            Report::Done(window, outcomes) => {
+                self.story.mark(*window);
+                self.judge.told(*window, outcomes);
+                self.count(outcomes);
+            }
+            Report::Up(link) | Report::Unblocked(link) => self.judge.told_of(*link, true),
+            Report::Down(link) | Report::Blocked(link) => self.judge.told_of(*link, false),
+            Report::Progress(_) => {}
         }
         let now = self.flow_now();
         self.forwarder
@@ -290,6 +306,7 @@ impl World {
                     changes.push(change);
                 }
                 Action::Reconnect(link, reason) => {
+                    self.judge.gives_up(link, now);
                     self.tally.saw(Seen::ConfirmTimeout);
                     self.story.tell(|| format!("reconnect {link:?}: {reason}"));
                     self.link(link).commands.push_back(Command::Reconnect);
@@ -302,7 +319,9 @@ impl World {
         if !changes.is_empty() {
             self.writer.inbox.push_back(Request::Changes(changes));
         }
-        self.audit();
+        if self.story.steps.is_multiple_of(AUDIT) {
+            self.audit();
+        }
         if has_ended {
             self.forwarder.has_ended = true;
             self.ended();
@@ -315,10 +334,12 @@ impl World {
             let seqs: Vec<_> = events.iter().map(|held| held.seq).collect();
             format!("window {window} on {link:?}: {seqs:?}")
         });
+        assert!(
+            !self.forwarder.is_halted,
+            "window {window} goes out after the halt"
+        );
         let now = self.flow_now();
-        let repeated =
-            self.judge
-                .published(window, &events, &self.disk, self.forwarder.is_halted, now);
+        let repeated = self.judge.published(window, link, &events, &self.disk, now);
         for _ in 0..repeated {
             self.tally.saw(Seen::PublishedAgain);
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::events::Fresh;
-use super::scenario::{IN_FLIGHT_BYTES_MAX, MESSAGE_BYTES_MAX, Scenario};
+use super::scenario::{CONFIRM_TIMEOUT, IN_FLIGHT_BYTES_MAX, MESSAGE_BYTES_MAX, Scenario};
 use crate::journal::{Ack, Change, Held, Seq, Settlement};
-use crate::rabbitmq::Outcome;
+use crate::rabbitmq::{Link, Outcome};
 use crate::webhook::{Event, Reason};
 
 /// What this process knows of an event's last publication.
@@ -47,7 +47,9 @@ pub(super) struct Judge {
     sessions: BTreeMap<u64, Session>,
     life: u32,
     /// Published, and the flow was not told what became of them.
-    windows: BTreeMap<u64, Vec<Seq>>,
+    windows: BTreeMap<u64, Window>,
+    /// Connections that carry something, as far as the flow was told.
+    up: BTreeSet<Link>,
     on_their_way: usize,
     bytes_on_their_way: u64,
     /// Sessions that have one on its way.
@@ -56,6 +58,12 @@ pub(super) struct Judge {
     unmarked: BTreeSet<Seq>,
     /// The last settlements of this process may not have reached the disk.
     may_repeat: bool,
+}
+
+struct Window {
+    seqs: Vec<Seq>,
+    link: Link,
+    since: u64,
 }
 
 #[derive(Default)]
@@ -143,12 +151,11 @@ impl Judge {
     pub(super) fn published(
         &mut self,
         window: u64,
+        link: Link,
         events: &[Held],
         disk: &Disk,
-        is_halted: bool,
         now: u64,
     ) -> usize {
-        assert!(!is_halted, "window {window} goes out after the halt");
         assert!(!events.is_empty(), "window {window} is empty");
         let repeated = events
             .iter()
@@ -169,9 +176,13 @@ impl Judge {
             }
         }
         self.on_their_way += events.len();
-        let seqs = events.iter().map(|held| held.seq).collect();
+        let sent = Window {
+            seqs: events.iter().map(|held| held.seq).collect(),
+            link,
+            since: now,
+        };
         assert!(
-            self.windows.insert(window, seqs).is_none(),
+            self.windows.insert(window, sent).is_none(),
             "a window's number is used twice"
         );
         let outstanding = self.on_their_way + self.unmarked.len();
@@ -258,10 +269,8 @@ impl Judge {
 
     /// The flow hears what became of a window.
     pub(super) fn told(&mut self, window: u64, outcomes: &[Outcome]) {
-        let seqs = self
-            .windows
-            .remove(&window)
-            .expect("only windows that went out come back");
+        let sent = self.windows.remove(&window);
+        let seqs = sent.expect("only windows that went out come back").seqs;
         let is_alone = seqs.len() == 1;
         self.on_their_way -= seqs.len();
         for (seq, outcome) in seqs.into_iter().zip(outcomes) {
@@ -278,6 +287,28 @@ impl Judge {
             };
             self.tell(seq, told);
         }
+    }
+
+    pub(super) fn told_of(&mut self, link: Link, is_up: bool) {
+        if is_up {
+            self.up.insert(link);
+        } else {
+            self.up.remove(&link);
+        }
+    }
+
+    /// The flow gives a connection up: only one that has confirmed nothing for too long while it
+    /// could.
+    pub(super) fn gives_up(&self, link: Link, now: u64) {
+        assert!(
+            self.up.contains(&link),
+            "{link:?} is blocked or down, and is given up"
+        );
+        let mut windows = self.windows.values().filter(|window| window.link == link);
+        assert!(
+            windows.any(|window| now >= window.since + CONFIRM_TIMEOUT),
+            "{link:?} is given up, and nothing on it is late"
+        );
     }
 
     /// The flow wants an event settled or deferred.
@@ -370,6 +401,7 @@ impl Judge {
     pub(super) fn new_life(&mut self) {
         self.life += 1;
         self.windows.clear();
+        self.up.clear();
         self.busy.clear();
         self.unmarked.clear();
         (self.on_their_way, self.bytes_on_their_way) = (0, 0);

@@ -60,9 +60,11 @@ impl World {
         self.forwarder.reports.push_back(report);
     }
 
+    /// What was asked meanwhile is refused first.
     pub(super) fn can_connect(&self, link: Link) -> bool {
-        match &self.links[index(link)].state {
-            State::Down(due) => link == Link::Main && self.now >= *due,
+        let task = &self.links[index(link)];
+        match &task.state {
+            State::Down(due) => link == Link::Main && self.now >= *due && task.commands.is_empty(),
             State::Connecting(..) => true,
             State::Up => false,
         }

@@ -91,9 +91,9 @@ const MOODS: [Mood; 7] = [
 impl Scenario {
     pub(super) fn draw(random: &mut Random) -> Self {
         let steps = match random.below(200) {
-            0 => 1_500,
-            1..=8 => 300 + random.below(300),
-            9..=59 => 100 + random.below(100),
+            0 => 1_200,
+            1..=6 => 300 + random.below(300),
+            7..=49 => 100 + random.below(100),
             _ => 20 + random.below(60),
         };
         let mut faults = Vec::new();
@@ -117,7 +117,7 @@ impl Scenario {
             in_flight_max: random.pick(&[1, 2, 4, 4, 8, 16]),
             attempts_max: random.pick(&[1, 2, 3, 4]),
             handover_max: random.pick(&[1, 2, 64]),
-            webhook_max: random.pick(&[1, 3, 8]),
+            webhook_max: random.pick(&[1, 2, 2, 6]),
             rejects: random.pick(&[0, 4, 12]),
             large: random.pick(&[0, 4, 10]),
             damaged: random.pick(&[0, 0, 10]),

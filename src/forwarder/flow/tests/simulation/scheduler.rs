@@ -88,7 +88,7 @@ impl World {
         self.possible(&mut steps);
         steps.push((Step::Time, 5));
         if self.stopping.is_none() {
-            steps.push((Step::Webhook, 12));
+            steps.push((Step::Webhook, 8));
         }
         let faults = self.scenario.faults.iter();
         steps.extend(faults.map(|(fault, weight)| (Step::Fault(*fault), *weight)));

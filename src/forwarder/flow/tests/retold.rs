@@ -66,10 +66,8 @@ fn held(seq: Seq, bytes: usize) -> Held {
 }
 
 fn commit(flow: &mut Flow, fresh: Vec<Held>) {
-    let committed = Committed {
-        fresh,
-        ..Committed::default()
-    };
+    let mut committed = Committed::default();
+    committed.fresh = fresh;
     flow.committed(committed, 0);
 }
 

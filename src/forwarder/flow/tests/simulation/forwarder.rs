@@ -27,8 +27,10 @@ const AUDIT: u64 = 4;
 
 pub(super) struct Take {
     request: TakeRequest,
-    /// The snapshot was made; nobody has looked at it yet.
+    /// The snapshot was made.
     pub(super) result: Option<Option<Taken>>,
+    /// What it shows has been read, perhaps much later.
+    pub(super) is_read: bool,
 }
 
 pub(super) struct Forwarder {
@@ -107,11 +109,7 @@ impl World {
         if !forwarder.reports.is_empty() {
             inputs.push(Input::Report);
         }
-        if forwarder
-            .take
-            .as_ref()
-            .is_some_and(|take| take.result.is_some())
-        {
+        if matches!(&forwarder.take, Some(take) if take.is_read) {
             inputs.push(Input::Taken);
         }
         if forwarder.reroute.is_some() {
@@ -122,7 +120,7 @@ impl World {
 
     pub(super) fn has_input(&self) -> bool {
         let forwarder = &self.forwarder;
-        let has_taken = || matches!(&forwarder.take, Some(take) if take.result.is_some());
+        let has_taken = || matches!(&forwarder.take, Some(take) if take.is_read);
         let is_free =
             || !forwarder.reports.is_empty() || forwarder.reroute.is_some() || has_taken();
         let is_told = if forwarder.is_rerouting {
@@ -278,6 +276,17 @@ impl World {
         take.result = Some(Some(taken));
     }
 
+    pub(super) fn can_read(&self) -> bool {
+        let take = self.forwarder.take.as_ref();
+        take.is_some_and(|take| take.result.is_some() && !take.is_read)
+    }
+
+    pub(super) fn read(&mut self) {
+        if let Some(take) = &mut self.forwarder.take {
+            take.is_read = true;
+        }
+    }
+
     /// Has it ended? Else it carries out everything the flow wants.
     pub(super) fn act(&mut self) {
         let has_ended = self.has_ended();
@@ -299,6 +308,7 @@ impl World {
                     self.forwarder.take = Some(Take {
                         request,
                         result: None,
+                        is_read: false,
                     });
                 }
                 Action::Change(change) => {

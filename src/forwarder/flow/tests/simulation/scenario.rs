@@ -23,6 +23,8 @@ pub(super) struct Scenario {
     pub(super) attempts_max: u32,
     /// Commits handed over and not yet looked at.
     pub(super) handover_max: usize,
+    /// How soon what a snapshot shows has been read.
+    pub(super) reading: u32,
     /// Events of a webhook at most.
     pub(super) webhook_max: u64,
     /// One event in so many is a reject, large, or damaged on the disk; 0: none.
@@ -117,6 +119,7 @@ impl Scenario {
             in_flight_max: random.pick(&[1, 2, 4, 4, 8, 16]),
             attempts_max: random.pick(&[1, 2, 3, 4]),
             handover_max: random.pick(&[1, 2, 64]),
+            reading: random.pick(&[1, 4, 20]),
             webhook_max: random.pick(&[1, 2, 2, 6]),
             rejects: random.pick(&[0, 4, 12]),
             large: random.pick(&[0, 4, 10]),

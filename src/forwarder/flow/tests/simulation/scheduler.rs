@@ -24,6 +24,7 @@ pub(super) enum Step {
     Input,
     Act,
     Snapshot,
+    Read,
     Command(Link),
     Connect(Link),
     Arrive(Link),
@@ -72,6 +73,7 @@ impl World {
             6,
             take.is_some_and(|take| take.result.is_none()),
         );
+        can(Step::Read, self.scenario.reading, self.can_read());
         for link in LINKS {
             can(Step::Command(link), 16, self.can_be_commanded(link));
             can(Step::Connect(link), 5, self.can_connect(link));
@@ -166,6 +168,7 @@ impl World {
             Step::Input => self.input(),
             Step::Act => self.act(),
             Step::Snapshot => self.snapshot(),
+            Step::Read => self.read(),
             Step::Command(link) => self.command(link),
             Step::Connect(link) => self.connect(link),
             Step::Arrive(link) => self.arrive(link),

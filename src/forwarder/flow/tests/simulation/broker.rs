@@ -155,9 +155,9 @@ impl World {
         let sent = &mut self.links[index(link)].windows[which];
         let waiting: Vec<usize> = sent.waiting().collect();
         if are_all {
-            waiting
-                .iter()
-                .for_each(|position| sent.confirmed[*position] = true);
+            for position in waiting {
+                sent.confirmed[position] = true;
+            }
         } else {
             sent.confirmed[self.random.pick(&waiting)] = true;
         }

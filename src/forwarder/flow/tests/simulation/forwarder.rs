@@ -25,14 +25,21 @@ const PATIENCE: u64 = 10;
 /// The flow's books are audited at one step in so many.
 const AUDIT: u64 = 4;
 
+/// The disk's fault.
+pub(super) struct Unreadable;
+
 pub(super) struct Take {
     request: TakeRequest,
     /// The snapshot was made.
-    pub(super) result: Option<Option<Taken>>,
+    pub(super) result: Option<Result<Taken, Unreadable>>,
     /// What it shows has been read, perhaps much later.
     pub(super) is_read: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what the loop knows beside the flow"
+)]
 pub(super) struct Forwarder {
     pub(super) flow: Flow,
     began: u64,
@@ -228,7 +235,7 @@ impl World {
             format!("the flow gets what it took: {runs:?}")
         });
         let now = self.flow_now();
-        self.forwarder.flow.taken(result, now);
+        self.forwarder.flow.taken(result.ok(), now);
     }
 
     fn ask_for_reroute(&mut self) {
@@ -260,7 +267,7 @@ impl World {
         };
         if fails {
             self.tally.saw(Seen::TakeFailed);
-            take.result = Some(None);
+            take.result = Some(Err(Unreadable));
             return;
         }
         let is_ahead = matches!(
@@ -273,7 +280,7 @@ impl World {
         let taken = self.disk.take(&take.request, followers_max, &self.maker);
         self.story
             .tell(|| format!("a take from route {}", take.request.route_id));
-        take.result = Some(Some(taken));
+        take.result = Some(Ok(taken));
     }
 
     pub(super) fn can_read(&self) -> bool {
@@ -408,7 +415,9 @@ impl World {
 
     /// A new process on the same disk.
     pub(super) fn boot(&mut self) {
-        LINKS.into_iter().for_each(|link| self.crash_link(link));
+        for link in LINKS {
+            self.crash_link(link);
+        }
         self.stopping = None;
         // Without room it would not start.
         self.writer.is_disk_full = false;

@@ -24,6 +24,10 @@ enum Told {
 }
 
 /// Everything about one accepted event.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each can be true beside the others"
+)]
 struct Entry {
     event: Arc<Event>,
     session: Option<u64>,

@@ -244,7 +244,9 @@ impl World {
         self.broker.is_frozen = false;
         self.broker.is_unreachable = false;
         self.broker.is_alarmed = false;
-        LINKS.into_iter().for_each(|link| self.unblock(link));
+        for link in LINKS {
+            self.unblock(link);
+        }
         self.writer.is_disk_full = false;
         self.take_fails = false;
     }
@@ -300,7 +302,9 @@ impl World {
 
     fn close(&mut self) {
         self.writer.news.clear();
-        LINKS.into_iter().for_each(|link| self.crash_link(link));
+        for link in LINKS {
+            self.crash_link(link);
+        }
         self.writer.inbox.push_back(Request::Stop);
         self.stopping = Some(Stopping::Closing);
     }

@@ -37,7 +37,7 @@ impl Story {
     }
 
     pub(super) fn lines(&self) -> String {
-        let lines = self.lines.iter().flatten();
-        lines.map(|line| format!("    {line}\n")).collect()
+        let indented = |text: String, line: &String| text + "    " + line + "\n";
+        self.lines.iter().flatten().fold(String::new(), indented)
     }
 }

@@ -75,6 +75,8 @@ pub struct Counts {
     pub causes: BTreeMap<Kind, u64>,
     pub unrouted: u64,
     pub infos: u64,
+    /// The longest answer while nothing was done to the bridge itself or its disk.
+    pub answer_max: Micros,
     pub refusals: BTreeMap<u16, u64>,
     pub injections: BTreeMap<Kind, u64>,
     pub unseen: u64,

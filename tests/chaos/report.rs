@@ -81,7 +81,8 @@ pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) 
     let _ = writeln!(
         text,
         "{} sessions acknowledged in {} requests, {} not answered, refused {:?}\n\
-         answers: median {} ms, 99 % {} ms, longest {} ms; forged requests: {forged:?}\n\
+         answers: median {} ms, 99 % {} ms, longest {} ms ({} ms while the bridge itself was left alone); \
+         forged requests: {forged:?}\n\
          {} deliveries, {} of them again by the broker, {} copies by the bridge ({} sent twice), {} unrouted\n\
          lost {}, out of order {}, id drift {}, non-2xx without excuse {}\n\
          at most {:.1} MiB resident, {} descriptors, {:.1} MiB of journal, {} events waiting; \
@@ -93,6 +94,7 @@ pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) 
         answered(50),
         answered(99),
         answered(100),
+        counts.answer_max / 1000,
         counts.deliveries,
         counts.redeliveries,
         counts.duplicates,

@@ -13,6 +13,17 @@ const UNBINDING: &[Kind] = &[Kind::ExchangeDeleted, Kind::BindingDeleted, Kind::
 /// Faults of the disk, the only ones that excuse a 503.
 const DISK: &[Kind] = &[Kind::BacklogFull, Kind::FsyncSlow, Kind::FsyncFails];
 
+/// Faults of the bridge itself, which keep a sender waiting.
+const HOLDING_UP: &[Kind] = &[
+    Kind::BridgeKill,
+    Kind::BridgeStorm,
+    Kind::BridgeTerminate,
+    Kind::BridgeFreeze,
+    Kind::BacklogFull,
+    Kind::FsyncSlow,
+    Kind::FsyncFails,
+];
+
 pub(super) fn judge(index: &Index, findings: &mut Findings) {
     for request in &index.history.requests {
         judge_request(index, request, findings);
@@ -91,7 +102,13 @@ fn judge_queues(index: &Index, event: Event, request: &Request, findings: &mut F
 fn judge_answers(index: &Index, request: &Request, findings: &mut Findings) {
     for attempt in &request.attempts {
         match attempt.outcome {
-            Outcome::Ok => {}
+            Outcome::Ok => {
+                let took = attempt.end - attempt.begin;
+                let longest = &mut findings.counts.answer_max;
+                if took > *longest && !index.is_during(attempt.begin, attempt.end, HOLDING_UP) {
+                    *longest = took;
+                }
+            }
             Outcome::Info => findings.counts.infos += 1,
             Outcome::Fail(code) => {
                 *findings.counts.refusals.entry(code).or_default() += 1;

@@ -152,7 +152,8 @@ pub fn print_totals(all: &[Findings]) {
 
 /// Writes `verdict.json`; unless all is well also the logs, the stories and the bridge's files.
 pub fn keep(seed: u64, settings: &Settings, history: &History, findings: &Findings, bridge: &Path) {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos/seed-{seed}"));
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("chaos/seed-{seed}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("target/ can be written");
     let verdict = serde_json::to_vec_pretty(&verdict(seed, findings)).expect("plain values");

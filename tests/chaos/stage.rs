@@ -150,13 +150,17 @@ impl Stage {
 
 fn configured(url: &str) -> BridgeBuilder {
     BridgeBuilder::at(url)
-        .with("telemetry.log_level = 'info'")
+        .with(if std::env::var_os("CHAOS_VERBOSE").is_some() {
+            // Afterwards the journal tells what became of each event.
+            "telemetry.log_level = 'debug'\njournal = {retention = '1h', retention_bytes = '1GiB'}"
+        } else {
+            "telemetry.log_level = 'info'\njournal = {retention = '20s', retention_bytes = '16MiB'}"
+        })
         .with("http.body_bytes_max = '512KiB'")
         .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
         .with("rabbitmq = {confirm_timeout = '2s', heartbeat = '2s', connect_timeout = '2s'}")
         .with(&format!("rabbitmq.in_flight_max = {IN_FLIGHT_MAX}"))
         .with("retry = {delay_min = '50ms', delay_max = '1s', attempts_max = 1000000}")
-        .with("journal = {retention = '20s', retention_bytes = '16MiB'}")
         .with(&format!("[routing.statuses]{ROUTES}"))
 }
 

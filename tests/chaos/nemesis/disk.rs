@@ -84,7 +84,11 @@ impl Tracer {
             .spawn()
             .map_err(|error| format!("strace: {error}"))?;
         let tracer = Self { strace, log };
-        let is_traced = until(SHOWS_WITHIN, async || tracer_of(pid) != 0).await;
+        // A failing fsync may have ended the process before anybody could look.
+        let is_traced = until(SHOWS_WITHIN, async || {
+            tracer_of(pid) != 0 || tracer.has_seen("(INJECTED)")
+        })
+        .await;
         if is_traced {
             Ok(tracer)
         } else {

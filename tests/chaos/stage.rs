@@ -140,10 +140,11 @@ impl Stage {
         }
     }
 
-    /// Takes all its bindings away.
+    /// Takes all its bindings away. Last of all that of the queue of everything: so each event is
+    /// either there or unrouted, never in a queue that shows nothing of its order.
     pub async fn unbind(&self, exchange: &str) {
-        for queue in queues_of(exchange) {
-            self.vhost.unbind(&queue, exchange, "#").await;
+        for queue in queues_of(exchange).iter().rev() {
+            self.vhost.unbind(queue, exchange, "#").await;
         }
     }
 }

@@ -24,10 +24,11 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
         Kind::BindingDeleted => {
             let exchange = ["agents", "alarms", "chat-sessions"][one_of(planned, 3)];
             let before = stage.consumers.delivered(Queue::Unrouted);
-            stage.unbind(exchange).await;
+            // Nobody reads it: it must not be the only one for a moment.
             if exchange != "alarms" {
                 vhost.unbind(SACRIFICE, exchange, "#").await;
             }
+            stage.unbind(exchange).await;
             let is_unrouted = until(SHOWS_WITHIN, async || {
                 stage.consumers.delivered(Queue::Unrouted) > before
             })

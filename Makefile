@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate lint bench compose-test
+.PHONY: help run demo test simulate lint bench compose-test chaos
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,12 @@ lint: ## formatting, clippy, licences and advisories, spelling
 bench: ## speed, processor time and memory of a release build beside a plain publisher
 	@scripts/test-needs.sh
 	@cargo bench --locked --bench bridge
+
+chaos: ## faults of every kind under load, then the verdict: MINUTES=3 SEED=1 RUNS=1, or KIND=crash ROUNDS=500
+	@scripts/test-needs.sh
+	@CHAOS_MINUTES=$(or $(MINUTES),3) CHAOS_SEED=$(SEED) CHAOS_RUNS=$(RUNS) CHAOS_RATE=$(RATE) \
+	 CHAOS_KIND=$(KIND) CHAOS_ROUNDS=$(ROUNDS) \
+	 cargo test --locked --release --test chaos -- --exact nothing_is_lost_whatever_happens --nocapture
 
 compose-test: ## docker-compose.yml as it stands, on a real engine
 	@scripts/compose-test.sh

@@ -83,6 +83,14 @@ impl Proxy {
         });
     }
 
+    /// Passes every byte in a packet of its own.
+    pub fn slice(&self) {
+        self.shared.change(|rules| {
+            rules.up.slices = true;
+            rules.down.slices = true;
+        });
+    }
+
     /// Resets the first connection that has passed exactly `n` bytes more in this direction than
     /// it has now (a new connection: `n` bytes in all). Once.
     pub fn cut_after_bytes(&self, n: u64, direction: Direction) {
@@ -107,6 +115,16 @@ impl Proxy {
     /// Bytes passed on so far in this direction.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.shared.bytes(direction)
+    }
+
+    /// Bytes that [`Proxy::blackhole`] has swallowed.
+    pub fn swallowed(&self) -> u64 {
+        self.shared.swallowed()
+    }
+
+    /// Packets that [`Proxy::slice`] has made.
+    pub fn slices(&self) -> u64 {
+        self.shared.slices()
     }
 
     /// How many connections [`Proxy::cut_after_bytes`] has cut.

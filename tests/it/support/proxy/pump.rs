@@ -1,7 +1,6 @@
 //! One connection of the proxy: two directions, each read ahead into a short queue, so that a
 //! delay does not make it narrower.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,17 +72,19 @@ async fn write(
     while let Some((arrived, chunk)) = chunks.recv().await {
         let way = when_open(&mut rules, direction).await;
         if way.swallows {
-            connection.has_lost_bytes.store(true, Ordering::Relaxed);
+            connection.swallow(chunk.len() as u64);
             continue;
         }
         sleep_until(arrived + way.delay).await;
         let allowed = usize::try_from(connection.allowance(direction)).unwrap_or(usize::MAX);
         let passes = &chunk[..chunk.len().min(allowed)];
         connection.count(direction, passes.len() as u64);
-        if write_slowly(&mut to, passes, way.bytes_per_second)
-            .await
-            .is_err()
-        {
+        let written = if way.slices {
+            write_in_slices(&mut to, passes, connection).await
+        } else {
+            write_slowly(&mut to, passes, way.bytes_per_second).await
+        };
+        if written.is_err() {
             return;
         }
         if connection.allowance(direction) == 0 {
@@ -100,6 +101,19 @@ async fn when_open(rules: &mut watch::Receiver<Rules>, direction: Direction) -> 
         Ok(rules) => rules.way(direction).clone(),
         Err(_) => Way::default(),
     }
+}
+
+/// A packet for every byte, as far as the kernel allows.
+async fn write_in_slices(
+    to: &mut WriteHalf<'_>,
+    bytes: &[u8],
+    connection: &Connection,
+) -> std::io::Result<()> {
+    for byte in bytes.chunks(1) {
+        to.write_all(byte).await?;
+        connection.shared.count_slice();
+    }
+    Ok(())
 }
 
 async fn write_slowly(

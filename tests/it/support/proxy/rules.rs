@@ -22,6 +22,7 @@ pub(super) struct Way {
     pub stalls: bool,
     pub delay: Duration,
     pub bytes_per_second: Option<u64>,
+    pub slices: bool,
 }
 
 /// What happens to everything.
@@ -86,6 +87,12 @@ impl Connection {
             .fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// These bytes go nowhere.
+    pub fn swallow(&self, bytes: u64) {
+        self.has_lost_bytes.store(true, Ordering::Relaxed);
+        self.shared.swallowed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// The byte at which to cut has been reached.
     pub fn cut_here(&self) {
         self.shared.spend_cut();
@@ -108,6 +115,8 @@ pub(super) struct Shared {
     next_cut: Mutex<Option<(u64, Direction)>>,
     accepted: AtomicUsize,
     cuts: AtomicUsize,
+    swallowed: AtomicU64,
+    slices: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
 }
@@ -191,6 +200,18 @@ impl Shared {
 
     pub fn cuts(&self) -> usize {
         self.cuts.load(Ordering::Relaxed)
+    }
+
+    pub fn swallowed(&self) -> u64 {
+        self.swallowed.load(Ordering::Relaxed)
+    }
+
+    pub fn slices(&self) -> u64 {
+        self.slices.load(Ordering::Relaxed)
+    }
+
+    pub fn count_slice(&self) {
+        self.slices.fetch_add(1, Ordering::Relaxed);
     }
 
     fn total(&self, direction: Direction) -> &AtomicU64 {

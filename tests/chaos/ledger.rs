@@ -1,0 +1,195 @@
+//! The three logs of a run, in memory: what was sent and answered, what was delivered, what was
+//! done to whom. Entries are complete when they are made; nobody changes one afterwards.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::event::Event;
+use crate::schedule::Kind;
+
+/// Microseconds since the run began.
+pub type Micros = u64;
+
+/// What came of one attempt to send a request (Jepsen's ok, fail and info).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A whole 2xx answer.
+    Ok,
+    /// Another whole answer.
+    Fail(u16),
+    /// Sent, perhaps in part, and not answered: nobody knows.
+    Info,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    pub begin: Micros,
+    pub end: Micros,
+    pub outcome: Outcome,
+}
+
+/// One array of events, sent as often as it took.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    pub events: Vec<Event>,
+    pub attempts: Vec<Attempt>,
+}
+
+impl Request {
+    /// When it was accepted first.
+    pub fn accepted_at(&self) -> Option<Micros> {
+        let ok = self.attempts.iter();
+        ok.filter(|attempt| attempt.outcome == Outcome::Ok)
+            .map(|attempt| attempt.end)
+            .min()
+    }
+
+    /// When it was sent first.
+    pub fn begin(&self) -> Micros {
+        self.attempts
+            .iter()
+            .map(|attempt| attempt.begin)
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// A queue that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Queue {
+    /// Bound to every exchange.
+    All,
+    /// Bound to one exchange, by its position.
+    Audit(u8),
+    Unrouted,
+    DeadLetter,
+}
+
+/// One message as a consumer had it.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub queue: Queue,
+    pub at: Micros,
+    /// Which event it is, by its body.
+    pub event: Option<Event>,
+    pub message_id: u128,
+    /// The broker gave it before, to somebody who did not acknowledge it.
+    pub is_redelivered: bool,
+    /// What is wrong with body, routing or properties.
+    pub flaw: Option<Box<str>>,
+}
+
+/// One fault as it really was.
+#[derive(Debug, Clone)]
+pub struct Injection {
+    pub kind: Kind,
+    pub begin: Micros,
+    pub end: Micros,
+    /// By what it was seen to have happened, or why it was not.
+    pub evidence: Result<String, String>,
+}
+
+/// The bridge's own counts at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Account {
+    pub at: Micros,
+    pub accepted: u64,
+    pub published: u64,
+    pub dead_lettered: u64,
+    pub backlog: u64,
+}
+
+/// The most that was seen of each.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peaks {
+    pub rss_bytes: u64,
+    pub descriptors: u64,
+    pub journal_bytes: u64,
+    pub backlog: u64,
+}
+
+/// How things stood at the end, after everything was healed and had drained.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// The bridge's counts.
+    pub account: Account,
+    /// From the last healing to the arrival of a fresh event, or `None`: it never came.
+    pub probe: Option<Micros>,
+    pub probe_limit: Micros,
+    /// Whether marks of forged requests are in the journal's files.
+    pub has_forged_bytes: bool,
+    /// Open descriptors, before the first fault and after the last.
+    pub descriptors: (u64, u64),
+    /// Connections made to the broker and starts of the bridge: how often what was in flight could
+    /// be published again.
+    pub interruptions: u64,
+}
+
+/// Everything the judge needs.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub requests: Vec<Request>,
+    pub deliveries: Vec<Delivery>,
+    pub injections: Vec<Injection>,
+    pub accounts: Vec<Account>,
+    pub peaks: Peaks,
+    pub ending: Ending,
+    /// Answers to forged and to incomplete requests.
+    pub forged: BTreeMap<u16, u64>,
+    /// How long accepted requests waited for their answers.
+    pub answers: Vec<Micros>,
+    /// What went wrong that has no place elsewhere, each one a violation.
+    pub complaints: Vec<String>,
+}
+
+/// The logs as they are written, by many hands.
+pub struct Ledger {
+    begin: Instant,
+    history: Mutex<History>,
+}
+
+impl Ledger {
+    pub fn new() -> Self {
+        Self {
+            begin: Instant::now(),
+            history: Mutex::default(),
+        }
+    }
+
+    pub fn now(&self) -> Micros {
+        u64::try_from(self.begin.elapsed().as_micros()).expect("half a million years")
+    }
+
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request is about to be sent; gives its number.
+    pub fn request(&self, events: Vec<Event>) -> usize {
+        let requests = &mut self.history().requests;
+        requests.push(Request {
+            events,
+            attempts: Vec::new(),
+        });
+        requests.len() - 1
+    }
+
+    pub fn attempted(&self, request: usize, begin: Micros, outcome: Outcome) {
+        let end = self.now();
+        let mut history = self.history();
+        history.requests[request].attempts.push(Attempt {
+            begin,
+            end,
+            outcome,
+        });
+        if outcome == Outcome::Ok {
+            history.answers.push(end - begin);
+        }
+    }
+
+    pub fn complain(&self, what: String) {
+        eprintln!("chaos: {what}");
+        self.history().complaints.push(what);
+    }
+}

@@ -1,0 +1,214 @@
+//! What a run happens on: a broker, the network to it, a bridge, senders and consumers. Questions
+//! are answered also while any of them is away.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::consumer::{Consumers, name_of};
+use crate::event::{EXCHANGES, ROUTES, Script};
+use crate::ledger::{Ledger, Queue};
+use crate::producer::Desk;
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::http::get;
+use crate::support::metrics::Metrics;
+use crate::support::proxy::Proxy;
+use crate::support::sender::SECRET;
+use crate::support::vhost::Vhost;
+
+/// The bridge's login, so that it can lose it without anybody else losing theirs.
+pub const USER: &str = "bridge";
+pub const PASSWORD: &str = "bridge";
+/// A queue bound to everything that nobody reads, to be deleted.
+pub const SACRIFICE: &str = "sacrifice";
+pub const IN_FLIGHT_MAX: u64 = 128;
+
+const ASK_MAX: Duration = Duration::from_secs(2);
+const START_MAX: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub struct Stage {
+    pub broker: Arc<Broker>,
+    pub vhost: Vhost,
+    pub proxy: Proxy,
+    pub ledger: Arc<Ledger>,
+    pub desk: Arc<Desk>,
+    pub consumers: Consumers,
+    bridge: Mutex<Bridge>,
+    pub admin: SocketAddr,
+    pid: AtomicU32,
+    starts: AtomicU64,
+}
+
+impl Stage {
+    /// Everything started and connected, and nothing sent yet.
+    pub async fn set(broker: Arc<Broker>, seed: u64) -> Self {
+        let (script, ledger) = (Script { seed }, Arc::new(Ledger::new()));
+        let vhost = broker.vhost().await;
+        vhost.user(USER, PASSWORD).await;
+        // Without an alternate exchange: the bridge finds it and leaves it as it is.
+        vhost.declare_exchange("bare", "topic", json!({})).await;
+        let proxy = Proxy::to(vhost.amqp_address()).await;
+        let url = format!(
+            "amqp://{USER}:{PASSWORD}@{}/{}",
+            proxy.address(),
+            vhost.name
+        );
+        let mut bridge = configured(&url).build();
+        bridge.start().await;
+        bridge.broker_is("connected").await;
+        declare_queues(&vhost).await;
+        let consumers = Consumers::start(&vhost.amqp_url, script, &ledger);
+        let desk = Desk::new(script, &ledger, bridge.address(), SECRET);
+        Self {
+            admin: bridge.admin_address(),
+            pid: AtomicU32::new(bridge.pid()),
+            starts: AtomicU64::new(1),
+            bridge: Mutex::new(bridge),
+            desk: Arc::new(desk),
+            broker,
+            vhost,
+            proxy,
+            ledger,
+            consumers,
+        }
+    }
+
+    /// The bridge as a process, for as long as the guard lives.
+    pub async fn bridge(&self) -> MutexGuard<'_, Bridge> {
+        self.bridge.lock().await
+    }
+
+    /// Starts the bridge, which must be down.
+    pub async fn start(&self, bridge: &mut Bridge) {
+        bridge.start().await;
+        self.pid.store(bridge.pid(), Ordering::Relaxed);
+        self.starts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same for one that has no room for webhooks and says so.
+    pub async fn start_full(&self, bridge: &mut Bridge) {
+        bridge.spawn();
+        self.pid.store(bridge.pid(), Ordering::Relaxed);
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        until(START_MAX, async || self.status().await.is_some()).await;
+    }
+
+    /// The process id of the last start.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    pub fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
+    /// `/status`, if the bridge answers.
+    pub async fn status(&self) -> Option<Value> {
+        let asking = get(self.admin, "/status");
+        let answer = tokio::time::timeout(ASK_MAX, asking).await.ok()?.ok()?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+
+    /// `/metrics`, if the bridge answers.
+    pub async fn metrics(&self) -> Option<Metrics> {
+        let asking = get(self.admin, "/metrics");
+        let answer = tokio::time::timeout(ASK_MAX, asking).await.ok()?.ok()?;
+        (answer.status == 200).then(|| Metrics::parse(&answer.text()))
+    }
+
+    /// Waits until the bridge says this of the broker.
+    pub async fn broker_is(&self, state: &str, within: Duration) -> Result<String, String> {
+        let is_so = async || Some(self.status().await?["broker"]["state"] == state);
+        let found = until(within, async || is_so().await.unwrap_or(false)).await;
+        found
+            .then(|| format!("the bridge says that the broker is {state}"))
+            .ok_or_else(|| format!("the bridge never said that the broker is {state}"))
+    }
+
+    /// Binds the queues that are bound to this exchange.
+    pub async fn bind(&self, exchange: &str) {
+        for queue in queues_of(exchange) {
+            self.vhost.bind(&queue, exchange, "#").await;
+        }
+    }
+
+    /// Takes all its bindings away. Last of all that of the queue of everything: so each event is
+    /// either there or unrouted, never in a queue that shows nothing of its order.
+    pub async fn unbind(&self, exchange: &str) {
+        for queue in queues_of(exchange).iter().rev() {
+            self.vhost.unbind(queue, exchange, "#").await;
+        }
+    }
+}
+
+fn configured(url: &str) -> BridgeBuilder {
+    BridgeBuilder::at(url)
+        .with(if std::env::var_os("CHAOS_VERBOSE").is_some() {
+            // Afterwards the journal tells what became of each event.
+            "telemetry.log_level = 'debug'\njournal = {retention = '1h', retention_bytes = '1GiB'}"
+        } else {
+            "telemetry.log_level = 'info'\njournal = {retention = '20s', retention_bytes = '16MiB'}"
+        })
+        .with("http.body_bytes_max = '512KiB'")
+        .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
+        .with("rabbitmq = {confirm_timeout = '2s', heartbeat = '2s', connect_timeout = '2s'}")
+        .with(&format!("rabbitmq.in_flight_max = {IN_FLIGHT_MAX}"))
+        .with("retry = {delay_min = '50ms', delay_max = '1s', attempts_max = 1000000}")
+        .with(&format!("[routing.statuses]{ROUTES}"))
+}
+
+fn queues_of(exchange: &str) -> Vec<String> {
+    let position = EXCHANGES.iter().position(|name| *name == exchange);
+    let position = u8::try_from(position.expect("one of ours")).expect("a few");
+    [Queue::All, Queue::Audit(position)].map(name_of).into()
+}
+
+async fn declare_queues(vhost: &Vhost) {
+    let arguments = json!({
+        "x-queue-type": "quorum",
+        "x-single-active-consumer": true,
+        "x-delivery-limit": 1_000_000_000,
+    });
+    for exchange in EXCHANGES {
+        for queue in queues_of(exchange) {
+            vhost.declare_queue(&queue, arguments.clone()).await;
+            vhost.bind(&queue, exchange, "#").await;
+        }
+    }
+    declare_sacrifice(vhost).await;
+}
+
+/// The queue to be deleted, bound to everything.
+pub async fn declare_sacrifice(vhost: &Vhost) {
+    vhost
+        .declare_queue(SACRIFICE, json!({"x-max-length": 100}))
+        .await;
+    for exchange in ["chat-sessions", "agents"] {
+        vhost.bind(SACRIFICE, exchange, "#").await;
+    }
+}
+
+/// Asks until it holds; false if it did not within that time.
+pub async fn until<C: Future<Output = bool>>(
+    within: Duration,
+    mut condition: impl FnMut() -> C,
+) -> bool {
+    let end = Instant::now() + within;
+    loop {
+        if condition().await {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

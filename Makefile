@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench compose-test
+.PHONY: help run demo test failpoints lint bench compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +14,10 @@ demo: ## the same, and ends when the message has arrived
 
 test: ## all tests, against a private RabbitMQ (installed if it is missing)
 	@scripts/test.sh
+
+failpoints: ## crash at every named place, ROUNDS times (10), and lose nothing
+	@scripts/test-needs.sh
+	@FAILPOINT_ROUNDS=$${ROUNDS:-10} cargo test --locked --features failpoints --test it -- failpoints::a_crash --nocapture
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

@@ -8,7 +8,7 @@ use deskbridge::failpoint::Place;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, free_address};
 use crate::support::bridge::run::{Bridge, Exit};
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
@@ -215,6 +215,30 @@ async fn a_crash_during_the_recovery_from_a_crash_loses_nothing() {
     }
     walker.recovers().await;
     assert!(walker.ledger.len() > 0, "nothing was there to be lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_is_held_whole_or_not_at_all_wherever_a_crash_interrupts_it() {
+    for (place, pass, held) in [
+        (Place::JournalAppendBefore, 1, 0),
+        (Place::JournalAppendBefore, 2, 0),
+        (Place::JournalAppendAfter, 2, 0),
+        (Place::JournalAppendAfter, 3, 0),
+        (Place::HttpAnswerBefore, 1, 3),
+    ] {
+        let name = place.name();
+        let mut bridge = BridgeBuilder::at(&format!("amqp://{}", free_address()))
+            .environment(FAILPOINT, &format!("{name}=abort@{pass}"))
+            .start()
+            .await;
+        let answer = bridge.try_post(array_of_new("whole", 3)).await;
+        assert!(answer.is_err(), "{name}: {answer:?}");
+        assert_eq!(bridge.exit().await.status.signal(), Some(6), "{name}");
+        bridge.set_environment(FAILPOINT, None);
+        bridge.start().await;
+        let events = bridge.status().await["backlog"]["events"].clone();
+        assert_eq!(events, held, "{name}, pass {pass}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

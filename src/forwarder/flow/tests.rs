@@ -2,6 +2,7 @@
 //! session, one unconfirmed message a session, nothing forgotten, bounds kept. A failing seed is
 //! printed; `FLOW_SEED=… cargo test flow` runs it alone.
 
+mod alone;
 mod model;
 
 use model::World;

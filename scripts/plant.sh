@@ -11,6 +11,7 @@ scripts/test-needs.sh
 
 HOME_DIR=$PWD/target/plant
 TREE=$HOME_DIR/tree
+NEXT=$HOME_DIR/tree.next
 export CARGO_TARGET_DIR=$HOME_DIR/target
 SECONDS_MAX=180
 AT_ONCE=${AT_ONCE:-$(nproc)}
@@ -56,11 +57,21 @@ read_table() {
 # --- the copy with all bugs in it ---
 
 copy_source() {
-    mkdir -p "$TREE" "$CARGO_TARGET_DIR"
-    find "$TREE" -mindepth 1 -delete
+    rm -rf "$NEXT"
+    mkdir -p "$NEXT"
     git ls-files -coz --exclude-standard | while IFS= read -r -d '' file; do
         [ ! -e "$file" ] || printf '%s\0' "$file"
-    done | xargs -0 cp -p --parents -t "$TREE"
+    done | xargs -0 cp -p --parents -t "$NEXT"
+}
+
+# What has not changed keeps its time, so that nothing is built again for its sake.
+take_over() {
+    local file
+    find "$NEXT" -type f -printf '%P\0' | while IFS= read -r -d '' file; do
+        ! cmp -s "$NEXT/$file" "$TREE/$file" || touch -r "$TREE/$file" "$NEXT/$file"
+    done
+    rm -rf "$TREE"
+    mv "$NEXT" "$TREE"
 }
 
 replace_once() { # FILE FROM TO WHO
@@ -75,14 +86,15 @@ replace_once() { # FILE FROM TO WHO
 }
 
 plant_all() {
-    local index name bug test_run=tests/it/support/bridge/run.rs
+    local index name bug to test_run=tests/it/support/bridge/run.rs
     for index in "${!edit_bug[@]}"; do
         name=${edit_bug[$index]}
         bug="crate::is_planted(\"$name\")"
-        replace_once "$TREE/${edit_file[$index]}" "${edit_from[$index]%$'\n'}" \
-            "${edit_to[$index]//BUG/"$bug"}" "$name"
+        to=${edit_to[$index]%$'\n'}
+        replace_once "$NEXT/${edit_file[$index]}" "${edit_from[$index]%$'\n'}" \
+            "${to//BUG/"$bug"}" "$name"
     done
-    cat >>"$TREE/src/lib.rs" <<'RUST'
+    cat >>"$NEXT/src/lib.rs" <<'RUST'
 
 pub(crate) fn is_planted(name: &str) -> bool {
     static PLANTED: std::sync::LazyLock<Option<String>> =
@@ -91,13 +103,12 @@ pub(crate) fn is_planted(name: &str) -> bool {
 }
 RUST
     # The bridges of the tests get the bug that the tests were given.
-    replace_once "$TREE/$test_run" '.env_clear()' \
+    replace_once "$NEXT/$test_run" '.env_clear()' \
         '.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "DESKBRIDGE_PLANT"))' "$test_run"
 }
 
 build() {
-    # What is built already of other people's crates need not be built again.
-    [ -e "$CARGO_TARGET_DIR/debug" ] || [ ! -d target/debug ] || cp -al target/debug "$CARGO_TARGET_DIR/"
+    [ -e "$CARGO_TARGET_DIR/debug" ] || [ ! -d target/debug ] || borrow_dependencies
     local said
     said=$(cd "$TREE" && cargo test --locked --features failpoints --lib --test it --no-run 2>&1) \
         || fail "the copy with the bugs cannot be built:"$'\n'"$said"
@@ -106,6 +117,14 @@ build() {
     it=${said#*'tests/it/main.rs ('}
     it=${it%%')'*}
     unit=$(binary "${unit#"$CARGO_TARGET_DIR/"}") it=$(binary "$it")
+}
+
+# What is built already of other people's crates need not be built again; of ours nothing is shared.
+borrow_dependencies() {
+    mkdir -p "$CARGO_TARGET_DIR/debug"
+    cp -al target/debug/{deps,build} "$CARGO_TARGET_DIR/debug/"
+    cp -a target/debug/.fingerprint "$CARGO_TARGET_DIR/debug/"
+    rm -rf "$CARGO_TARGET_DIR"/debug/{deps/{,lib}deskbridge-*,deps/it-*,deps/bridge-*,.fingerprint/deskbridge-*}
 }
 
 binary() {
@@ -160,6 +179,7 @@ for name in "${chosen[@]}"; do
 done
 copy_source
 plant_all
+take_over
 [ "${PLANT_ONLY:-}" != source ] || exit 0
 build
 (check_sound unit "$unit")

@@ -208,3 +208,33 @@ async fn write_in_order<F: Future>(
     }
     written
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::BasicProperties;
+    use lapin::message::{BasicReturnMessage, Delivery};
+
+    use super::*;
+
+    #[test]
+    fn a_return_that_comes_with_anothers_confirm_counts_for_the_message_it_is() {
+        let [confirmed, returned] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let mut tally = Tally::default();
+        tally.confirmed(0, true);
+        tally.confirmed(1, true);
+        let mut delivery = Delivery::mock(0, "e".into(), "k".into(), false, Vec::new());
+        delivery.properties =
+            BasicProperties::default().with_message_id(short(&returned.to_string()));
+        let message = BasicReturnMessage {
+            delivery,
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+        };
+        count_return(&mut tally, Confirmation::Ack(Some(message)), confirmed);
+        let back = Outcome::Returned("312 NO_ROUTE".into());
+        assert_eq!(
+            tally.outcomes(&[confirmed, returned]),
+            Some(vec![Outcome::Delivered, back])
+        );
+    }
+}

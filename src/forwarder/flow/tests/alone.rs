@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::forwarder::flow::{Action, Flow, HELD_FACTOR, Limits};
 use crate::forwarder::retry::Backoff;
 use crate::journal::{Change, Committed, Held, RouteId, Seq};
-use crate::rabbitmq::{Link, Report};
+use crate::rabbitmq::{Link, Outcome, Report};
 use crate::webhook::routing::Route;
 use crate::webhook::{Reason, samples};
 
@@ -48,10 +48,9 @@ fn held(seq: Seq, route_id: RouteId, name: &str) -> Held {
 }
 
 fn committed(fresh: Vec<Held>) -> Committed {
-    Committed {
-        fresh,
-        ..Committed::default()
-    }
+    let mut committed = Committed::default();
+    committed.fresh.extend(fresh);
+    committed
 }
 
 #[test]
@@ -85,4 +84,35 @@ fn what_cannot_go_out_is_left_in_the_journal() {
     let fresh = (1..).take(many).map(|seq| held(seq, seq % 50, ""));
     flow.committed(committed(fresh.collect()), 0);
     assert_eq!(flow.held, held_max, "of {many}");
+}
+
+#[test]
+fn what_is_not_confirmed_in_time_goes_out_again_only_after_the_connection_is_gone() {
+    let (wall, late) = (Timestamp::default(), 1_000);
+    let mut flow = flow();
+    flow.reported(Report::Up(Link::Main), 0, wall);
+    flow.committed(committed(vec![held(1, 1, "")]), 0);
+    let first = flow.next_action(0, wall);
+    let Some(Action::Publish { window, .. }) = first else {
+        panic!("{first:?}");
+    };
+    assert!(flow.next_action(late - 1, wall).is_none(), "not yet late");
+    let action = flow.next_action(late, wall);
+    assert!(
+        matches!(action, Some(Action::Reconnect(Link::Main, _))),
+        "{action:?}"
+    );
+    for now in [late, late + 100, late + 900] {
+        let action = flow.next_action(now, wall);
+        assert!(action.is_none(), "it is still on its way: {action:?}");
+    }
+    flow.reported(Report::Done(window, vec![Outcome::Unknown]), late, wall);
+    flow.reported(Report::Down(Link::Main), late, wall);
+    assert!(flow.next_action(late, wall).is_none(), "nobody is there");
+    flow.reported(Report::Up(Link::Main), late, wall);
+    let taken = flow.next_action(2 * late, wall);
+    assert!(
+        matches!(taken, Some(Action::Take(ref request)) if request.route_id == 1),
+        "from the journal, as the probe of a suspect route: {taken:?}"
+    );
 }

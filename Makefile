@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate lint bench compose-test chaos
+.PHONY: help run demo test simulate chaos failpoints plant lint bench compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,12 @@ test: ## all tests, against a private RabbitMQ (installed if it is missing)
 
 simulate: ## the forwarder against model journals, brokers and crashes (SEEDS=1000000 FROM=0)
 	@scripts/simulate.sh "$(SEEDS)" "$(FROM)"
+failpoints: ## crash at every named place, ROUNDS times (10), and lose nothing
+	@scripts/test-needs.sh
+	@FAILPOINT_ROUNDS=$${ROUNDS:-10} cargo test --locked --features failpoints --test it -- failpoints::a_crash --nocapture
+
+plant: ## the tester tested: planted bugs, and which test catches each
+	@scripts/plant.sh
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

@@ -22,6 +22,7 @@ run_if_there() { # TOOL, HOW_TO_INSTALL, COMMAND ...
 
 run cargo fmt --all --check
 run cargo clippy --locked --all-targets -- -D warnings
+run cargo clippy --locked --all-targets --all-features -- -D warnings
 run_if_there cargo-deny "cargo install --locked cargo-deny" cargo deny check
 run_if_there typos "cargo install --locked typos-cli" typos
 run_if_there shellcheck "apt-get install shellcheck" shellcheck scripts/*.sh .ci/run

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::flow::{Action, Flow, Millis};
 use self::observe::Observer;
+use crate::failpoint::{self, Place};
 use crate::journal::{Change, Committed, Journal, TakeError, Taken};
 use crate::rabbitmq::{Publisher, Report, Window};
 use crate::telemetry::metrics::Metrics;
@@ -187,7 +188,9 @@ impl Running {
     fn change(&mut self, changes: Vec<Change>) {
         if !changes.is_empty() {
             Observer::changed(&changes);
+            failpoint::pass(Place::ForwarderSettleBefore);
             self.journal.change(changes);
+            failpoint::pass(Place::ForwarderSettleAfter);
         }
     }
 

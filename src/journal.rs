@@ -41,6 +41,7 @@ pub use schema::SchemaError;
 pub use shared::{Failure, ObserveCommit};
 
 use crate::config;
+use crate::failpoint::{self, Place};
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
@@ -130,7 +131,9 @@ impl Journal {
     ) -> Result<Opened, OpenError> {
         let directory = Directory::open(&config.dir)?;
         let is_retaining = !config.retention.is_zero();
+        failpoint::pass(Place::JournalOpenBefore);
         let (store, set_aside) = damage::open(&directory, routing, is_retaining)?;
+        failpoint::pass(Place::JournalOpenAfter);
         let (journal, committed) = Self::start(config, directory, store, observe_commit)?;
         Ok(Opened {
             journal,

@@ -10,9 +10,11 @@
 //! - [`http`] receives webhooks and answers operators. Knows HTTP.
 //! - [`bridge`] wires the rooms and starts and stops them in order.
 //! - [`telemetry`] is logs and metrics, beside all of them.
+//! - [`failpoint`] is where tests end the process; nothing in a release.
 
 pub mod bridge;
 pub mod config;
+pub mod failpoint;
 pub mod forwarder;
 pub mod http;
 pub mod journal;

@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Bridge, BridgeError, Reload, Tasks};
+use crate::failpoint::{self, Place};
 
 /// Connections that are open may bring something for so long after the listener is closed.
 const LINGER_MAX: Duration = Duration::from_secs(2);
@@ -88,6 +89,7 @@ impl Bridge {
     }
 
     async fn stop(self, deadline: Instant) {
+        failpoint::pass(Place::BridgeStopBefore);
         let tasks = self.tasks;
         let began = Instant::now();
         tasks.http.drain.cancel();
@@ -118,6 +120,7 @@ impl Bridge {
             tracing::warn!("the journal or the broker did not close in time");
         }
         tasks.admin.abort();
+        failpoint::pass(Place::BridgeStopAfter);
         tracing::info!(backlog, elapsed = ?began.elapsed(), "stopped");
     }
 

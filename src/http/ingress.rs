@@ -26,6 +26,7 @@ use super::problem::Problem;
 use super::sources::{Source, Sources};
 use super::throttle::Throttle;
 use crate::config;
+use crate::failpoint::{self, Place};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::Webhook;
 use crate::webhook::signature::{self, Signature};
@@ -156,6 +157,7 @@ impl<H: Hold> Ingress<H> {
         let name = source.map(|name| &**name);
         let response = match result {
             Ok(receipt) => {
+                failpoint::pass(Place::HttpAnswerBefore);
                 let Receipt {
                     webhook_id,
                     accepted,

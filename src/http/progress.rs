@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::server::Limits;
+use crate::failpoint::{self, Place};
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,7 @@ impl Progress {
         if standing.phase == Phase::Answer && standing.is_answer_complete {
             standing.enter(Phase::Idle);
             standing.headless_since = standing.phase_since;
+            failpoint::pass(Place::HttpAnswerAfter);
         }
     }
 

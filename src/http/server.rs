@@ -22,6 +22,7 @@ use super::progress::Progress;
 use super::seats::Seats;
 use super::throttle::Throttle;
 use crate::config;
+use crate::failpoint::{self, Place};
 
 /// Pauses after a failed accept.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -131,7 +132,9 @@ impl Hall {
             match accepted {
                 Ok((stream, _)) => {
                     pause = ACCEPT_PAUSE_MIN;
+                    failpoint::pass(Place::HttpAcceptBefore);
                     self.seat(stream).await;
+                    failpoint::pass(Place::HttpAcceptAfter);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

@@ -23,6 +23,7 @@ pub(super) use wal::LOCK_PATIENCE;
 use super::rows::{Change, Committed, RouteId};
 use super::stored;
 use super::totals::{Counters, Name};
+use crate::failpoint::{self, Place};
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
 use crate::webhook::routing::{Route, Routing};
@@ -157,9 +158,11 @@ impl Store {
         self.execute("BEGIN IMMEDIATE")?;
         let result = work(self).and_then(|done| {
             self.counters.store(&self.database)?;
+            failpoint::pass(Place::JournalCommitBefore);
             let began = Instant::now();
             self.execute("COMMIT")?;
             self.commit_time = began.elapsed();
+            failpoint::pass(Place::JournalCommitAfter);
             Ok(done)
         });
         if result.is_ok() {

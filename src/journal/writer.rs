@@ -24,6 +24,7 @@ use super::rows::{Change, Committed};
 use super::shared::Shared;
 use super::store::{Retention, Store};
 use crate::config;
+use crate::failpoint::{self, Place};
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
 use disk::Disk;
@@ -231,9 +232,11 @@ impl Writer {
                 "the last settlements could not be written; these events will be published again"
             );
         }
+        failpoint::pass(Place::JournalCloseBefore);
         if let Err(error) = self.store.close() {
             tracing::warn!(%error, "closing the journal failed; nothing is lost, its log stays");
         }
+        failpoint::pass(Place::JournalCloseAfter);
         if let Some(done) = self.state.stopping {
             let _ = done.send(());
         }

@@ -22,6 +22,7 @@ use super::publisher;
 use super::topology::Topology;
 use super::topology::declare::Declarer;
 use super::{Link, Outcome, Report, Settings, Window};
+use crate::failpoint::{self, Place};
 
 /// The probe link is closed when nothing was asked of it for that long.
 const PROBE_IDLE: Duration = Duration::from_secs(30);
@@ -83,6 +84,7 @@ impl LinkTask {
                 return;
             };
             shared.board.connecting(index, endpoints.url(index));
+            failpoint::pass(Place::RabbitmqConnectBefore);
             let attempt = establish(&shared, index, Link::Main);
             let Some(attempt) = self.refuse_windows_during(attempt).await else {
                 return;
@@ -98,6 +100,7 @@ impl LinkTask {
             };
             endpoints.connected(index);
             shared.board.connected();
+            failpoint::pass(Place::RabbitmqConnectAfter);
             let since = Instant::now();
             match self.serve(live).await {
                 Ended::Lost(reason) => {
@@ -325,9 +328,11 @@ async fn establish(
     let failed = |error: ConnectError| (error.is_refusal(), error.reason());
     let live = Arc::new(Live::new(connecting.await.map_err(failed)?));
     if link == Link::Main {
+        failpoint::pass(Place::RabbitmqDeclareBefore);
         if shared.declarer.apply(&live).await.is_err() {
             return Err((false, live.lost().await));
         }
+        failpoint::pass(Place::RabbitmqDeclareAfter);
         shared.board.set_findings(shared.declarer.findings());
         let (counted, asking) = (Arc::clone(shared), Arc::clone(&live));
         tokio::spawn(async move {

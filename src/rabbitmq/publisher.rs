@@ -23,6 +23,7 @@ use self::properties::{properties, short};
 use super::live::{CallError, Live, closed_by_broker};
 use super::topology::declare::Declarer;
 use super::{Outcome, Report, Window};
+use crate::failpoint::{self, Place};
 use crate::webhook::message::Message;
 
 /// Confirms of one window are reported at most this often.
@@ -86,7 +87,9 @@ async fn exchange_messages(
     window: &Window,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Tally, CallError> {
+    failpoint::pass(Place::RabbitmqPublishBefore);
     let confirms = write(live, channel, &window.messages).await?;
+    failpoint::pass(Place::RabbitmqPublishAfter);
     let mut confirms: FuturesUnordered<_> = confirms
         .into_iter()
         .enumerate()
@@ -96,6 +99,7 @@ async fn exchange_messages(
     let mut reported = Instant::now();
     while let Some((index, confirmation)) = live.unless_lost(confirms.next()).await? {
         let confirmation = confirmation.map_err(|error| live.classify("confirm", &error))?;
+        failpoint::pass(Place::RabbitmqConfirmBefore);
         tally.confirmed(index, confirmation.is_ack());
         count_return(&mut tally, confirmation, window.messages[index].message_id);
         if reported.elapsed() >= PROGRESS_INTERVAL && !confirms.is_empty() {
@@ -106,6 +110,7 @@ async fn exchange_messages(
                 .await?;
         }
     }
+    failpoint::pass(Place::RabbitmqConfirmAfter);
     Ok(tally)
 }
 
@@ -202,4 +207,34 @@ async fn write_in_order<F: Future>(
         written.extend(Pin::new(message).take_output());
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::BasicProperties;
+    use lapin::message::{BasicReturnMessage, Delivery};
+
+    use super::*;
+
+    #[test]
+    fn a_return_that_comes_with_anothers_confirm_counts_for_the_message_it_is() {
+        let [confirmed, returned] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let mut tally = Tally::default();
+        tally.confirmed(0, true);
+        tally.confirmed(1, true);
+        let mut delivery = Delivery::mock(0, "e".into(), "k".into(), false, Vec::new());
+        delivery.properties =
+            BasicProperties::default().with_message_id(short(&returned.to_string()));
+        let message = BasicReturnMessage {
+            delivery,
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+        };
+        count_return(&mut tally, Confirmation::Ack(Some(message)), confirmed);
+        let back = Outcome::Returned("312 NO_ROUTE".into());
+        assert_eq!(
+            tally.outcomes(&[confirmed, returned]),
+            Some(vec![Outcome::Delivered, back])
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room with the rooms it may use.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     (
         "bridge",
         &[
@@ -16,19 +16,24 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "webhook",
             "config",
             "telemetry",
+            "failpoint",
         ],
     ),
-    ("http", &["journal", "webhook", "config", "telemetry"]),
+    (
+        "http",
+        &["journal", "webhook", "config", "telemetry", "failpoint"],
+    ),
     (
         "forwarder",
-        &["journal", "rabbitmq", "webhook", "telemetry"],
+        &["journal", "rabbitmq", "webhook", "telemetry", "failpoint"],
     ),
-    ("journal", &["webhook", "config", "telemetry"]),
-    ("rabbitmq", &["webhook", "config", "telemetry"]),
+    ("journal", &["webhook", "config", "telemetry", "failpoint"]),
+    ("rabbitmq", &["webhook", "config", "telemetry", "failpoint"]),
     // A template that cannot be read is a finding of the configuration.
     ("config", &["webhook", "telemetry"]),
     ("webhook", &["config"]),
     ("telemetry", &["config"]),
+    ("failpoint", &[]),
     ("lib", &[]),
 ];
 

@@ -6,6 +6,8 @@ mod arrival;
 mod configuration;
 mod contract_http;
 mod disk;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod house;
 mod lifecycle;
 mod outages;

@@ -407,3 +407,40 @@ async fn a_webhook_arrives_over_amqps_with_a_client_certificate() {
     let message = Consumer::of(&vhost, "all").await.receive().await;
     assert_eq!([b"[".as_slice(), &message.body, b"]"].concat(), sent);
 }
+
+/// With every connection a thread, a socket and a task come; none of them may stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_reconnects_leave_nothing_behind() {
+    let vhost = Broker::shared().await.vhost().await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let bridge = bridge_at(&vhost.amqp_url_through(proxy.address()))
+        .with("rabbitmq.reconnect_delay_min = '10ms'\nrabbitmq.reconnect_delay_max = '20ms'")
+        .start()
+        .await;
+    let load = Load::on(&bridge, LIFE);
+    let held = |what: &str| {
+        let entries = std::fs::read_dir(format!("/proc/{}/{what}", bridge.pid()));
+        entries.unwrap().count()
+    };
+    let reconnect = async |times: usize| {
+        for _ in 0..times {
+            let before = proxy.connections();
+            proxy.cut();
+            eventually("it connects again", SOON, || async {
+                proxy.connections() > before
+            })
+            .await;
+            bridge.broker_is("connected").await;
+        }
+    };
+    reconnect(3).await;
+    flows(&bridge, 50).await;
+    let (threads, files) = (held("task"), held("fd"));
+    reconnect(30).await;
+    flows(&bridge, 50).await;
+    eventually("what the connections had is given back", SOON, || async {
+        held("task") <= threads + 2 && held("fd") <= files + 4
+    })
+    .await;
+    judge(load, &bridge, &vhost).await;
+}

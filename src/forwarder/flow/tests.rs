@@ -1,5 +1,6 @@
-//! The flow against a model of the world around it, in virtual time and from seeds; and what that
-//! found, told without chance.
+//! The flow against a model of the world around it, in virtual time and from seeds; what that
+//! found, told without chance; and the flow by itself.
 
+mod alone;
 mod retold;
 mod simulation;

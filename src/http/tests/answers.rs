@@ -118,6 +118,12 @@ async fn every_bad_signature_is_the_same_401_and_nothing_is_held() {
     }
     let other = bridge.ask(&post("acme", &[(name, &right)], "[]")).await;
     check_problem(&other, 401);
+    // Whoever cannot sign is not told what is wrong with the body.
+    for body in ["no JSON", "[", "\"a text\"", "[{}]"] {
+        let answer = bridge.ask(&post("acme", &[(name, &right)], body)).await;
+        check_problem(&answer, 401);
+        bodies.push(answer.body);
+    }
     assert!(bodies.iter().all(|body| *body == other.body), "{bodies:?}");
     assert_eq!(bridge.held(), 0);
     assert_eq!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::OptionalExtension;
 
 use super::{Name, Store, stored};
+use crate::failpoint::{self, Place};
 use crate::journal::rows::{Held, RouteId, Seq};
 use crate::webhook::Event;
 use crate::webhook::routing::Route;
@@ -17,6 +18,7 @@ pub(in crate::journal) const FIRST_OF: &str =
 
 impl Store {
     pub(super) fn append(&mut self, event: Event) -> rusqlite::Result<Held> {
+        failpoint::pass(Place::JournalAppendBefore);
         let seq = self.counters.get(Name::LastSeq) + 1;
         let source = &event.envelope.source;
         let bytes = i64::try_from(event.body.len()).unwrap_or(i64::MAX);
@@ -38,6 +40,7 @@ impl Store {
         self.counters.add(Name::BacklogEvents, 1);
         self.counters.add(Name::BacklogBytes, bytes);
         self.counters.add_of_source(Name::Accepted, source, &label);
+        failpoint::pass(Place::JournalAppendAfter);
         Ok(Held {
             seq,
             event: Arc::new(event),

@@ -3,6 +3,7 @@
 use rusqlite::OptionalExtension;
 
 use super::Store;
+use crate::failpoint::{self, Place};
 use crate::journal::rows::{RouteId, Seq};
 use crate::journal::stored::{self, columns};
 use crate::webhook::{Event, Reason};
@@ -32,6 +33,7 @@ impl Store {
         if self.routing_of_the_rows()?.as_ref() == Some(&configuration) {
             return Ok(());
         }
+        failpoint::pass(Place::JournalRerouteBefore);
         let mut page = self.queued_after(0)?;
         while let Some(last) = page.last() {
             let after = last.seq;
@@ -40,6 +42,7 @@ impl Store {
             }
             page = self.queued_after(after)?;
         }
+        failpoint::pass(Place::JournalRerouteAfter);
         self.database
             .execute(
                 "INSERT INTO settings (name, value) VALUES ('routing', ?1)

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 
 use super::{Name, Store};
+use crate::failpoint::{self, Place};
 use crate::journal::rows::Seq;
 
 /// Bodies deleted in one transaction at most, unless one alone is larger.
@@ -49,9 +50,11 @@ impl Store {
             if at > before && self.counters.get(Name::RetainedBytes) <= bytes_max {
                 break;
             }
+            failpoint::pass(Place::JournalDeleteBefore);
             self.delete("DELETE FROM settled WHERE seq = ?1", seq)?;
             self.delete("DELETE FROM events WHERE seq = ?1", seq)?;
             self.counters.add(Name::RetainedBytes, -bytes);
+            failpoint::pass(Place::JournalDeleteAfter);
             events += 1;
             deleted += bytes;
         }

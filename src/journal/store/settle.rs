@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row};
 
 use super::{Name, Store};
+use crate::failpoint::{self, Place};
 use crate::journal::rows::{Ack, Change, Condemned, RouteId, Seq, Settlement};
 
 /// How an event ended.
@@ -53,6 +54,7 @@ impl Store {
 
     /// `None` if the event is not pending any more.
     fn settle(&mut self, ending: &Ending<'_>) -> rusqlite::Result<Option<Ack>> {
+        failpoint::pass(Place::JournalSettleBefore);
         // Two statements: RETURNING would build a table of its own, with its own pages, each time.
         let found = self
             .database
@@ -83,6 +85,7 @@ impl Store {
                 .counters
                 .add_labelled(Name::DeadLettered, &Arc::from(reason.as_str())),
         }
+        failpoint::pass(Place::JournalSettleAfter);
         let seq = ending.seq;
         Ok(Some(Ack::Settled { seq, promoted }))
     }

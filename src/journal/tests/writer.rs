@@ -212,6 +212,28 @@ async fn a_full_disk_refuses_until_there_is_room_and_keeps_settling() {
 }
 
 #[tokio::test]
+async fn settlements_that_could_not_be_written_are_written_as_soon_as_it_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&config(&dir));
+    let held = append(&mut opened, &["a"]).await.remove(0);
+    let beside = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    let failing = "CREATE TRIGGER failing BEFORE DELETE ON pending
+                   BEGIN SELECT RAISE(FAIL, 'the disk fails'); END";
+    beside.execute_batch(failing).unwrap();
+    opened.journal.change(vec![published(&held)]);
+    let journal = opened.journal.clone();
+    until("a failure", || {
+        journal.refusal() == Some(AppendError::DiskFailing)
+    })
+    .await;
+    assert_eq!(journal.totals().backlog_events, 1);
+    beside.execute_batch("DROP TRIGGER failing").unwrap();
+    assert_eq!(next(&mut opened.committed).await.acks.len(), 1);
+    assert_eq!(journal.totals().backlog_events, 0);
+    until("webhooks are taken", || journal.refusal().is_none()).await;
+}
+
+#[tokio::test]
 async fn a_database_that_was_removed_refuses_webhooks_while_what_is_held_goes_on_its_way() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open(&config(&dir));

@@ -6,6 +6,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::{Group, Writer};
+use crate::failpoint::{self, Place};
 
 /// Written bytes between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
@@ -79,10 +80,12 @@ impl Writer {
     }
 
     fn checkpoint(&mut self) -> rusqlite::Result<()> {
+        failpoint::pass(Place::JournalCheckpointBefore);
         let mut wal = self.store.checkpoint()?;
         if wal.copied < wal.pages && wal.pages > WAL_PAGES_MAX {
             wal = self.store.checkpoint_patiently()?;
         }
+        failpoint::pass(Place::JournalCheckpointAfter);
         let is_copied = wal.copied == wal.pages;
         // A reader is in the way: again a little later.
         self.state.written_bytes = if is_copied { 0 } else { CHECKPOINT_BYTES / 2 };

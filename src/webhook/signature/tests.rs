@@ -115,6 +115,12 @@ fn any_change_of_the_body_is_seen() {
         flipped[byte] ^= 1 << (byte % 8);
         assert!(!is_authentic(&keys, &[&signature], &flipped), "byte {byte}");
     }
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let signature = sign(SECRET.as_bytes(), json.to_string().as_bytes());
+    assert!(
+        !is_authentic(&keys, &[&signature], body),
+        "the same JSON in other bytes"
+    );
 }
 
 #[test]

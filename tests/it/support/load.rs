@@ -50,9 +50,20 @@ pub struct Ledger {
 impl Load {
     /// Webhooks of three events each, on so many connections.
     pub fn start(bridge: SocketAddr, connections: usize) -> Self {
+        Self::named("load", bridge, connections)
+    }
+
+    /// The same with sessions of that name, for a test that has several loads one after another.
+    pub fn named(name: &str, bridge: SocketAddr, connections: usize) -> Self {
         let progress = Arc::new(Progress::default());
         let senders = (0..connections)
-            .map(|number| tokio::spawn(send(bridge, number, Arc::clone(&progress))))
+            .map(|number| {
+                tokio::spawn(send(
+                    bridge,
+                    format!("{name}-{number}"),
+                    Arc::clone(&progress),
+                ))
+            })
             .collect();
         Self { progress, senders }
     }
@@ -133,7 +144,8 @@ impl Ledger {
         messages.len() - first.len()
     }
 
-    fn add(&mut self, other: Self) {
+    /// Takes over what another one has.
+    pub fn add(&mut self, other: Self) {
         self.accepted.extend(other.accepted);
         self.attempted.extend(other.attempted);
         self.unanswered += other.unanswered;
@@ -150,14 +162,14 @@ fn event_of(message: &Message) -> (String, u64) {
     (id, body["step"].as_u64().unwrap())
 }
 
-async fn send(bridge: SocketAddr, number: usize, progress: Arc<Progress>) -> Ledger {
+async fn send(bridge: SocketAddr, sender: String, progress: Arc<Progress>) -> Ledger {
     let mut ledger = Ledger::default();
     let mut client = Client::new(bridge);
     let (mut life, mut step) = (0, 0);
     while !progress.stopped.load(Ordering::Relaxed) {
         // One session twice in a webhook, and one beside it.
         let events = [("a", step), ("b", step), ("a", step + 1)]
-            .map(|(name, step)| (format!("load-{number}-{life}-{name}"), step));
+            .map(|(name, step)| (format!("{sender}-{life}-{name}"), step));
         step += 2;
         ledger.attempted.extend(events.iter().cloned());
         let body = array_of(&events.each_ref().map(|(id, step)| {

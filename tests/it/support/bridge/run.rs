@@ -330,6 +330,13 @@ impl Bridge {
         self.write_config();
     }
 
+    /// Sets a variable for the next start, or takes it away.
+    pub fn set_environment(&mut self, name: &str, value: Option<&str>) {
+        self.environment.retain(|(known, _)| known != name);
+        let set = value.map(|value| (name.to_owned(), value.to_owned()));
+        self.environment.extend(set);
+    }
+
     /// The configuration file.
     pub fn config_file(&self) -> PathBuf {
         config_file(self.dir.path())

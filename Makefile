@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench compose-test
+.PHONY: help run demo test lint bench fuzz compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ lint: ## formatting, clippy, licences and advisories, spelling
 bench: ## speed, processor time and memory of a release build beside a plain publisher
 	@scripts/test-needs.sh
 	@cargo bench --locked --bench bridge
+
+fuzz: ## looks SECONDS (60) a target for input that breaks the bridge
+	@scripts/fuzz.sh $(or $(SECONDS),60)
 
 compose-test: ## docker-compose.yml as it stands, on a real engine
 	@scripts/compose-test.sh

@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench fuzz compose-test
+.PHONY: help run demo test lint bench fuzz flood compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ bench: ## speed, processor time and memory of a release build beside a plain pub
 
 fuzz: ## looks SECONDS (60) a target for input that breaks the bridge
 	@scripts/fuzz.sh $(or $(SECONDS),60)
+
+flood: ## forged webhooks, slow and restless connections in numbers, beside a genuine sender
+	@DESKBRIDGE_FLOOD=1 cargo test --locked --release --test it attack:: -- --nocapture --test-threads 1
 
 compose-test: ## docker-compose.yml as it stands, on a real engine
 	@scripts/compose-test.sh

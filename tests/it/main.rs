@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
 mod arrival;
+mod attack;
 mod configuration;
 mod contract_http;
 mod disk;

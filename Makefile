@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate chaos failpoints plant lint bench compose-test
+.PHONY: help run demo test simulate chaos failpoints plant fuzz flood lint bench compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,7 @@ test: ## all tests, against a private RabbitMQ (installed if it is missing)
 
 simulate: ## the forwarder against model journals, brokers and crashes (SEEDS=1000000 FROM=0)
 	@scripts/simulate.sh "$(SEEDS)" "$(FROM)"
+
 failpoints: ## crash at every named place, ROUNDS times (10), and lose nothing
 	@scripts/test-needs.sh
 	@FAILPOINT_ROUNDS=$${ROUNDS:-10} cargo test --locked --features failpoints --test it -- failpoints::a_crash --nocapture
@@ -36,6 +37,12 @@ chaos: ## faults of every kind under load, then the verdict: MINUTES=3 SEED=1 RU
 	@CHAOS_MINUTES=$(or $(MINUTES),3) CHAOS_SEED=$(SEED) CHAOS_RUNS=$(RUNS) CHAOS_RATE=$(RATE) \
 	 CHAOS_KIND=$(KIND) CHAOS_ROUNDS=$(ROUNDS) \
 	 cargo test --locked --release --test chaos -- --exact nothing_is_lost_whatever_happens --nocapture
+
+fuzz: ## looks SECONDS (60) a target for input that breaks the bridge
+	@scripts/fuzz.sh $(or $(SECONDS),60)
+
+flood: ## forged webhooks, slow and restless connections in numbers, beside a genuine sender
+	@DESKBRIDGE_FLOOD=1 cargo test --locked --release --test it attack:: -- --nocapture --test-threads 1
 
 compose-test: ## docker-compose.yml as it stands, on a real engine
 	@scripts/compose-test.sh

@@ -55,14 +55,34 @@ impl Finding {
     }
 }
 
+/// One line, whatever stands in the configuration.
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.key.is_empty(), &self.origin) {
-            (true, None) => formatter.write_str(&self.problem),
-            (true, Some(origin)) => write!(formatter, "{origin}: {}", self.problem),
-            (false, None) => write!(formatter, "{}: {}", self.key, self.problem),
-            (false, Some(origin)) => write!(formatter, "{}: {} ({origin})", self.key, self.problem),
+        let (key, problem) = (OneLine(&self.key), OneLine(&self.problem));
+        let origin = self.origin.as_deref().map(OneLine);
+        match (self.key.is_empty(), origin) {
+            (true, None) => problem.fmt(formatter),
+            (true, Some(origin)) => write!(formatter, "{origin}: {problem}"),
+            (false, None) => write!(formatter, "{key}: {problem}"),
+            (false, Some(origin)) => write!(formatter, "{key}: {problem} ({origin})"),
         }
+    }
+}
+
+/// A text with its control characters escaped.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.split_inclusive(char::is_control) {
+            let mut chars = piece.chars();
+            if let Some(control) = chars.next_back().filter(|last| last.is_control()) {
+                write!(formatter, "{}{}", chars.as_str(), control.escape_default())?;
+            } else {
+                formatter.write_str(piece)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -138,6 +158,12 @@ mod tests {
             Finding::unknown_key("htp", &["http", "admin"]).problem,
             "unknown key; did you mean `http`?"
         );
+    }
+
+    #[test]
+    fn a_finding_is_one_line_whatever_stands_in_the_file() {
+        let finding = Finding::new("a\nb", "\u{1b}[2Jof \r\n ä").at(Some("x\n:1"));
+        assert_eq!(finding.to_string(), r"a\nb: \u{1b}[2Jof \r\n ä (x\n:1)");
     }
 
     #[test]

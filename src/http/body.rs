@@ -1,5 +1,9 @@
 //! Reads the body of a request whole, within a budget of memory that all requests share and
 //! within its time. What a body reserves follows what has arrived of it.
+//!
+//! Bodies that each hold a part of the budget and wait for more could wait for each other. So the
+//! length of the largest one is kept aside for whoever has the one ticket: it always gets what it
+//! needs, and the next one has the ticket when it is done.
 
 use std::sync::Arc;
 
@@ -8,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// The budget is counted in units of so many bytes.
 const UNIT_BYTES: u64 = 1 << 10;
@@ -21,7 +25,13 @@ const STEP_BYTES_MAX: u64 = 1 << 20;
 
 /// The memory all bodies share.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    body_bytes_max: u64,
+    /// What any body may take step by step, in units.
+    shared: Arc<Semaphore>,
+    /// Whoever has this may take `body_bytes_max` beside it.
+    ticket: Arc<Semaphore>,
+}
 
 /// A whole body; its part of the budget is free again when this is dropped.
 #[derive(Debug)]
@@ -48,32 +58,37 @@ pub(super) enum BodyError {
 }
 
 impl Budget {
-    /// So many bytes at once.
-    pub(super) fn new(bytes_max: u64) -> Self {
-        let units = usize::try_from(bytes_max.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))))
+    /// Bodies of at most `body_bytes_max` each, `buffered_bytes_max` of all of them at once.
+    pub(super) fn new(body_bytes_max: u64, buffered_bytes_max: u64) -> Self {
+        let shared_bytes = buffered_bytes_max.saturating_sub(body_bytes_max);
+        let units = usize::try_from(shared_bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+        Self {
+            body_bytes_max,
+            shared: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            ticket: Arc::new(Semaphore::new(1)),
+        }
     }
 
-    /// Reads a body of at most `bytes_max` until `deadline`.
+    /// Reads a body until `deadline`.
     pub(super) async fn read(
         &self,
         mut body: Body,
-        bytes_max: u64,
         deadline: Instant,
     ) -> Result<Buffered, BodyError> {
         let mut buffer = Buffer {
             budget: self,
             bytes: BytesMut::new(),
             reserved: None,
+            has_ticket: false,
             reserved_bytes: 0,
             bytes_max: body
                 .size_hint()
                 .upper()
-                .map_or(bytes_max, |length| length.min(bytes_max)),
+                .unwrap_or(u64::MAX)
+                .min(self.body_bytes_max),
             deadline,
             has_waited: false,
         };
-        buffer.reserve(1).await?;
         loop {
             let frame = timeout_at(deadline, body.frame())
                 .await
@@ -95,6 +110,7 @@ struct Buffer<'a> {
     budget: &'a Budget,
     bytes: BytesMut,
     reserved: Option<OwnedSemaphorePermit>,
+    has_ticket: bool,
     reserved_bytes: u64,
     bytes_max: u64,
     deadline: Instant,
@@ -127,31 +143,49 @@ impl Buffer<'_> {
     async fn reserve(&mut self, length: u64) -> Result<(), BodyError> {
         let ahead = length.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
         let target = (length + ahead).min(self.bytes_max);
-        let units = target.div_ceil(UNIT_BYTES) - self.reserved_bytes.div_ceil(UNIT_BYTES);
-        let units = u32::try_from(units).map_err(|_| BodyError::Exhausted)?;
-        self.has_waited |= self.budget.0.available_permits() < units as usize;
-        let permit = timeout_at(
-            self.deadline,
-            Arc::clone(&self.budget.0).acquire_many_owned(units),
-        );
-        let permit = permit
-            .await
-            .map_err(|_| BodyError::Exhausted)?
-            .map_err(|_| BodyError::Exhausted)?;
+        let units = units(target) - units(self.reserved_bytes);
+        let budget = self.budget;
+        self.has_waited |= budget.shared.available_permits() < units as usize;
+        let permit = tokio::select! {
+            biased;
+            permit = Arc::clone(&budget.shared).acquire_many_owned(units) => permit,
+            ticket = Arc::clone(&budget.ticket).acquire_owned() => {
+                self.has_ticket = true;
+                ticket
+            }
+            () = sleep_until(self.deadline) => return Err(BodyError::Exhausted),
+        };
+        let permit = permit.map_err(|_| BodyError::Exhausted)?;
         match &mut self.reserved {
-            Some(reserved) => reserved.merge(permit),
-            None => self.reserved = Some(permit),
+            Some(reserved) if !self.has_ticket => reserved.merge(permit),
+            // What it had of the shared part is free for others.
+            reserved => *reserved = Some(permit),
         }
-        self.reserved_bytes = target;
+        self.reserved_bytes = if self.has_ticket {
+            self.bytes_max
+        } else {
+            target
+        };
         let room = usize::try_from(target).map_err(|_| BodyError::Exhausted)?;
         self.bytes.reserve(room - self.bytes.len());
         Ok(())
     }
 
-    fn finish(self) -> Buffered {
+    fn finish(mut self) -> Buffered {
+        if self.has_ticket {
+            // The next one need not wait until this one is held.
+            let shared = Arc::clone(&self.budget.shared);
+            if let Ok(permit) = shared.try_acquire_many_owned(units(self.bytes.len() as u64)) {
+                self.reserved = Some(permit);
+            }
+        }
         Buffered {
             bytes: self.bytes.freeze(),
             reserved: self.reserved,
         }
     }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
 }

@@ -64,7 +64,7 @@ impl<H: Hold> Ingress<H> {
             journal,
             sources,
             metrics,
-            budget: Budget::new(config.buffered_bytes_max),
+            budget: Budget::new(config.body_bytes_max, config.buffered_bytes_max),
             body_bytes_max: config.body_bytes_max,
             body_timeout: config.body_timeout,
             sessions_max: config.sessions_max,
@@ -93,10 +93,7 @@ impl<H: Hold> Ingress<H> {
         let (head, body) = request.into_parts();
         let signature = self.admit(source, &head.headers, &body)?;
         let deadline = Instant::now() + self.body_timeout;
-        let buffered = self
-            .budget
-            .read(body, self.body_bytes_max, deadline)
-            .await?;
+        let buffered = self.budget.read(body, deadline).await?;
         let sealed = Sealed {
             source: Arc::clone(source),
             signature,

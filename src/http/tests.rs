@@ -6,5 +6,8 @@ mod answers;
 mod bodies;
 mod connections;
 mod drain;
+mod forged;
 mod hostile;
+mod oversized;
+mod smuggling;
 mod support;

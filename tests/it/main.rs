@@ -3,11 +3,13 @@
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
 mod arrival;
+mod attack;
 mod configuration;
 mod contract_http;
 mod disk;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod fuzz;
 mod house;
 mod lifecycle;
 mod outages;

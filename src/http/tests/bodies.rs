@@ -170,18 +170,67 @@ async fn memory_stays_reserved_while_the_journal_has_the_body_of_somebody_who_le
 
 #[tokio::test]
 async fn idle_bodies_hold_little_of_the_budget() {
-    let bridge = Bridge::tuned(|tuning| tuning.http.buffered_bytes_max = 1 << 20).await;
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.body_bytes_max = 500_000;
+        tuning.http.buffered_bytes_max = 1 << 20;
+    })
+    .await;
     let mut idle = Vec::new();
     for _ in 0..50 {
         let mut client = bridge.connect().await;
         let mut head = head("open", &[]);
-        head.extend(b"content-length: 1000000\r\n\r\n[");
+        head.extend(b"content-length: 500000\r\n\r\n[");
         client.send(&head).await;
         idle.push(client);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     let large = format!("[{}]", " ".repeat(300 << 10));
     assert_eq!(bridge.ask(&signed(&large)).await.status, 202);
+}
+
+/// Each has sent more than its share of the budget before any of them sends the rest: all hold a
+/// part and none could finish from what is left.
+#[tokio::test]
+async fn large_bodies_that_hold_all_of_the_budget_together_do_not_wait_for_each_other() {
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.body_bytes_max = 1 << 20;
+        tuning.http.buffered_bytes_max = 5 << 19;
+        tuning.http.body_timeout = Duration::from_secs(8);
+    })
+    .await;
+    for announced in [true, false] {
+        let before = bridge.held();
+        let bodies = (0..6).map(|number| {
+            let body = format!(
+                "[{}{}]",
+                session(&number.to_string()),
+                " ".repeat(1_000_000)
+            );
+            let signature = sign(SECRET.as_bytes(), body.as_bytes());
+            let mut request = head("acme", &[("x-dd-signature", &signature)]);
+            let framing = if announced {
+                format!("content-length: {}\r\n\r\n{body}", body.len())
+            } else {
+                let length = body.len();
+                format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n")
+            };
+            request.extend(framing.as_bytes());
+            request
+        });
+        let mut clients = Vec::new();
+        for request in bodies {
+            let mut client = bridge.connect().await;
+            client.send(&request[..400_000]).await;
+            clients.push((client, request));
+        }
+        let answers = clients.into_iter().map(async |(mut client, request)| {
+            client.send(&request[400_000..]).await;
+            client.answer().await.status
+        });
+        let answers = futures_util::future::join_all(answers).await;
+        assert_eq!(answers, [202; 6]);
+        assert_eq!(bridge.held() - before, 6);
+    }
 }
 
 #[tokio::test]

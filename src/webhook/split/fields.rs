@@ -11,6 +11,10 @@ const DEPTH_MAX: usize = 128;
 /// Bytes an id may have, unescaped: those of an AMQP short string.
 const ID_BYTES_MAX: usize = 255;
 
+/// Bytes of their longest spelling: `\u0061` each, between quotes. Ten megabytes need not be
+/// unescaped to see that they are too many.
+const ID_TEXT_BYTES_MAX: usize = 6 * ID_BYTES_MAX + 2;
+
 /// Reads what routing needs of an element.
 ///
 /// # Errors
@@ -34,13 +38,18 @@ pub fn read(element: &str) -> Result<Fields, String> {
 }
 
 fn session(member: Member) -> Result<String, String> {
+    let too_long = || Err(format!("`id` is longer than {ID_BYTES_MAX} bytes"));
+    let is_long = |value: &str| value.starts_with('"') && value.len() > ID_TEXT_BYTES_MAX;
+    if !member.is_repeated && member.value.is_some_and(is_long) {
+        return too_long();
+    }
     let id = required("id", member)?;
     match id.len() {
         0 => Err("`id` is empty".into()),
         1..=ID_BYTES_MAX => id
             .exact()
             .ok_or_else(|| "`id` has half of a surrogate pair, which is no character".into()),
-        _ => Err(format!("`id` is longer than {ID_BYTES_MAX} bytes")),
+        _ => too_long(),
     }
 }
 

@@ -195,3 +195,35 @@ async fn send(bridge: SocketAddr, sender: String, progress: Arc<Progress>) -> Le
     }
     ledger
 }
+
+/// Posts one body so many times on eight connections: how often each status was the answer.
+pub async fn post_many(bridge: SocketAddr, body: &[u8], times: usize) -> BTreeMap<u16, usize> {
+    let left = Arc::new(AtomicUsize::new(times));
+    let senders: Vec<_> = (0..8)
+        .map(|_| {
+            let (left, body, mut client) = (Arc::clone(&left), body.to_vec(), Client::new(bridge));
+            let signature = sign(SECRET, &body);
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                        left.checked_sub(1)
+                    })
+                    .is_ok()
+                {
+                    let headers = [("x-dd-signature", &*signature)];
+                    let answer = client.request(Method::POST, PATH, &headers, body.clone());
+                    statuses.push(answer.await.expect("an answer").status);
+                }
+                statuses
+            })
+        })
+        .collect();
+    let mut answers = BTreeMap::new();
+    for sender in senders {
+        for status in sender.await.unwrap() {
+            *answers.entry(status).or_default() += 1;
+        }
+    }
+    answers
+}

@@ -1,0 +1,81 @@
+//! A configuration is either sound — then it routes, and reads the same when written out — or its
+//! findings say why, one line each. No finding and no output holds a secret.
+
+use std::fs;
+use std::sync::LazyLock;
+
+use deskbridge::config::layers::Layers;
+use deskbridge::config::{Config, Loaded};
+use deskbridge::webhook::routing::Routing;
+use tempfile::TempDir;
+
+const SECRET: &str = "the-secret-that-nobody-may-see";
+
+static DIR: LazyLock<TempDir> =
+    LazyLock::new(|| tempfile::tempdir().expect("a temporary directory"));
+
+/// The text of a file; behind each NUL one more layer as `key=value`, a variable of the
+/// environment if its key is in capitals, else a flag.
+///
+/// # Panics
+/// What is said above does not hold.
+pub fn check(input: &[u8]) {
+    let mut parts = input.split(|byte| *byte == 0);
+    let text = parts.next().unwrap_or_default();
+    let file = DIR
+        .path()
+        .join(format!("{:?}.toml", std::thread::current().id()));
+    fs::write(&file, text).expect("a temporary file");
+    let mut layers = Layers {
+        files: vec![file],
+        environment: vec![("DESKBRIDGE__SOURCES__FUZZ__SECRETS".into(), SECRET.into())],
+        settings: Vec::new(),
+    };
+    for part in parts.filter_map(|part| std::str::from_utf8(part).ok()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        if key.starts_with(|first: char| first.is_ascii_uppercase()) {
+            let name = format!("DESKBRIDGE__{key}");
+            layers.environment.push((name.into(), value.into()));
+        } else {
+            layers.settings.push((key.into(), value.into()));
+        }
+    }
+    match Config::load(&layers) {
+        Ok(loaded) => check_sound(loaded),
+        Err(error) => {
+            assert!(!error.findings.is_empty());
+            for finding in &error.findings {
+                let line = finding.to_string();
+                assert!(!line.contains(['\n', '\r']), "{line:?}");
+                assert!(!line.contains(SECRET), "{line:?}");
+            }
+        }
+    }
+    if let Ok(peeked) = Config::peek(&layers) {
+        assert!(!format!("{peeked:?}").contains(SECRET));
+    }
+}
+
+fn check_sound(loaded: Loaded) {
+    let Loaded { mut config, .. } = loaded;
+    assert_eq!(config.findings(), []);
+    let routing = Routing::new(&config.routing, &config.dead_letter);
+    assert!(routing.is_ok(), "{routing:?}");
+    assert!(!format!("{config:?}").contains(SECRET));
+    // Written out, secrets are masked: what is not secret must come back.
+    config.sources.clear();
+    config.rabbitmq.urls.clear();
+    config.rabbitmq.management_url = Config::default().rabbitmq.management_url;
+    let text = toml::to_string(&config).expect("a configuration is TOML");
+    assert!(!text.contains(SECRET));
+    let file = DIR
+        .path()
+        .join(format!("{:?}.again.toml", std::thread::current().id()));
+    fs::write(&file, text).expect("a temporary file");
+    let layers = Layers {
+        files: vec![file],
+        ..Layers::default()
+    };
+    let again = Config::peek(&layers).expect("what was written can be read");
+    assert_eq!(again, config);
+}

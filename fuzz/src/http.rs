@@ -1,0 +1,289 @@
+//! Bytes on a connection to the real listener: every answer is one the contract has, what is
+//! answered 202 is held once and nothing else is, and nothing is held that was not signed.
+
+use std::cell::OnceCell;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use deskbridge::config::http::Http;
+use deskbridge::http::hold::Hold;
+use deskbridge::http::ingress::Ingress;
+use deskbridge::http::server::{Limits, Stop, serve};
+use deskbridge::http::sources::{Source, Sources};
+use deskbridge::journal::AppendError;
+use deskbridge::telemetry::status::Totals;
+use deskbridge::webhook::Webhook;
+use deskbridge::webhook::signature::{HEADER, Keys, sign};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::json::{Expected, expected};
+
+/// What a listener without a full disk, a timeout and a bug of ours may answer.
+const STATUSES: [u16; 11] = [100, 202, 400, 401, 404, 405, 408, 413, 414, 415, 431];
+const SESSIONS_MAX: usize = 50;
+const SECOND: &[u8] = br#"[{"id":"the second","status":"created"}]"#;
+
+/// One byte that says what to do, then either the bytes of a connection, or header lines and,
+/// behind a NUL, a body.
+///
+/// # Panics
+/// What is said above does not hold.
+pub fn check(input: &[u8]) {
+    let Some((mode, rest)) = input.split_first() else {
+        return;
+    };
+    let end = rest.iter().position(|byte| *byte == 0);
+    let (head, body) = match end {
+        Some(end) => (&rest[..end], &rest[end + 1..]),
+        None => (rest, &[][..]),
+    };
+    BRIDGE.with(|bridge| {
+        let bridge = bridge.get_or_init(Bridge::start);
+        match mode % 4 {
+            0 => bridge.check_raw(rest),
+            1 => bridge.check_signed(head, body, true),
+            2 => bridge.check_signed(head, body, false),
+            _ => bridge.check_chunked(head, body),
+        }
+    });
+}
+
+thread_local! {
+    static BRIDGE: OnceCell<Bridge> = const { OnceCell::new() };
+}
+
+/// The public listener with a journal that only remembers what was held last.
+struct Bridge {
+    runtime: Runtime,
+    address: SocketAddr,
+    /// Another one in every process, so that no input can hold a right signature.
+    secret: String,
+    shelf: Shelf,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Shelf(Arc<Mutex<Vec<Webhook>>>);
+
+impl Hold for Shelf {
+    fn append(
+        &self,
+        webhook: Webhook,
+    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
+        let held = Arc::clone(&self.0);
+        async move {
+            held.lock().expect("no panic before").push(webhook);
+            Ok(())
+        }
+    }
+
+    fn refusal(&self) -> Option<AppendError> {
+        None
+    }
+
+    fn totals(&self) -> Arc<Totals> {
+        Arc::default()
+    }
+
+    fn oldest_seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+impl Bridge {
+    fn start() -> Self {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let secret = Uuid::new_v4().to_string();
+        let shelf = Shelf::default();
+        let source = |name: &str, keys| Source {
+            name: name.into(),
+            keys,
+            awaits_secret: false,
+        };
+        let sources = [
+            source("acme", Keys::new([&secret])),
+            source("open", Keys::Unsigned),
+        ];
+        let config = Http {
+            body_bytes_max: 16 << 10,
+            buffered_bytes_max: 64 << 10,
+            sessions_max: SESSIONS_MAX,
+            ..Http::default()
+        };
+        let ingress = Ingress::new(
+            &config,
+            Sources::new(sources),
+            shelf.clone(),
+            Arc::default(),
+        );
+        let router = ingress.router();
+        let address = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            tokio::spawn(serve(
+                listener,
+                router,
+                Limits::of(&config),
+                Stop::default(),
+            ));
+            address
+        });
+        Self {
+            runtime,
+            address,
+            secret,
+            shelf,
+        }
+    }
+
+    /// Nothing of these bytes is authentic.
+    fn check_raw(&self, bytes: &[u8]) {
+        self.exchange(&[bytes]);
+        for webhook in self.take() {
+            assert_eq!(
+                &*webhook.envelope.source, "open",
+                "a forged webhook is held"
+            );
+        }
+    }
+
+    /// A signed request with header lines of the fuzzer, and a second one behind it.
+    fn check_signed(&self, lines: &[u8], body: &[u8], is_first: bool) {
+        let length = format!("content-length: {}\r\n", body.len());
+        let lines = [lines, if lines.is_empty() { b"" } else { b"\r\n" }].concat();
+        let (before, after) = if is_first {
+            (&*lines, length.as_bytes())
+        } else {
+            (length.as_bytes(), &*lines)
+        };
+        let first = [&*self.head(body), before, after, b"\r\n", body].concat();
+        let second = self.plain(SECOND);
+        let answers = self.exchange(&[&first, &second]);
+        let held = self.take();
+        let bodies: [&[u8]; 2] = [body, SECOND];
+        let mut left = bodies.iter();
+        for webhook in &held {
+            assert_eq!(&*webhook.envelope.source, "acme");
+            let is_of = |body: &&&[u8]| is_made_of(webhook, body);
+            assert!(
+                left.find(is_of).is_some(),
+                "held, but never signed: {webhook:?}"
+            );
+        }
+        if lines.is_empty() {
+            let first = match expected(body, SESSIONS_MAX) {
+                _ if body.len() > 16 << 10 => 413,
+                Expected::TooMany => 413,
+                _ => 202,
+            };
+            assert_eq!(answers.first(), Some(&first));
+            assert!(first == 413 || answers == [202, 202], "{answers:?}");
+        }
+    }
+
+    /// A signed body in chunks of the sizes that `sizes` says, each in a packet of its own.
+    fn check_chunked(&self, sizes: &[u8], body: &[u8]) {
+        let mut head = self.head(body);
+        head.extend(b"transfer-encoding: chunked\r\n\r\n");
+        let mut packets = vec![head];
+        let mut rest = body;
+        for size in sizes.iter().chain(std::iter::repeat(&255)) {
+            if rest.is_empty() {
+                break;
+            }
+            let size = usize::from(*size).clamp(1, rest.len());
+            let (chunk, later) = rest.split_at(size);
+            packets.push([format!("{size:x}\r\n").as_bytes(), chunk, b"\r\n"].concat());
+            rest = later;
+        }
+        packets.push(b"0\r\n\r\n".to_vec());
+        let packets: Vec<_> = packets.iter().map(|packet| &**packet).collect();
+        let answers = self.exchange(&packets);
+        let is_too_much =
+            body.len() > 16 << 10 || expected(body, SESSIONS_MAX) == Expected::TooMany;
+        assert_eq!(answers, [if is_too_much { 413 } else { 202 }]);
+        for webhook in self.take() {
+            assert!(is_made_of(&webhook, body), "another body is held");
+        }
+    }
+
+    /// Request line, host and signature.
+    fn head(&self, body: &[u8]) -> Vec<u8> {
+        let signature = sign(self.secret.as_bytes(), body);
+        let head = "POST /webhooks/acme HTTP/1.1\r\nhost: bridge\r\n";
+        format!("{head}{HEADER}: {signature}\r\n").into_bytes()
+    }
+
+    fn plain(&self, body: &[u8]) -> Vec<u8> {
+        let length = format!("content-length: {}\r\n\r\n", body.len());
+        [&*self.head(body), length.as_bytes(), body].concat()
+    }
+
+    /// What was held since the last time.
+    fn take(&self) -> Vec<Webhook> {
+        std::mem::take(&mut *self.shelf.0.lock().expect("no panic before"))
+    }
+
+    /// Writes on a connection of its own, closes its half, and returns the statuses that came
+    /// until the bridge closed.
+    fn exchange(&self, packets: &[&[u8]]) -> Vec<u16> {
+        let talk = async {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            // A connection that ended waits in no table of the kernel.
+            socket.set_zero_linger().expect("a socket option");
+            socket.set_nodelay(true).expect("a socket option");
+            let stream = socket.connect(self.address).await.expect("a connection");
+            let (mut reading, mut writing) = stream.into_split();
+            let write = async {
+                for packet in packets {
+                    if writing.write_all(packet).await.is_err() {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                _ = writing.shutdown().await;
+            };
+            let mut answers = Vec::new();
+            // A reset ends a connection as well as a close.
+            let read = async { _ = reading.read_to_end(&mut answers).await };
+            tokio::join!(write, read);
+            answers
+        };
+        let talk = async { timeout(Duration::from_secs(8), talk).await };
+        let answers = self.runtime.block_on(talk).expect("the bridge closes");
+        let statuses = statuses(&answers);
+        for status in &statuses {
+            assert!(STATUSES.contains(status), "{status}");
+        }
+        let held = self.shelf.0.lock().expect("no panic before").len();
+        let accepted = statuses.iter().filter(|status| **status == 202).count();
+        assert_eq!(held, accepted, "held and answered 202");
+        statuses
+    }
+}
+
+/// The statuses of all answers on a connection. No body holds a status line.
+fn statuses(answers: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(answers);
+    let lines = text.split("HTTP/1.").skip(1);
+    lines
+        .filter_map(|line| line.strip_prefix(['0', '1'])?.get(1..4)?.parse().ok())
+        .collect()
+}
+
+/// Whether these are all events of this body, in order.
+fn is_made_of(webhook: &Webhook, body: &[u8]) -> bool {
+    let events = webhook.events.iter().map(|event| &*event.body);
+    match expected(body, SESSIONS_MAX) {
+        Expected::Elements(ranges) => events.eq(ranges.into_iter().map(|range| &body[range])),
+        Expected::Malformed => events.eq([body]),
+        Expected::TooMany => false,
+    }
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# `make fuzz`: every target in fuzz/ for so many seconds, one after the other. An input that it finds
+# is kept in fuzz/regressions, where the tests replay it, and makes this fail.
+
+set -euo pipefail
+cd "$(dirname "$0")/../fuzz"
+seconds=$1
+targets=${2:-split signature routing config http}
+
+cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+# libFuzzer needs flags that rustc otherwise keeps for nightly builds. The bridge has no unsafe code
+# of its own, so a sanitizer would only cost time.
+export RUSTC_BOOTSTRAP=1
+cargo fuzz build --sanitizer none
+
+executions=0 findings=0
+for target in $targets; do
+    mkdir -p "corpus/$target" "artifacts/$target" "regressions/$target"
+    log=$(mktemp)
+    cargo fuzz run --sanitizer none "$target" \
+        "corpus/$target" "seeds/$target" "regressions/$target" -- \
+        -max_total_time="$seconds" -max_len=16384 -timeout=10 -rss_limit_mb=1024 \
+        -print_final_stats=1 </dev/null >"$log" 2>&1 || true
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    found=$(find "artifacts/$target" -type f)
+    if [ -z "$runs" ] || [ -n "$found" ]; then
+        grep -m1 -A2 -E 'panicked|ERROR: libFuzzer|^error' "$log" || tail -20 "$log"
+        findings=$((findings + 1))
+    fi
+    for input in $found; do
+        mv "$input" "regressions/$target/"
+        echo "fuzz: $target: fuzz/regressions/$target/$(basename "$input")"
+    done
+    echo "fuzz: $target: ${runs:-0} executions"
+    executions=$((executions + ${runs:-0}))
+    rm -f "$log"
+done
+echo "fuzz: $executions executions, $findings findings"
+[ "$findings" = 0 ]

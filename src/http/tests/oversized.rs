@@ -1,0 +1,154 @@
+//! Heads, chunks and encodings that would cost much more than they bring, and senders that leave
+//! in the middle.
+
+use std::time::Duration;
+
+use super::support::*;
+use crate::webhook::signature::sign;
+
+/// Sends what the bridge takes of it and returns the first status, or `None` if it only closes.
+async fn status_of_flood(
+    bridge: &Bridge,
+    start: &[u8],
+    piece: &[u8],
+    pieces: usize,
+) -> Option<u16> {
+    let mut client = bridge.connect().await;
+    client.send(start).await;
+    for _ in 0..pieces {
+        let write = tokio::io::AsyncWriteExt::write_all(&mut client.stream, piece);
+        if write.await.is_err() {
+            break;
+        }
+    }
+    let answers = client.rest().await;
+    answers.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+#[tokio::test]
+async fn ten_thousand_headers_a_huge_one_and_a_huge_url_are_refused_early() {
+    let bridge = Bridge::start().await;
+    let start = head("open", &[]);
+    for (start, piece, expected) in [
+        (&*start, "x: y\r\n".repeat(1000), 431),
+        (
+            b"POST /webhooks/open HTTP/1.1\r\nx: ",
+            "y".repeat(64 << 10),
+            431,
+        ),
+        (
+            b"POST /webhooks/open HTTP/1.1\r\n",
+            "y".repeat(64 << 10),
+            431,
+        ),
+        (b"POST /webhooks/", "y".repeat(64 << 10), 431),
+        (b"", "y".repeat(64 << 10), 431),
+    ] {
+        let status = status_of_flood(&bridge, start, piece.as_bytes(), 16).await;
+        let is_refused =
+            status.is_none() || [Some(expected), Some(400), Some(414)].contains(&status);
+        assert!(
+            is_refused,
+            "{status:?} to {:?}",
+            String::from_utf8_lossy(start)
+        );
+    }
+    assert_eq!(bridge.ask(&signed("[]")).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_megabyte_of_chunk_extensions_or_trailers_is_refused() {
+    let bridge = Bridge::start().await;
+    let mut start = head("open", &[]);
+    start.extend(b"transfer-encoding: chunked\r\n\r\n2;x=");
+    let status = status_of_flood(&bridge, &start, &vec![b'y'; 64 << 10], 16).await;
+    assert!(matches!(status, None | Some(400)), "{status:?}");
+    let mut start = head("open", &[]);
+    start.extend(b"transfer-encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\nx: ");
+    let status = status_of_flood(&bridge, &start, &vec![b'y'; 64 << 10], 16).await;
+    assert!(matches!(status, None | Some(400 | 431)), "{status:?}");
+    assert_eq!(bridge.held(), 0);
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_of_one_byte_is_a_body() {
+    let bridge = Bridge::start().await;
+    let body = format!("[{}{}]", session("1"), " ".repeat(20_000));
+    let signature = sign(SECRET.as_bytes(), body.as_bytes());
+    let mut request = head("acme", &[("x-dd-signature", &signature)]);
+    request.extend(b"transfer-encoding: chunked\r\n\r\n");
+    for byte in body.bytes() {
+        request.extend([b"1\r\n", &[byte][..], b"\r\n"].concat());
+    }
+    request.extend(b"0\r\n\r\n");
+    assert_eq!(bridge.ask(&request).await.status, 202);
+    assert_eq!(bridge.held(), 1);
+}
+
+#[tokio::test]
+async fn who_is_told_to_continue_and_does_not_is_408() {
+    let bridge =
+        Bridge::tuned(|tuning| tuning.http.body_timeout = Duration::from_millis(200)).await;
+    let mut client = bridge.connect().await;
+    let mut head = head("open", &[("expect", "100-continue")]);
+    head.extend(b"content-length: 2\r\n\r\n");
+    client.send(&head).await;
+    assert_eq!(client.answer().await.status, 100);
+    assert_eq!(client.answer().await.status, 408);
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn compressed_bodies_are_415_whatever_is_in_them_and_before_they_are_read() {
+    let bridge = Bridge::start().await;
+    for encoding in [
+        "gzip",
+        "x-gzip",
+        "br",
+        "zstd",
+        "deflate",
+        "compress",
+        "GZIP",
+        "identity, gzip",
+        "gzip, gzip, gzip, gzip, gzip, gzip, gzip, gzip, gzip, gzip",
+        "aes128gcm",
+        "*",
+        "x",
+    ] {
+        let mut client = bridge.connect().await;
+        let mut head = head("open", &[("content-encoding", encoding)]);
+        // Ten gigabytes when unpacked; nobody waits for the first byte of them.
+        head.extend(b"content-length: 10000000\r\n\r\n");
+        client.send(&head).await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (415, Some("close")),
+            "{encoding}"
+        );
+    }
+    assert_eq!(bridge.held(), 0);
+}
+
+/// Whoever leaves before the last byte has sent nothing; whoever leaves after it has sent all.
+#[tokio::test]
+async fn who_leaves_after_any_byte_has_sent_a_whole_webhook_or_none() {
+    let bridge = Bridge::start().await;
+    let array = format!("[{},{},{}]", session("1"), session("2"), session("3"));
+    let request = signed(&array);
+    for length in (0..request.len()).rev() {
+        let mut client = bridge.connect().await;
+        client.send(&request[..length]).await;
+        if length % 2 == 0 {
+            client.stream.set_zero_linger().unwrap();
+        }
+    }
+    assert_eq!(bridge.ask(&signed("[]")).await.status, 202);
+    assert_eq!(bridge.held(), 0, "a part of a webhook was held");
+    for number in 1..=20 {
+        let mut client = bridge.connect().await;
+        client.send(&request).await;
+        drop(client);
+        eventually(|| bridge.held() == 3 * number).await;
+    }
+}

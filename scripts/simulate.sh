@@ -6,6 +6,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SEEDS=${1:-1000000} FROM=${2:-0}
-export CARGO_PROFILE_TEST_OPT_LEVEL=3 CARGO_PROFILE_TEST_DEBUG=line-tables-only
+export CARGO_PROFILE_TEST_OPT_LEVEL=3
 exec cargo test --locked --lib -- --ignored --exact --nocapture \
     forwarder::flow::tests::simulation::campaign::as_many_worlds_as_wanted

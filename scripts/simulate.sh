@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # `make simulate`: as many seeds as wanted of the forwarder's simulation, on every core. The code
-# under test is optimised like a release, and its overflow checks stay; everything it depends on is
-# built as for `make test`, so that nothing is compiled twice.
+# under test is optimised like a release, and its overflow checks stay.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."

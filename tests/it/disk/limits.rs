@@ -15,6 +15,7 @@ use crate::support::consumer::Consumer;
 use crate::support::message::Message;
 use crate::support::proxy::Proxy;
 use crate::support::sender::array_of_new;
+use crate::support::skip::skipped;
 use crate::support::wait::{SOON, eventually};
 
 /// Posts one event after the other until one is refused; returns how many were accepted. Only 202
@@ -96,7 +97,7 @@ struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// None, and a loud word about it, where only root may mount.
-    fn mount() -> Option<Self> {
+    fn mount(test: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=6m,mode=700", "deskbridge-test"])
@@ -105,7 +106,10 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(dir));
         }
-        eprintln!("SKIPPED: a disk without space needs the right to mount one (run as root)");
+        skipped(
+            test,
+            "a small disk needs the right to mount one (run as root)",
+        );
         None
     }
 
@@ -130,8 +134,8 @@ impl Drop for SmallDisk {
 
 /// What the disk still takes when nobody keeps any space free is accepted, then nothing, then
 /// everything again; and what was accepted arrives.
-async fn check_full_disk(disk_free_min: &str) {
-    let Some(disk) = SmallDisk::mount() else {
+async fn check_full_disk(test: &str, disk_free_min: &str) {
+    let Some(disk) = SmallDisk::mount(test) else {
         return;
     };
     let vhost = Broker::shared().await.vhost().await;
@@ -173,10 +177,13 @@ async fn check_full_disk(disk_free_min: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_without_space_is_503_and_within_two_seconds_of_space_202() {
-    check_full_disk("0B").await;
+    let test = "a_disk_without_space_is_503_and_within_two_seconds_of_space_202";
+    check_full_disk(test, "0B").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_with_less_space_than_is_kept_free_is_503_and_within_two_seconds_of_space_202() {
-    check_full_disk("1MiB").await;
+    let test =
+        "a_disk_with_less_space_than_is_kept_free_is_503_and_within_two_seconds_of_space_202";
+    check_full_disk(test, "1MiB").await;
 }

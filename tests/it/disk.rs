@@ -5,6 +5,7 @@ mod accounts;
 mod crash;
 mod honesty;
 mod limits;
+mod power_loss;
 mod retention;
 
 use std::path::Path;

@@ -7,6 +7,7 @@ pub mod authority;
 pub mod bridge;
 pub mod broker;
 pub mod consumer;
+pub mod disk;
 pub mod http;
 pub mod load;
 pub mod message;

@@ -93,14 +93,20 @@ impl Disk {
         assert!(self.mount(), "the disk cannot be mounted again");
     }
 
-    /// Mounts it again as it is, with this option: `ro`, `rw`.
-    pub fn remount(&self, option: &str) {
-        let remounted = Command::new("mount")
-            .args(["-o", &format!("remount,{option}")])
-            .arg(self.path())
-            .output()
-            .unwrap();
-        assert!(remounted.status.success(), "{remounted:?}");
+    /// An ext4 disk that has met an error of its own refuses every write from now on.
+    pub fn turn_read_only(&self) {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let place = self.path().display().to_string();
+        let mut fields = mounts.lines().map(|line| line.split(' '));
+        let device = fields.find_map(|mut line| {
+            let device = line.next()?;
+            (line.next()? == place).then(|| device.trim_start_matches("/dev/").to_owned())
+        });
+        let device = device.expect("it is mounted");
+        let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
+        std::fs::write(trigger, "by a test").unwrap();
+        let write = std::fs::write(self.path().join("after the error"), "");
+        assert!(write.is_err(), "the disk still takes writes");
     }
 
     fn mount(&self) -> bool {
@@ -109,7 +115,9 @@ impl Disk {
             Options::Memory(options) => {
                 mount.args(["-t", "tmpfs", "-o", options, "deskbridge-test"])
             }
-            Options::Image(image) => mount.args(["-o", "loop"]).arg(image.path().join("image")),
+            Options::Image(image) => mount
+                .args(["-o", "loop,errors=remount-ro"])
+                .arg(image.path().join("image")),
         };
         mount
             .arg(self.path())

@@ -19,9 +19,18 @@ const STEP_BYTES_MIN: u64 = 8 << 10;
 /// What a body reserves at most with one step.
 const STEP_BYTES_MAX: u64 = 1 << 20;
 
-/// The memory all bodies share.
+/// What an event takes until it is held, beside its bytes.
+const EVENT_BYTES: u64 = 384;
+
+/// What events take at once: two of the largest webhooks are split while others wait.
+const EVENTS_BYTES_MAX: u64 = 8 << 20;
+
+/// The memory that all bodies, and the events made of them, share.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    bodies: Arc<Semaphore>,
+    events: Arc<Semaphore>,
+}
 
 /// A whole body; its part of the budget is free again when this is dropped.
 #[derive(Debug)]
@@ -50,8 +59,33 @@ pub(super) enum BodyError {
 impl Budget {
     /// So many bytes at once.
     pub(super) fn new(bytes_max: u64) -> Self {
-        let units = usize::try_from(bytes_max.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))))
+        let semaphore = |bytes_max: u64| {
+            let units = usize::try_from(bytes_max.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
+            Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)))
+        };
+        Self {
+            bodies: semaphore(bytes_max),
+            events: semaphore(EVENTS_BYTES_MAX),
+        }
+    }
+
+    /// Reserves until `deadline` what the events of a body may take: a short body can have many.
+    /// Whoever has that needs nothing more to be held.
+    pub(super) async fn reserve_for_events(
+        &self,
+        body: &[u8],
+        sessions_max: usize,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, BodyError> {
+        let commas = memchr::memchr_iter(b',', body).count();
+        let events_max = (commas + 1).min(sessions_max) as u64;
+        let bytes = events_max.saturating_mul(EVENT_BYTES).min(EVENTS_BYTES_MAX);
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| BodyError::Exhausted)?;
+        let permit = Arc::clone(&self.events).acquire_many_owned(units);
+        let permit = timeout_at(deadline, permit).await;
+        permit
+            .map_err(|_| BodyError::Exhausted)?
+            .map_err(|_| BodyError::Exhausted)
     }
 
     /// Reads a body of at most `bytes_max` until `deadline`.
@@ -129,10 +163,10 @@ impl Buffer<'_> {
         let target = (length + ahead).min(self.bytes_max);
         let units = target.div_ceil(UNIT_BYTES) - self.reserved_bytes.div_ceil(UNIT_BYTES);
         let units = u32::try_from(units).map_err(|_| BodyError::Exhausted)?;
-        self.has_waited |= self.budget.0.available_permits() < units as usize;
+        self.has_waited |= self.budget.bodies.available_permits() < units as usize;
         let permit = timeout_at(
             self.deadline,
-            Arc::clone(&self.budget.0).acquire_many_owned(units),
+            Arc::clone(&self.budget.bodies).acquire_many_owned(units),
         );
         let permit = permit
             .await

@@ -96,6 +96,10 @@ impl<H: Hold> Ingress<H> {
             .budget
             .read(body, self.body_bytes_max, deadline)
             .await?;
+        let for_events = self
+            .budget
+            .reserve_for_events(&buffered.bytes, self.sessions_max, deadline)
+            .await?;
         let sealed = Sealed {
             source: Arc::clone(source),
             signature,
@@ -107,7 +111,7 @@ impl<H: Hold> Ingress<H> {
         self.metrics
             .webhook_received(&source.name, webhook.envelope.received_at);
         let receipt = Receipt::of(&webhook);
-        self.hold(webhook, buffered.reserved).await?;
+        self.hold(webhook, (buffered.reserved, for_events)).await?;
         Ok(receipt)
     }
 
@@ -136,7 +140,7 @@ impl<H: Hold> Ingress<H> {
     async fn hold(
         &self,
         webhook: Webhook,
-        reserved: Option<OwnedSemaphorePermit>,
+        reserved: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
     ) -> Result<(), Refusal> {
         let append = self.journal.append(webhook);
         let task = tokio::spawn(async move {

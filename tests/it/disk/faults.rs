@@ -132,7 +132,7 @@ async fn memory_is_bounded_while_the_disk_is_slow() {
     };
     let (builder, log) = fault.strike(BridgeBuilder::at(&nobody));
     let bridge = std::sync::Arc::new(builder.start().await);
-    let senders: Vec<_> = (0..30)
+    let senders: Vec<_> = (0..16)
         .map(|number| {
             let bridge = std::sync::Arc::clone(&bridge);
             // About 1 MiB each.

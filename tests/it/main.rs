@@ -6,6 +6,7 @@ mod arrival;
 mod configuration;
 mod contract_http;
 mod disk;
+mod host;
 mod house;
 mod lifecycle;
 mod outages;

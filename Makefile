@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate chaos failpoints plant fuzz flood lint bench compose-test
+.PHONY: help run demo test simulate chaos failpoints plant power-loss fuzz flood lint bench compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,12 @@ failpoints: ## crash at every named place, ROUNDS times (10), and lose nothing
 
 plant: ## the tester tested: planted bugs, and which test catches each
 	@scripts/plant.sh
+
+power-loss: ## power failures under load on a real ext4: ROUNDS=100 [SEED=] [EATMYDATA=1, which must fail]
+	@scripts/test-needs.sh
+	@POWER_LOSS_ROUNDS=$(or $(ROUNDS),100) POWER_LOSS_SEED=$(SEED) POWER_LOSS_EATMYDATA=$(EATMYDATA) \
+		cargo test --locked --test it -- --exact --nocapture \
+		disk::power_loss::nothing_that_was_acknowledged_is_lost_when_the_power_fails
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

@@ -9,4 +9,9 @@ missing=()
 for tool in strace sqlite3; do
     command -v $tool >/dev/null || missing+=("$tool")
 done
+# mkfs is where only root looks.
+PATH=$PATH:/usr/sbin command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
+for library in libeatmydata1:libeatmydata.so libfaketime:faketime/libfaketime.so.1; do
+    compgen -G "/usr/lib/*/${library#*:}" >/dev/null || missing+=("${library%%:*}")
+done
 [ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"

@@ -1,6 +1,8 @@
 //! How errors are told: what was being done, why it failed, what to try.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 
 use deskbridge::config::finding::ConfigError;
 
@@ -52,7 +54,7 @@ pub fn report(error: &anyhow::Error) -> Exit {
     if let Some(config) = error.downcast_ref::<ConfigError>() {
         return report_findings(config);
     }
-    eprintln!("error: {error:#}");
+    tell(format_args!("error: {error:#}"));
     let failed = error
         .downcast_ref::<Failed>()
         .map(|failed| (&failed.advice, Exit::No));
@@ -61,21 +63,28 @@ pub fn report(error: &anyhow::Error) -> Exit {
         .map(|misused| (&misused.advice, Exit::Usage));
     match failed.or(misused) {
         Some((advice, exit)) => {
-            eprintln!("  try: {advice}");
+            tell(format_args!("  try: {advice}"));
             exit
         }
         None => Exit::No,
     }
 }
 
+/// One line on standard error. If nobody takes it, the exit code still tells.
+fn tell(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 fn report_findings(error: &ConfigError) -> Exit {
     match error.findings.len() {
-        1 => eprintln!("error: reading the configuration: 1 finding"),
-        count => eprintln!("error: reading the configuration: {count} findings"),
+        1 => tell("error: reading the configuration: 1 finding"),
+        count => tell(format_args!(
+            "error: reading the configuration: {count} findings"
+        )),
     }
     for finding in &error.findings {
-        eprintln!("  {finding}");
+        tell(format_args!("  {finding}"));
     }
-    eprintln!("  try: compare with config/default.toml, which shows every key");
+    tell("  try: compare with config/default.toml, which shows every key");
     Exit::Usage
 }

@@ -1,12 +1,15 @@
 //! `serve`: runs the bridge.
 
-use std::thread::available_parallelism;
+use std::io;
+use std::sync::Mutex;
+use std::thread::{self, available_parallelism};
+use std::time::Duration;
 
 use clap::Args;
 use deskbridge::bridge::{Bridge, BridgeError, Reload, Signals};
 use deskbridge::config::Config;
 use deskbridge::config::layers::Layers;
-use deskbridge::telemetry::logging;
+use deskbridge::telemetry::logging::{self, LoggingError};
 use tokio::runtime::{Builder, Runtime};
 
 use super::failure::failed;
@@ -22,6 +25,14 @@ Example:
 /// Threads that serve connections and the broker; the journal has one of its own.
 const WORKERS_MAX: usize = 4;
 
+/// Threads that read the journal, split large webhooks and look up names.
+const BLOCKING_MAX: usize = 16;
+
+/// Such threads stay: a machine that gives no new ones later does not fail a webhook.
+const BLOCKING_KEPT: Duration = Duration::from_hours(24 * 365);
+
+const LIMITS_ADVICE: &str = "look at the limits of this process (ulimit -a)";
+
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -31,11 +42,11 @@ pub struct Arguments {}
 pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
     let loaded = layering.load_to_run()?;
     let logging = logging::init(&loaded.config.telemetry).map_err(|why| {
-        failed(
-            "starting the log",
-            why,
-            "a level such as `info` for telemetry.log_level",
-        )
+        let advice = match why {
+            LoggingError::Thread(_) => LIMITS_ADVICE,
+            _ => "a level such as `info` for telemetry.log_level",
+        };
+        failed("starting the log", why, advice)
     })?;
     for finding in &loaded.awaited {
         tracing::warn!("{finding}");
@@ -43,6 +54,8 @@ pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
     let reload = reload(layering.layers());
     let runtime = runtime()?;
     let result = runtime.block_on(async {
+        // The first of those that stay.
+        let _ = tokio::task::spawn_blocking(|| {}).await;
         let signals = Signals::listen()?;
         Bridge::start(loaded, Some(logging))?
             .run(signals, reload)
@@ -64,16 +77,28 @@ fn runtime() -> anyhow::Result<Runtime> {
     let workers = available_parallelism()
         .map_or(2, usize::from)
         .min(WORKERS_MAX);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build();
-    runtime.map_err(|why| {
-        failed(
-            "starting the runtime",
-            why,
-            "look at the limits of this process (ulimit -a)",
-        )
+    // The runtime would panic; the journal and the first blocking thread come on top.
+    let runtime = try_threads(workers + 2).and_then(|()| {
+        Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(BLOCKING_MAX)
+            .thread_keep_alive(BLOCKING_KEPT)
+            .enable_all()
+            .build()
+    });
+    runtime.map_err(|why| failed("starting the runtime", why, LIMITS_ADVICE))
+}
+
+/// Whether so many threads can be started at once.
+fn try_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    let closed = gate.lock();
+    thread::scope(|scope| {
+        let wait = || drop(gate.lock());
+        let start = |_| thread::Builder::new().spawn_scoped(scope, wait).map(drop);
+        let started = (0..count).try_for_each(start);
+        drop(closed);
+        started
     })
 }
 

@@ -23,7 +23,13 @@ const STEP_BYTES_MIN: u64 = 8 << 10;
 /// What a body reserves at most with one step.
 const STEP_BYTES_MAX: u64 = 1 << 20;
 
-/// The memory all bodies share.
+/// What an event takes until it is held, beside its bytes.
+const EVENT_BYTES: u64 = 384;
+
+/// What events take at once: two of the largest webhooks are split while others wait.
+const EVENTS_BYTES_MAX: u64 = 8 << 20;
+
+/// The memory that all bodies, and the events made of them, share.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     body_bytes_max: u64,
@@ -31,6 +37,8 @@ pub(super) struct Budget {
     shared: Arc<Semaphore>,
     /// Whoever has this may take `body_bytes_max` beside it.
     ticket: Arc<Semaphore>,
+    /// What the events of whole bodies may take, in units.
+    events: Arc<Semaphore>,
 }
 
 /// A whole body; its part of the budget is free again when this is dropped.
@@ -60,13 +68,34 @@ pub(super) enum BodyError {
 impl Budget {
     /// Bodies of at most `body_bytes_max` each, `buffered_bytes_max` of all of them at once.
     pub(super) fn new(body_bytes_max: u64, buffered_bytes_max: u64) -> Self {
-        let shared_bytes = buffered_bytes_max.saturating_sub(body_bytes_max);
-        let units = usize::try_from(shared_bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+        let semaphore = |bytes: u64| {
+            let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+            Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)))
+        };
         Self {
             body_bytes_max,
-            shared: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            shared: semaphore(buffered_bytes_max.saturating_sub(body_bytes_max)),
             ticket: Arc::new(Semaphore::new(1)),
+            events: semaphore(EVENTS_BYTES_MAX),
         }
+    }
+
+    /// Reserves until `deadline` what the events of a body may take: a short body can have many.
+    /// Whoever has that needs nothing more to be held.
+    pub(super) async fn reserve_for_events(
+        &self,
+        body: &[u8],
+        sessions_max: usize,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, BodyError> {
+        let commas = memchr::memchr_iter(b',', body).count();
+        let events_max = (commas + 1).min(sessions_max) as u64;
+        let bytes = events_max.saturating_mul(EVENT_BYTES).min(EVENTS_BYTES_MAX);
+        let permit = Arc::clone(&self.events).acquire_many_owned(units(bytes));
+        let permit = timeout_at(deadline, permit).await;
+        permit
+            .map_err(|_| BodyError::Exhausted)?
+            .map_err(|_| BodyError::Exhausted)
     }
 
     /// Reads a body until `deadline`.

@@ -94,6 +94,10 @@ impl<H: Hold> Ingress<H> {
         let signature = self.admit(source, &head.headers, &body)?;
         let deadline = Instant::now() + self.body_timeout;
         let buffered = self.budget.read(body, deadline).await?;
+        let for_events = self
+            .budget
+            .reserve_for_events(&buffered.bytes, self.sessions_max, deadline)
+            .await?;
         let sealed = Sealed {
             source: Arc::clone(source),
             signature,
@@ -105,7 +109,7 @@ impl<H: Hold> Ingress<H> {
         self.metrics
             .webhook_received(&source.name, webhook.envelope.received_at);
         let receipt = Receipt::of(&webhook);
-        self.hold(webhook, buffered.reserved).await?;
+        self.hold(webhook, (buffered.reserved, for_events)).await?;
         Ok(receipt)
     }
 
@@ -134,7 +138,7 @@ impl<H: Hold> Ingress<H> {
     async fn hold(
         &self,
         webhook: Webhook,
-        reserved: Option<OwnedSemaphorePermit>,
+        reserved: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
     ) -> Result<(), Refusal> {
         let append = self.journal.append(webhook);
         let task = tokio::spawn(async move {

@@ -3,9 +3,14 @@
 
 mod accounts;
 mod crash;
+mod damage;
+mod faults;
+mod growth;
 mod honesty;
 mod limits;
+mod power_loss;
 mod retention;
+mod strace;
 
 use std::path::Path;
 

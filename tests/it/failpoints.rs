@@ -64,7 +64,7 @@ impl Walker {
         let armed = format!("{name}={mode}@{pass}");
         self.bridge.set_environment(FAILPOINT, Some(&armed));
         self.bridge.spawn();
-        let load = Load::named(&format!("{name}-{round}"), self.bridge.address(), 4);
+        let load = Load::start_as(&format!("{name}-{round}"), self.bridge.address(), 4);
         let begin = Instant::now();
         let mut provoked = Instant::now();
         let mut provocations = 0;

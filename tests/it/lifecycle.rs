@@ -2,6 +2,8 @@
 //! meanwhile.
 
 mod admin;
+mod journal;
 mod reload;
+mod signals;
 mod start;
 mod stop;

@@ -10,6 +10,7 @@ mod disk;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod fuzz;
+mod host;
 mod house;
 mod lifecycle;
 mod outages;

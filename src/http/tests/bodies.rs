@@ -283,3 +283,23 @@ async fn a_body_that_waited_for_memory_is_503_and_not_called_slow() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn the_events_of_short_bodies_share_bounded_memory_too() {
+    let bridge =
+        Bridge::tuned(|tuning| tuning.http.body_timeout = Duration::from_millis(300)).await;
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    let many = signed(&format!("[{}1]", "1,".repeat(9999)));
+    let mut waiting = [bridge.connect().await, bridge.connect().await];
+    for client in &mut waiting {
+        client.send(&many).await;
+        assert!(client.is_quiet_for(Duration::from_millis(50)).await);
+    }
+    let refused = bridge.ask(&many).await;
+    assert_eq!(refused.status, 503);
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    for client in &mut waiting {
+        assert_eq!(client.answer().await.status, 202);
+    }
+    assert_eq!(bridge.ask(&many).await.status, 202, "it is free again");
+}

@@ -1,8 +1,8 @@
 //! Whether the disk can be trusted with another webhook, and what an error of it means.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 use rusqlite::{ErrorCode, ffi};
 
@@ -19,8 +19,8 @@ pub(super) struct Disk {
     pub(super) is_low: bool,
     /// The database was removed or replaced.
     is_gone: bool,
-    /// The database as it was opened: device and inode.
-    file: (u64, u64),
+    /// The database as it was opened.
+    file: Option<Identity>,
 }
 
 impl Writer {
@@ -55,17 +55,35 @@ impl Writer {
         self.state.disk.is_low = is_low;
     }
 
-    /// A journal whose file was removed or replaced would go on writing into nothing.
+    /// A journal whose file was removed or replaced would go on writing into nothing. A file that
+    /// cannot even be looked at may be there again later.
     pub(super) fn is_still_there(&mut self) -> bool {
-        if !self.state.disk.is_gone && identity(&self.database) != self.state.disk.file {
-            self.state.disk.is_gone = true;
-            self.shared.set_refusal(self.refusal());
-            tracing::error!(
-                database = %self.database.display(),
-                "the journal's file was removed or replaced; webhooks are refused until a restart"
-            );
+        if self.state.disk.is_gone {
+            return false;
         }
-        !self.state.disk.is_gone
+        match identity(&self.database) {
+            Ok(file) if file == self.state.disk.file => return true,
+            Ok(_) => {
+                self.state.disk.is_gone = true;
+                tracing::error!(
+                    database = %self.database.display(),
+                    "the journal's file was removed or replaced; webhooks are refused until a \
+                     restart"
+                );
+            }
+            Err(error) => {
+                if self.state.disk.write_error.is_none() {
+                    tracing::error!(
+                        %error,
+                        database = %self.database.display(),
+                        "looking at the journal's file failed; webhooks are refused until it works"
+                    );
+                }
+                self.state.disk.write_error = Some(AppendError::DiskFailing);
+            }
+        }
+        self.shared.set_refusal(self.refusal());
+        false
     }
 
     /// What an error means for webhooks; ends the writer if it cannot be survived.
@@ -93,7 +111,7 @@ impl Disk {
     /// The disk with a database that was just opened.
     pub(super) fn of(database: &Path) -> Self {
         Self {
-            file: identity(database),
+            file: identity(database).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -114,8 +132,16 @@ impl Disk {
     }
 }
 
-fn identity(database: &Path) -> (u64, u64) {
-    fs::metadata(database).map_or((0, 0), |found| (found.dev(), found.ino()))
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// Which file that is; none if there is none.
+fn identity(database: &Path) -> io::Result<Option<Identity>> {
+    match fs::metadata(database) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn is_fatal(error: &rusqlite::Error) -> bool {

@@ -1,19 +1,15 @@
 //! The process is killed, or starts on what another one left.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::bridge::builder::{BridgeBuilder, free_address};
+use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::sender::{array_of, array_of_new, session};
-use crate::support::wait::{SOON, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_under_load_loses_nothing_that_was_accepted() {
@@ -136,74 +132,4 @@ async fn a_second_process_on_the_same_journal_is_refused_and_the_first_undisturb
         consumer.receive().await.header("session-id"),
         "undisturbed-0"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_database_is_set_aside_and_what_is_readable_of_it_still_arrives() {
-    let vhost = Broker::shared().await.vhost().await;
-    let nobody = format!("amqp://guest:guest@{}/", free_address());
-    let mut bridge = BridgeBuilder::at(&nobody).start().await;
-    assert_eq!(bridge.post(array_of_new("before", 2000)).await.status, 202);
-    assert_eq!(bridge.terminate().await.status.code(), Some(0));
-    let database = bridge.journal_dir().join("journal.db");
-    let length = damage_the_middle(&database);
-
-    bridge.reconfigure(&format!("rabbitmq.urls = [{:?}]", vhost.amqp_url));
-    bridge.start().await;
-    assert_eq!(bridge.post(array_of_new("after", 1)).await.status, 202);
-    bridge.backlog_is_empty().await;
-    let aside: Vec<_> = std::fs::read_dir(bridge.journal_dir())
-        .unwrap()
-        .map(|file| file.unwrap())
-        .filter(|file| {
-            file.file_name()
-                .to_string_lossy()
-                .starts_with("journal.db.damaged-")
-        })
-        .collect();
-    assert!(
-        aside
-            .iter()
-            .any(|file| file.metadata().unwrap().len() == length),
-        "whole, as it was: {aside:?}"
-    );
-    let status = bridge.status().await;
-    let lost = status["journal"]["lost_events"].as_u64().unwrap();
-    // Nobody has subscribed: they wait in this queue.
-    let waiting = Consumer::of(&vhost, "chat-sessions.unrouted").await;
-    let expected = 2001 - usize::try_from(lost).unwrap();
-    eventually("the rest arrives", SOON, || async {
-        waiting.count() >= expected
-    })
-    .await;
-    let arrived: BTreeSet<_> = waiting
-        .all()
-        .into_iter()
-        .map(|message| message.correlation_id.unwrap())
-        .collect();
-    assert_eq!(arrived.len(), expected, "{lost} are said to be lost");
-    assert!(
-        (1..2000).contains(&lost),
-        "{lost} lost: the damage hit, but not everything"
-    );
-    assert!(arrived.contains("after-0"));
-    assert!(
-        bridge.stderr().contains(&format!("lost_events={lost}")),
-        "the log says so"
-    );
-}
-
-/// Overwrites a twentieth of the file in its middle; returns the file's length. No copy of these
-/// pages stays in the WAL, which would heal them.
-fn damage_the_middle(database: &Path) -> u64 {
-    let opened = rusqlite::Connection::open(database).unwrap();
-    opened
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        .unwrap();
-    drop(opened);
-    let file = OpenOptions::new().write(true).open(database).unwrap();
-    let length = file.metadata().unwrap().len();
-    let garbage = vec![0xa5; usize::try_from(length / 20).unwrap()];
-    file.write_all_at(&garbage, length / 2).unwrap();
-    length
 }

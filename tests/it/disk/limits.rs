@@ -1,17 +1,13 @@
 //! There is no more room: in the journal, or on its disk.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
-
-use tempfile::TempDir;
 
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
+use crate::support::disk::Disk;
 use crate::support::message::Message;
 use crate::support::proxy::Proxy;
 use crate::support::sender::array_of_new;
@@ -91,47 +87,10 @@ async fn a_full_journal_is_503_while_it_is_forwarded_and_202_when_there_is_room(
     assert!(bridge.ready().await);
 }
 
-/// A small disk of our own, in memory.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// None, and a loud word about it, where only root may mount.
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=6m,mode=700", "deskbridge-test"])
-            .arg(dir.path())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        eprintln!("SKIPPED: a disk without space needs the right to mount one (run as root)");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all the space that is left.
-    fn fill(&self) -> PathBuf {
-        let path = self.path().join("filler");
-        let mut file = std::fs::File::create(&path).unwrap();
-        while file.write_all(&[1; 4096]).is_ok() {}
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
 /// What the disk still takes when nobody keeps any space free is accepted, then nothing, then
 /// everything again; and what was accepted arrives.
-async fn check_full_disk(disk_free_min: &str) {
-    let Some(disk) = SmallDisk::mount() else {
+async fn check_full_disk(test: &str, disk_free_min: &str) {
+    let Some(disk) = Disk::in_memory(test, "6m") else {
         return;
     };
     let vhost = Broker::shared().await.vhost().await;
@@ -173,10 +132,13 @@ async fn check_full_disk(disk_free_min: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_without_space_is_503_and_within_two_seconds_of_space_202() {
-    check_full_disk("0B").await;
+    let test = "a_disk_without_space_is_503_and_within_two_seconds_of_space_202";
+    check_full_disk(test, "0B").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_with_less_space_than_is_kept_free_is_503_and_within_two_seconds_of_space_202() {
-    check_full_disk("1MiB").await;
+    let test =
+        "a_disk_with_less_space_than_is_kept_free_is_503_and_within_two_seconds_of_space_202";
+    check_full_disk(test, "1MiB").await;
 }

@@ -50,19 +50,16 @@ pub struct Ledger {
 impl Load {
     /// Webhooks of three events each, on so many connections.
     pub fn start(bridge: SocketAddr, connections: usize) -> Self {
-        Self::named("load", bridge, connections)
+        Self::start_as("load", bridge, connections)
     }
 
-    /// The same with sessions of that name, for a test that has several loads one after another.
-    pub fn named(name: &str, bridge: SocketAddr, connections: usize) -> Self {
+    /// The same with sessions whose ids begin with `name`, if there is more than one load.
+    pub fn start_as(name: &str, bridge: SocketAddr, connections: usize) -> Self {
         let progress = Arc::new(Progress::default());
         let senders = (0..connections)
             .map(|number| {
-                tokio::spawn(send(
-                    bridge,
-                    format!("{name}-{number}"),
-                    Arc::clone(&progress),
-                ))
+                let name = format!("{name}-{number}");
+                tokio::spawn(send(bridge, name, Arc::clone(&progress)))
             })
             .collect();
         Self { progress, senders }
@@ -115,6 +112,20 @@ impl Ledger {
         self.check(&consumer.all())
     }
 
+    /// Webhooks of which some events are among these messages and some are not, by their first.
+    pub fn torn(&self, messages: &[Message]) -> Vec<(String, u64)> {
+        let arrived: BTreeSet<_> = messages.iter().map(event_of).collect();
+        let firsts = self.attempted.iter().filter(|(id, _)| id.ends_with('a'));
+        let webhooks = firsts.filter(|(_, step)| step % 2 == 0).map(webhook_of);
+        webhooks
+            .filter(|events| {
+                let held = events.iter().filter(|event| arrived.contains(event));
+                ![0, events.len()].contains(&held.count())
+            })
+            .map(|[first, ..]| first)
+            .collect()
+    }
+
     /// Accepted events that are not among these messages.
     pub fn missing(&self, messages: &[Message]) -> Vec<&(String, u64)> {
         let arrived: BTreeSet<_> = messages.iter().map(event_of).collect();
@@ -162,14 +173,19 @@ fn event_of(message: &Message) -> (String, u64) {
     (id, body["step"].as_u64().unwrap())
 }
 
+/// One session twice in a webhook, and one beside it; by the first event.
+fn webhook_of((id, step): &(String, u64)) -> [(String, u64); 3] {
+    let life = id.trim_end_matches('a');
+    [("a", *step), ("b", *step), ("a", step + 1)]
+        .map(|(name, step)| (format!("{life}{name}"), step))
+}
+
 async fn send(bridge: SocketAddr, sender: String, progress: Arc<Progress>) -> Ledger {
     let mut ledger = Ledger::default();
     let mut client = Client::new(bridge);
     let (mut life, mut step) = (0, 0);
     while !progress.stopped.load(Ordering::Relaxed) {
-        // One session twice in a webhook, and one beside it.
-        let events = [("a", step), ("b", step), ("a", step + 1)]
-            .map(|(name, step)| (format!("{sender}-{life}-{name}"), step));
+        let events = webhook_of(&(format!("{sender}-{life}-a"), step));
         step += 2;
         ledger.attempted.extend(events.iter().cloned());
         let body = array_of(&events.each_ref().map(|(id, step)| {

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -35,6 +36,15 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn child_of(pid: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
+}
+
+/// Processor time that a process has used so far, to a hundredth of a second.
+pub fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split(' ').collect();
+    // User and system time.
+    let ticks = [fields[12], fields[13]].map(|ticks| ticks.parse::<u64>().unwrap());
+    Duration::from_millis(10 * ticks.iter().sum::<u64>())
 }
 
 fn as_pid(pid: u32) -> Pid {

@@ -62,6 +62,24 @@ impl BridgeBuilder {
         self
     }
 
+    /// Puts another command before the one it is started under.
+    pub fn before(mut self, wrapper: &[&str]) -> Self {
+        let outer = wrapper.iter().map(ToString::to_string);
+        self.wrapper = outer.chain(self.wrapper).collect();
+        self
+    }
+
+    /// Starts it as another user, who owns its directory. Only root can do so.
+    pub fn as_user(self, user: u32) -> Self {
+        // By descriptor, since that user may not be allowed to walk the path.
+        let become_them = format!(
+            "exec 9<\"$1\"; shift; exec setpriv --reuid {user} --regid {user} \
+             --clear-groups /proc/self/fd/9 \"$@\""
+        );
+        std::os::unix::fs::chown(self.dir(), Some(user), Some(user)).unwrap();
+        self.under(&["sh", "-c", &become_them, "sh"])
+    }
+
     /// Sets a variable of its environment, which is otherwise almost empty.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));

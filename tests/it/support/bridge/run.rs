@@ -15,7 +15,7 @@ use toml::Table;
 use super::builder::{config_file, merge};
 use crate::support::http::{Answer, Client, Failure, get};
 use crate::support::metrics::Metrics;
-use crate::support::process::{child_of, end_with_us, has_ended, is_alive, signal};
+use crate::support::process::{child_of, end_with_us, has_ended, is_alive, processor_time, signal};
 use crate::support::sender::{PATH, SECRET, sign};
 use crate::support::wait::{SOON, eventually, eventually_some};
 
@@ -302,6 +302,11 @@ impl Bridge {
     /// The most it ever was, in bytes.
     pub fn rss_bytes_max(&self) -> u64 {
         self.memory("VmHWM:")
+    }
+
+    /// Processor time it has used so far.
+    pub fn processor_time(&self) -> Duration {
+        processor_time(self.pid())
     }
 
     /// The journal's directory.

@@ -1,0 +1,128 @@
+//! Nobody takes the log: webhooks are answered as ever, and the process neither waits nor dies.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::consumer::Consumer;
+use crate::support::sender::array_of_new;
+use crate::support::vhost::Vhost;
+use crate::support::wait::{SOON, eventually};
+
+const WEBHOOKS: usize = 200;
+/// More lines than the queue and a pipe hold.
+const MANY_WEBHOOKS: usize = 2500;
+
+/// A bridge that logs a lot, started by a shell that does this with its standard error.
+async fn started(vhost: &Vhost, script: &str) -> Bridge {
+    let bridge = BridgeBuilder::new(vhost)
+        .with("telemetry.log_level = \"trace\"")
+        .under(&["sh", "-c", script, "sh"])
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    bridge
+}
+
+async fn check_works(vhost: &Vhost, bridge: &Bridge, webhooks: usize) {
+    let mut consumer = Consumer::subscribed(vhost, "chat-sessions", "#").await;
+    for number in 0..webhooks {
+        let began = Instant::now();
+        let answer = bridge
+            .post(array_of_new(&format!("unheard-{number}"), 1))
+            .await;
+        assert_eq!(answer.status, 202);
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    assert_eq!(consumer.receive_n(webhooks).await.len(), webhooks);
+}
+
+async fn check_ends(bridge: &mut Bridge) {
+    let exit = bridge.terminate().await;
+    assert_eq!(exit.status.code(), Some(0));
+    assert!(exit.took < Duration::from_secs(8), "{:?}", exit.took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pipe_that_nobody_reads_stops_nothing_and_the_lost_lines_are_counted() {
+    let vhost = Broker::shared().await.vhost().await;
+    let script = "mkfifo pipe && exec 3<>pipe && exec \"$@\" 2>&3";
+    let mut bridge = started(&vhost, script).await;
+    check_works(&vhost, &bridge, MANY_WEBHOOKS).await;
+
+    let mut pipe = OpenOptions::new()
+        .read(true)
+        .custom_flags(0o4000) // O_NONBLOCK
+        .open(bridge.dir().join("pipe"))
+        .unwrap();
+    let mut log = Vec::new();
+    eventually("the log says what is missing", SOON, || {
+        let _ = pipe.read_to_end(&mut log);
+        let said = String::from_utf8_lossy(&log).contains("log lines did not fit and are lost");
+        async move { said }
+    })
+    .await;
+    assert!(
+        log.len() >= 60 << 10,
+        "the pipe was not full: {} bytes",
+        log.len()
+    );
+    drop(pipe);
+    check_ends(&mut bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_whose_reader_has_gone_stops_nothing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let script = "mkfifo pipe; (head -n 1 pipe >first &); exec \"$@\" 2>pipe";
+    let mut bridge = started(&vhost, script).await;
+    let first = bridge.dir().join("first");
+    eventually("the reader has gone", SOON, || async {
+        std::fs::read(&first).is_ok_and(|line| !line.is_empty())
+    })
+    .await;
+    check_works(&vhost, &bridge, WEBHOOKS).await;
+    check_ends(&mut bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_on_a_full_disk_stops_nothing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = started(&vhost, "exec \"$@\" >/dev/full 2>/dev/full").await;
+    check_works(&vhost, &bridge, WEBHOOKS).await;
+    check_ends(&mut bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_standard_streams_stop_nothing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = started(&vhost, "exec \"$@\" <&- >&- 2>&-").await;
+    check_works(&vhost, &bridge, WEBHOOKS).await;
+    check_ends(&mut bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_cannot_be_told_has_its_exit_code_all_the_same() {
+    for (toml, code) in [
+        ("http.listen = \"nowhere\"", 2),
+        ("journal.dir = \"/dev/null/x\"", 1),
+    ] {
+        let mut bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+            .with(toml)
+            .under(&["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"])
+            .build();
+        assert_eq!(
+            bridge.run_to_exit().await.status.code(),
+            Some(code),
+            "{toml}"
+        );
+    }
+}

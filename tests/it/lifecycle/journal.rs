@@ -1,0 +1,273 @@
+//! What the start does with a directory that is not as it should be, and with one of an earlier
+//! version.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::consumer::Consumer;
+use crate::support::proxy::Proxy;
+use crate::support::sender::{array_of, array_of_new, session};
+use crate::support::skip::is_root;
+use crate::support::wait::{SOON, eventually};
+
+const NOBODY: &str = "amqp://guest:guest@127.0.0.1:1/";
+
+/// A bridge that has run once and held something, and has ended.
+async fn ended() -> Bridge {
+    let mut bridge = BridgeBuilder::at(NOBODY).start().await;
+    assert_eq!(bridge.post(array_of_new("held", 3)).await.status, 202);
+    bridge.terminate().await;
+    bridge
+}
+
+/// Name and content of every file but the lock, and of what SQLite shares between processes.
+fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let named = files.map(|file| {
+        let name = file.file_name().into_string().unwrap();
+        (name, std::fs::read(file.path()).unwrap_or_default())
+    });
+    named
+        .filter(|(name, content)| {
+            let is_log = ["journal.db-shm", "journal.db-wal"].contains(&name.as_str());
+            name != "journal.lock"
+                && !(is_log && name.ends_with("shm") || is_log && content.is_empty())
+        })
+        .collect()
+}
+
+/// The start is refused with exit code 1 and these words, and changes nothing.
+async fn check_refused(bridge: &mut Bridge, words: &[&str]) {
+    let before = content(&bridge.journal_dir());
+    let exit = bridge.run_to_exit().await;
+    let said = bridge.stderr();
+    let said = said.lines().rev().take(5).collect::<Vec<_>>().join("\n");
+    assert_eq!(exit.status.code(), Some(1), "{said}");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is missing:\n{said}");
+    }
+    assert_eq!(content(&bridge.journal_dir()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_a_newer_version_is_refused_and_not_touched() {
+    let mut bridge = ended().await;
+    let database = rusqlite::Connection::open(bridge.journal_dir().join("journal.db")).unwrap();
+    database.execute_batch("PRAGMA user_version = 99").unwrap();
+    database.close().unwrap();
+    check_refused(&mut bridge, &["schema version 99", "journal.db"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_file_and_a_directory_of_that_name_are_refused_and_not_touched() {
+    let mut bridge = BridgeBuilder::at(NOBODY).build();
+    let dir = bridge.journal_dir();
+    let database = dir.join("journal.db");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(&database, "somebody's notes").unwrap();
+    check_refused(&mut bridge, &["journal.db"]).await;
+    std::fs::remove_file(&database).unwrap();
+    std::fs::create_dir(&database).unwrap();
+    check_refused(&mut bridge, &["journal.db"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_another_user_and_one_that_cannot_be_read_are_refused_and_not_touched() {
+    let test = "a_journal_of_another_user_and_one_that_cannot_be_read_are_refused_and_not_touched";
+    if !is_root(test) {
+        return;
+    }
+    let builder = BridgeBuilder::at(NOBODY).as_user(61_001);
+    let journal = builder.dir().join("journal");
+    let mut bridge = builder.start().await;
+    assert_eq!(bridge.post(array_of_new("held", 1)).await.status, 202);
+    bridge.terminate().await;
+    let database = journal.join("journal.db");
+    std::os::unix::fs::chown(&database, Some(0), Some(0)).unwrap();
+    check_refused(&mut bridge, &["journal.db", "user 0", "user 61001"]).await;
+    std::os::unix::fs::chown(&database, Some(61_001), None).unwrap();
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0);
+    std::fs::set_permissions(&database, mode).unwrap();
+    check_refused(&mut bridge, &["journal.db"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_may_not_be_written_is_refused() {
+    let test = "a_journal_that_may_not_be_written_is_refused";
+    if !is_root(test) {
+        return;
+    }
+    let builder = BridgeBuilder::at(NOBODY).as_user(61_002);
+    let journal = builder.dir().join("journal");
+    std::fs::create_dir(&journal).unwrap(); // root's, 0755
+    let mut bridge = builder.build();
+    let exit = bridge.run_to_exit().await;
+    let said = bridge.stderr();
+    assert!(matches!(exit.status.code(), Some(1 | 2)), "{said}");
+    assert!(
+        said.contains("journal") && said.contains("Permission denied"),
+        "{said}"
+    );
+    assert_eq!(content(&journal), BTreeMap::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_umask_the_files_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bridge = BridgeBuilder::at(NOBODY)
+        .under(&["sh", "-c", "umask 0; exec \"$@\"", "sh"])
+        .start()
+        .await;
+    assert_eq!(bridge.post(array_of_new("held", 1)).await.status, 202);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let dir = bridge.journal_dir();
+    assert_eq!(mode(&dir), 0o700);
+    let files = std::fs::read_dir(&dir).unwrap().map(Result::unwrap);
+    let modes: BTreeMap<_, _> = files
+        .map(|file| (file.file_name(), mode(&file.path())))
+        .collect();
+    assert!(
+        modes.len() >= 4 && modes.values().all(|mode| *mode == 0o600),
+        "{modes:?}"
+    );
+    bridge.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_refused_by_one_that_stands_still_and_that_one_goes_on() {
+    let vhost = Broker::shared().await.vhost().await;
+    let first = BridgeBuilder::new(&vhost).start().await;
+    first.broker_is("connected").await;
+    first.freeze();
+    let mut second = BridgeBuilder::new(&vhost)
+        .journal_in(&first.journal_dir())
+        .build();
+    let exit = second.run_to_exit().await;
+    assert_eq!(exit.status.code(), Some(1), "{}", second.stderr());
+    let holder = format!("process {} on host", first.pid());
+    assert!(second.stderr().contains(&holder), "{}", second.stderr());
+    first.thaw();
+    assert_eq!(first.post(array_of_new("undisturbed", 1)).await.status, 202);
+    first.backlog_is_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_file_system_is_refused_and_memory_is_a_warning() {
+    // `f_type` is the first field: 0x6969 is NFS, 0x01021994 tmpfs.
+    let on = |magic: &str| {
+        let builder = BridgeBuilder::at(NOBODY);
+        let log = builder.dir().join("strace.log").display().to_string();
+        let path = builder.dir().join("journal").display().to_string();
+        let inject = format!("inject=statfs:poke_exit=@arg2={magic}00000000");
+        builder.under(&[
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            &log,
+            "-P",
+            &path,
+            "-e",
+            "trace=statfs",
+            "-e",
+            &inject,
+        ])
+    };
+    let mut bridge = on("69690000").build();
+    let exit = bridge.run_to_exit().await;
+    assert_eq!(exit.status.code(), Some(1), "{}", bridge.stderr());
+    let said = bridge.stderr();
+    assert!(said.contains("network file system (NFS)"), "{said}");
+    assert!(!bridge.journal_dir().join("journal.db").exists());
+
+    let bridge = on("94190201").start().await;
+    assert!(
+        bridge.stderr().contains("lies in memory"),
+        "{}",
+        bridge.stderr()
+    );
+}
+
+/// Made by `make_the_golden_journal` with version 0.1.0: one published, one dead-lettered, one
+/// condemned and waiting, and three of one session that wait.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/journal-v1.db");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journals_of_every_released_format_are_read() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost).build();
+    std::fs::create_dir(bridge.journal_dir()).unwrap();
+    std::fs::copy(GOLDEN, bridge.journal_dir().join("journal.db")).unwrap();
+    bridge.start().await;
+    bridge.backlog_is_empty().await;
+    let counters = bridge.status().await["counters"].clone();
+    assert_eq!(counters["accepted"], 6, "{counters}");
+    assert_eq!(counters["published"], 4, "{counters}");
+    let reasons = &counters["dead_lettered_by_reason"];
+    assert_eq!(
+        (&reasons["malformed"], &reasons["too-large"]),
+        (&1.into(), &1.into())
+    );
+    let mut waiting = Consumer::of(&vhost, "chat-sessions.unrouted").await;
+    let messages = waiting.receive_n(3).await;
+    let statuses: Vec<_> = messages
+        .iter()
+        .map(|message| message.header("status"))
+        .collect();
+    assert_eq!(statuses, ["created", "handled", "completed"]);
+    let mut letters = Consumer::of(&vhost, "chat-sessions.dead-letter").await;
+    let letter = letters.receive().await;
+    assert_eq!(letter.header("dead-letter-reason"), "too-large");
+    assert_eq!(letter.header("session-id"), "large");
+    assert_eq!(bridge.post(array_of_new("after", 1)).await.status, 202);
+    assert_eq!(waiting.receive().await.header("session-id"), "after-0");
+}
+
+/// Writes the file above anew; only for a new format, under a new name.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "makes test data"]
+async fn make_the_golden_journal() {
+    let vhost = Broker::shared().await.vhost().await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let mut bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
+        .with("rabbitmq.message_bytes_max = \"20KiB\"\nhttp.body_bytes_max = \"20KiB\"")
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    bridge.post(array_of_new("published", 1)).await;
+    bridge.post("malformed").await;
+    bridge.backlog_is_empty().await;
+    proxy.refuse();
+    let large = session("large", "created", json!({"summary": "x".repeat(18 << 10)}));
+    assert_eq!(bridge.post(array_of(&[large])).await.status, 202);
+    for status in ["created", "handled", "completed"] {
+        bridge
+            .post(array_of(&[session("waiting", status, json!({}))]))
+            .await;
+    }
+    bridge.terminate().await;
+    // Too large by now, and neither its dead letter nor the others have an exchange to go to.
+    bridge.reconfigure(
+        "rabbitmq.message_bytes_max = \"4KiB\"\nhttp.body_bytes_max = \"4KiB\"\n\
+         rabbitmq.topology = \"verify\"\nrouting.exchange = \"absent\"\n\
+         dead_letter.exchange = \"absent-too\"",
+    );
+    proxy.pass();
+    bridge.start().await;
+    eventually("the large one is condemned", SOON, || async {
+        let database = rusqlite::Connection::open(bridge.journal_dir().join("journal.db")).unwrap();
+        let sql = "SELECT count(*) FROM pending WHERE reason = 'too-large'";
+        database
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+            == 1
+    })
+    .await;
+    bridge.terminate().await;
+    std::fs::copy(bridge.journal_dir().join("journal.db"), GOLDEN).unwrap();
+}

@@ -8,6 +8,7 @@ mod contract_http;
 mod disk;
 mod house;
 mod lifecycle;
+mod misbehaviour;
 mod outages;
 mod publisher;
 mod refusals;

@@ -11,6 +11,7 @@ pub mod http;
 pub mod load;
 pub mod message;
 pub mod metrics;
+pub mod peer;
 pub mod process;
 pub mod proxy;
 pub mod sender;

@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate lint bench compose-test chaos
+.PHONY: help run demo test simulate lint bench compose-test chaos test-rabbitmq outage
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,12 @@ test: ## all tests, against a private RabbitMQ (installed if it is missing)
 
 simulate: ## the forwarder against model journals, brokers and crashes (SEEDS=1000000 FROM=0)
 	@scripts/simulate.sh "$(SEEDS)" "$(FROM)"
+
+test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 (as root)
+	@scripts/test-rabbitmq.sh $(VERSION)
+
+outage: ## alarms, a frozen broker and a dead link for a minute each: what the sender notices
+	@OUTAGE_SECONDS=$${OUTAGE_SECONDS-60} scripts/test.sh --release --test it outage:: -- --ignored --nocapture --test-threads 1
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

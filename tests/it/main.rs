@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
 mod arrival;
+mod cluster;
 mod configuration;
 mod contract_http;
 mod disk;

@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod bridge;
 pub mod broker;
+pub mod cluster;
 pub mod consumer;
 pub mod http;
 pub mod load;

@@ -63,7 +63,7 @@ async fn check(
     }
     // Whatever it was, publishing goes on.
     loop {
-        let told = room.publish(messages("chat-sessions", "k", 2)).await;
+        let (told, _) = outcomes(&mut room, 2).await;
         if all_delivered(&told) {
             break;
         }

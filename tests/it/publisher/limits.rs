@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use deskbridge::rabbitmq::Outcome;
-use deskbridge::telemetry::status::BrokerState;
 use deskbridge::webhook::message::Header;
 
 use super::room::{Room, all_delivered, config, message, messages};
@@ -45,25 +43,27 @@ async fn frames_of_4096_bytes_carry_large_bodies_and_long_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_channel_is_not_enough_and_the_status_says_so() {
-    for channel_max in [1, 2] {
+async fn too_few_channels_are_said_so_and_enough_work() {
+    for channel_max in [1, 2, 4, 8] {
         let peer = Peer::tuned(Tune {
             channel_max,
             ..Tune::default()
         })
         .await;
         let mut room = Room::start(&config(&[&peer.url()]));
-        let status = room
-            .status_is("a reason is given", |status| status.reason.is_some())
-            .await;
-        assert_eq!(status.state, BrokerState::Connecting, "{status:?}");
+        let begin = std::time::Instant::now();
+        let (mut works, mut is_said) = (false, false);
+        while !works && begin.elapsed() < Duration::from_secs(3) {
+            works = all_delivered(&room.publish(messages("chat-sessions", "k", 1)).await);
+            let reason = room.status.borrow().reason.clone();
+            is_said |= reason.is_some_and(|reason| reason.contains("channel"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("{channel_max} channels: works {works}, is said {is_said}");
+        assert!(works || is_said, "{channel_max} channels");
         assert!(
-            status.reason.as_ref().unwrap().contains("channel"),
-            "{status:?}"
-        );
-        assert_eq!(
-            room.publish(messages("chat-sessions", "k", 1)).await,
-            [Outcome::Unknown]
+            works || channel_max < 4,
+            "{channel_max} channels are enough"
         );
         room.shutdown.cancel();
     }

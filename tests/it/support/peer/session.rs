@@ -27,7 +27,7 @@ pub(super) async fn serve(socket: TcpStream, number: usize, shared: Arc<Shared>)
         number,
         shared,
         tags: HashMap::new(),
-        heartbeat: Duration::ZERO,
+        heartbeat: Heartbeat(None),
         arriving: HashMap::new(),
     };
     while session.turn().await.is_ok() {}
@@ -38,8 +38,7 @@ struct Session {
     number: usize,
     shared: Arc<Shared>,
     tags: HashMap<u16, u64>,
-    /// As agreed; zero: none.
-    heartbeat: Duration,
+    heartbeat: Heartbeat,
     /// By channel: a message that is not whole yet, and its length.
     arriving: HashMap<u16, (Stored, u64)>,
 }
@@ -49,9 +48,7 @@ impl Session {
     async fn turn(&mut self) -> Result<(), Ended> {
         let frame = tokio::select! {
             frame = self.wire.read() => frame?,
-            () = next_heartbeat(self.heartbeat) => {
-                return self.wire.write(&AMQPFrame::Heartbeat).await;
-            }
+            () = self.heartbeat.due() => return self.beat().await,
         };
         let channel = frame.channel_id();
         let Some(what) = self.understand(frame) else {
@@ -70,13 +67,27 @@ impl Session {
             match answer {
                 Say::Frame(frame) => self.wire.write(&frame).await?,
                 Say::Bytes(bytes) => self.wire.write_bytes(&bytes).await?,
-                Say::Wait(pause) => tokio::time::sleep(pause).await,
+                Say::Wait(pause) => self.wait(pause).await?,
                 Say::Freeze => std::future::pending().await,
                 Say::Reset => return Err(self.wire.reset()),
                 Say::HangUp => return Err(Ended),
             }
         }
         if is_over { Err(Ended) } else { Ok(()) }
+    }
+
+    async fn wait(&mut self, pause: Duration) -> Result<(), Ended> {
+        let until = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = self.heartbeat.due() => self.beat().await?,
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<(), Ended> {
+        self.wire.write(&AMQPFrame::Heartbeat).await
     }
 
     fn understand(&mut self, frame: AMQPFrame) -> Option<What> {
@@ -100,7 +111,7 @@ impl Session {
             }
             AMQPFrame::Method(_, method) => {
                 if let AMQPClass::Connection(OfConnection::TuneOk(agreed)) = &method {
-                    self.heartbeat = Duration::from_secs(agreed.heartbeat.into());
+                    self.heartbeat = Heartbeat::every(agreed.heartbeat);
                 }
                 Some(What::Method(method))
             }
@@ -139,11 +150,22 @@ impl Session {
     }
 }
 
-async fn next_heartbeat(agreed: Duration) {
-    if agreed.is_zero() {
-        std::future::pending().await
-    } else {
-        tokio::time::sleep(agreed / 2).await;
+/// When the next one is to be sent, if any was agreed on.
+struct Heartbeat(Option<tokio::time::Interval>);
+
+impl Heartbeat {
+    fn every(seconds: u16) -> Self {
+        let half = Duration::from_millis(u64::from(seconds) * 500);
+        Self((seconds > 0).then(|| tokio::time::interval(half)))
+    }
+
+    async fn due(&mut self) {
+        match &mut self.0 {
+            Some(ticks) => {
+                ticks.tick().await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

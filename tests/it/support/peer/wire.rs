@@ -47,14 +47,14 @@ impl Wire {
             }
             let mut chunk = [0; 4096];
             let room = self.room(Way::In).min(chunk.len());
+            // What is whole was received: it was answered before the line goes dead.
+            if room == 0 {
+                return Err(self.cut());
+            }
             let read = self.socket.read(&mut chunk[..room]).await;
             let length = read.ok().filter(|&read| read > 0).ok_or(Ended)?;
             self.unread.extend_from_slice(&chunk[..length]);
             self.passed(Way::In, length);
-            // What is whole was received: it is stored before the line goes dead.
-            if self.room(Way::In) == 0 && frame_length(&self.unread).is_none() {
-                return Err(self.cut());
-            }
         }
     }
 
@@ -68,9 +68,6 @@ impl Wire {
         self.socket.write_all(passes).await.map_err(|_| Ended)?;
         self.passed(Way::Out, passes.len());
         if self.room(Way::Out) == 0 {
-            return Err(self.cut());
-        }
-        if self.room(Way::In) == 0 && frame_length(&self.unread).is_none() {
             return Err(self.cut());
         }
         Ok(())

@@ -22,7 +22,7 @@ test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 (as root
 	@scripts/test-rabbitmq.sh $(VERSION)
 
 outage: ## alarms, a frozen broker and a dead link for a minute each: what the sender notices
-	@OUTAGE_SECONDS=$${OUTAGE_SECONDS-60} scripts/test.sh --release --test it outage:: -- --ignored --nocapture --test-threads 1
+	@OUTAGE_SECONDS=$${OUTAGE_SECONDS-60} scripts/test.sh --release --test it outage:: -- --nocapture --test-threads 1
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

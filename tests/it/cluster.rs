@@ -57,7 +57,9 @@ async fn nothing_is_lost_when_the_leader_dies_nor_when_two_of_three_nodes_do() {
         .with(&format!("rabbitmq.urls = {:?}", cluster.urls(&vhost)))
         .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
         .with("rabbitmq = {confirm_timeout = '3s', heartbeat = '2s', connect_timeout = '2s'}")
-        .with("retry = {delay_min = '50ms', delay_max = '1s'}")
+        // A queue without a quorum refuses, like a full one: at the default delays twelve attempts
+        // last for more than a minute, at these for some seconds.
+        .with("retry = {delay_min = '50ms', delay_max = '1s', attempts_max = 1000}")
         .with("queues = [{name = 'all', keys = ['#']}]")
         .start()
         .await;

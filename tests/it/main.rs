@@ -10,6 +10,7 @@ mod disk;
 mod house;
 mod lifecycle;
 mod misbehaviour;
+mod outage;
 mod outages;
 mod publisher;
 mod refusals;

@@ -116,7 +116,7 @@ async fn a_disk_alarm_is_not_noticed_by_the_sender() {
     let broker = Broker::own().await;
     let vhost = broker.vhost().await;
     let alarm = async |bridge: &Bridge| {
-        broker.ctl(&["set_disk_free_limit", "10TB"]).await;
+        broker.ctl(&["set_disk_free_limit", "9000GB"]).await;
         bridge.broker_is("blocked").await;
         let reason = bridge.status().await["broker"]["reason"].to_string();
         assert!(reason.contains("disk"), "{reason}");

@@ -17,5 +17,6 @@ pub mod process;
 pub mod proxy;
 pub mod sender;
 pub mod sessions;
+pub mod skip;
 pub mod vhost;
 pub mod wait;

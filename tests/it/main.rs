@@ -20,3 +20,4 @@ mod sending;
 mod storms;
 mod support;
 mod support_works;
+mod vanished;

@@ -136,7 +136,8 @@ async fn a_vhost_that_takes_no_more_connections_refuses_and_takes_us_when_it_may
     let begin = Instant::now();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let attempts = proxy.connections() - before;
-    assert!(attempts <= 3, "{attempts} in {:?}", begin.elapsed());
+    // After the loss, and the first five seconds are not over.
+    assert!(attempts <= 2, "{attempts} in {:?}", begin.elapsed());
 
     limit("-1").await;
     // Within the longest delay after a refusal.

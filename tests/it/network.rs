@@ -46,7 +46,7 @@ async fn a_slow_or_narrow_way_to_the_broker_slows_no_answer_and_loses_nothing() 
             proxy.delay(Duration::from_millis(500))
         }),
         ("1 KB/s", |proxy| proxy.throttle(1_000)),
-        ("single bytes", |proxy| proxy.slice()),
+        ("single bytes", Proxy::slice),
         ("delay that jumps", |proxy| {
             proxy.delay(Duration::from_millis(50))
         }),

@@ -106,7 +106,7 @@ impl Wire {
 
 /// The length of the frame at the beginning, if all of it is there.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
-    let length = if bytes.first()? == &b'A' {
+    let length = if *bytes.first()? == b'A' {
         HELLO_BYTES
     } else {
         let size = bytes.get(3..FRAME_HEAD_BYTES)?;

@@ -19,6 +19,8 @@ const LIFE: &[&str] = &["created", "handled", "completed"];
 const LONG: Duration = Duration::from_mins(1);
 const FAULT_LASTS: Duration = Duration::from_secs(3);
 
+type Fault = (&'static str, fn(&Proxy));
+
 fn bridge_at(amqp_url: &str) -> BridgeBuilder {
     BridgeBuilder::at(amqp_url)
         .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
@@ -41,14 +43,14 @@ async fn a_slow_or_narrow_way_to_the_broker_slows_no_answer_and_loses_nothing() 
         .await;
     bridge.broker_is("connected").await;
     let load = Load::on(&bridge, LIFE);
-    let faults: [(&str, fn(&Proxy)); 4] = [
+    let faults: [Fault; 4] = [
         ("half a second of delay", |proxy| {
-            proxy.delay(Duration::from_millis(500))
+            proxy.delay(Duration::from_millis(500));
         }),
         ("1 KB/s", |proxy| proxy.throttle(1_000)),
         ("single bytes", Proxy::slice),
         ("delay that jumps", |proxy| {
-            proxy.delay(Duration::from_millis(50))
+            proxy.delay(Duration::from_millis(50));
         }),
     ];
     for (name, fault) in faults {

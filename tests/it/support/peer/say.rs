@@ -15,6 +15,7 @@ use super::Stored;
 const BASIC: u16 = 60;
 
 /// One thing a script can have the peer do.
+#[expect(clippy::large_enum_variant, reason = "a few of them at a time")]
 #[derive(Debug, Clone)]
 pub enum Say {
     /// A frame as it should be.

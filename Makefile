@@ -1,7 +1,8 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate chaos failpoints plant power-loss fuzz flood lint bench compose-test
+.PHONY: help run demo test lint bench simulate chaos failpoints plant power-loss outage flood fuzz \
+	test-rabbitmq compose-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +31,13 @@ power-loss: ## power failures under load on a real ext4: ROUNDS=100 [SEED=] [EAT
 	@POWER_LOSS_ROUNDS=$(or $(ROUNDS),100) POWER_LOSS_SEED=$(SEED) POWER_LOSS_EATMYDATA=$(EATMYDATA) \
 		cargo test --locked --test it -- --exact --nocapture \
 		disk::power_loss::nothing_that_was_acknowledged_is_lost_when_the_power_fails
+
+test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 (as root)
+	@scripts/test-rabbitmq.sh $(VERSION)
+
+outage: ## alarms, a frozen broker and a dead link for a minute each: what the sender notices
+	@scripts/test-needs.sh
+	@OUTAGE_SECONDS=$(or $(SECONDS),60) cargo test --locked --release --test it outage:: -- --nocapture --test-threads 1
 
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh

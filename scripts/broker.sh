@@ -20,11 +20,16 @@ usage: scripts/broker.sh COMMAND DIR
   ctl DIR ...   rabbitmqctl against the node
 
 DIR/extra.conf is appended to rabbitmq.conf (@TLS_PORT@ stands for a free port).
+DIR/seed names the directory of another node: this one joins its cluster.
 BROKER_PLUGINS  plugins to enable (default: rabbitmq_management,rabbitmq_prometheus)
+RABBITMQ_ROOT   a system to run RabbitMQ of (`debootstrap --include=rabbitmq-server`; as root), in
+                which /proc is mounted and DIR is to be seen under the same name
 TEXT
 }
 
 BIN=/usr/lib/rabbitmq/bin
+ROOT=${RABBITMQ_ROOT-}
+INSIDE=(${ROOT:+chroot "$ROOT"})
 PLUGINS=${BROKER_PLUGINS-rabbitmq_management,rabbitmq_prometheus}
 START_SECONDS_MAX=60
 STOP_SECONDS_MAX=15
@@ -33,7 +38,7 @@ say() { echo "broker: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 install_if_missing() {
-    [ -x "$BIN/rabbitmq-server" ] || scripts/install.sh rabbitmq-server \
+    [ -x "$ROOT$BIN/rabbitmq-server" ] || scripts/install.sh rabbitmq-server \
         || fail "rabbitmq-server could not be installed; install RabbitMQ, or set RABBITMQ_URL"
 }
 
@@ -44,6 +49,7 @@ load() {
     # shellcheck disable=SC1091
     . "$DIR/env"
 }
+is_in_cluster() { [ -f "$DIR/seed" ] || [ -f "$DIR/is-seed" ]; }
 
 # When a process started, in ticks since boot; nothing if it is gone. A zombie with threads is not
 # gone: the last thread to end closes the ports.
@@ -80,11 +86,13 @@ pick_ports() {
             && refused $((base + 3)) && refused $((base + 4)) && refused $((base + 5)) && break
         [ "$try" -lt 50 ] || fail "no free ports found between 20000 and 32160"
     done
+    local epmd=$base
+    [ ! -f "$DIR/seed" ] || epmd=$(sed -n 's/^EPMD_PORT=//p' "$(cat "$DIR/seed")/env")
     cat >"$DIR/env" <<TEXT
 RABBITMQ_URL=amqp://guest:guest@127.0.0.1:$((base + 1))/%2f
 MANAGEMENT_URL=http://guest:guest@127.0.0.1:$((base + 3))
 NODE=deskbridge$base@localhost
-EPMD_PORT=$base
+EPMD_PORT=$epmd
 AMQP_PORT=$((base + 1))
 DIST_PORT=$((base + 2))
 MANAGEMENT_PORT=$((base + 3))
@@ -96,7 +104,9 @@ TEXT
 
 write_config() {
     mkdir -p "$DIR/home" "$DIR/data" "$DIR/log"
-    if [ ! -f "$DIR/home/.erlang.cookie" ]; then
+    if [ -f "$DIR/seed" ]; then
+        cp -f "$(cat "$DIR/seed")/home/.erlang.cookie" "$DIR/home/.erlang.cookie"
+    elif [ ! -f "$DIR/home/.erlang.cookie" ]; then
         od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$DIR/home/.erlang.cookie"
         chmod 0400 "$DIR/home/.erlang.cookie"
     fi
@@ -120,7 +130,7 @@ write_config() {
 # Becomes the command. (/usr/sbin/rabbitmq* switch the user and read the system's configuration;
 # those in $BIN do not. As under systemd no shell stays between: the pid is the node's own.)
 become_in_node_env() {
-    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$DIR/home" LANG=C.UTF-8 \
+    exec "${INSIDE[@]}" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$DIR/home" LANG=C.UTF-8 \
         ERL_CRASH_DUMP="$DIR/log/erl_crash.dump" \
         RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME="$NODE" \
         RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$AMQP_PORT" \
@@ -149,8 +159,8 @@ answers() {
 launch() {
     load
     write_config
-    if ! epmd_pid >/dev/null; then
-        setsid epmd -port "$EPMD_PORT" -address 127.0.0.1 -relaxed_command_check \
+    if [ ! -f "$DIR/seed" ] && ! epmd_pid >/dev/null; then
+        setsid "${INSIDE[@]}" epmd -port "$EPMD_PORT" -address 127.0.0.1 -relaxed_command_check \
             </dev/null >"$DIR/log/epmd.log" 2>&1 9>&- &
         note $! "$DIR/epmd.pid"
         # The node does not start one itself (-start_epmd false): nobody would end that.
@@ -167,6 +177,19 @@ launch() {
     done
 }
 
+# Leaves its own cluster of one for the seed's.
+join() {
+    [ -f "$DIR/seed" ] && [ ! -f "$DIR/joined" ] || return 0
+    local verb seed_node
+    seed_node=$(sed -n 's/^NODE=//p' "$(cat "$DIR/seed")/env")
+    touch "$(cat "$DIR/seed")/is-seed"
+    for verb in stop_app "join_cluster $seed_node" start_app; do
+        # shellcheck disable=SC2086 # two words
+        (become_in_node_env "$BIN/rabbitmqctl" -q $verb) >&2 9>&- || fail "the node could not $verb"
+    done
+    touch "$DIR/joined"
+}
+
 # --- commands ---
 
 up() {
@@ -180,13 +203,14 @@ up() {
             say "already running: $RABBITMQ_URL"
             return
         fi
-        end KILL
+        end_node KILL
     else
         pick_ports
     fi
     local begin=$SECONDS try
     for try in 1 2 3; do
         if launch; then
+            join
             say "running after $((SECONDS - begin)) s: $RABBITMQ_URL"
             exec 9>&-
             return
@@ -203,7 +227,7 @@ up() {
     fail "the node did not start; its log is in $DIR/log"
 }
 
-end() { # SIGNAL
+end_node() { # SIGNAL
     local pid waited=0
     if pid=$(node_pid); then
         kill "-$1" "$pid" 2>/dev/null || true
@@ -214,9 +238,20 @@ end() { # SIGNAL
             sleep 0.05
         done
     fi
+}
+
+end() { # SIGNAL
+    end_node "$1"
+    local pid
     if pid=$(epmd_pid); then
         kill "$pid" 2>/dev/null || true
     fi
+}
+
+# The others of a cluster need its epmd.
+stop() { # SIGNAL
+    load
+    if is_in_cluster; then end_node "$1"; else end "$1"; fi
 }
 
 # Standard input is watched while the node starts, too.
@@ -248,8 +283,8 @@ shift 2
 
 case $command in
     up) up ;;
-    down) [ ! -f "$DIR/env" ] || { load; end TERM; } ;;
-    kill) [ ! -f "$DIR/env" ] || { load; end KILL; } ;;
+    down) [ ! -f "$DIR/env" ] || stop TERM ;;
+    kill) [ ! -f "$DIR/env" ] || stop KILL ;;
     hold) hold ;;
     status)
         [ -f "$DIR/env" ] || fail "no node in $DIR"

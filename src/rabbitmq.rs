@@ -208,7 +208,7 @@ pub enum Report {
     Blocked(Link),
     /// The alarm is over.
     Unblocked(Link),
-    /// Some message of this window was confirmed (at most one report a second per window).
+    /// Some message of this window was confirmed (a few a second per window at most).
     Progress(u64),
     /// Every message of the window has an outcome, in the window's order.
     Done(u64, Vec<Outcome>),

@@ -29,6 +29,16 @@ struct Endpoint {
     is_refused: bool,
 }
 
+impl Endpoint {
+    /// A refusal has delays of its own: neither schedule goes on where the other one was.
+    fn set_refused(&mut self, is_refused: bool) {
+        if self.is_refused != is_refused {
+            self.backoff = None;
+        }
+        self.is_refused = is_refused;
+    }
+}
+
 impl Endpoints {
     pub(super) fn new(
         urls: &[BrokerUrl],
@@ -73,7 +83,7 @@ impl Endpoints {
     /// The attempt failed: it is some other one's turn.
     pub(super) fn failed(&mut self, index: usize, is_refusal: bool, now: Instant) {
         self.next = (index + 1) % self.all.len();
-        self.all[index].is_refused = is_refusal;
+        self.all[index].set_refused(is_refusal);
         if is_refusal {
             self.delay(
                 index,
@@ -90,7 +100,7 @@ impl Endpoints {
     pub(super) fn connected(&mut self, index: usize) {
         self.next = index;
         for endpoint in &mut self.all {
-            endpoint.is_refused = false;
+            endpoint.set_refused(false);
         }
     }
 
@@ -180,6 +190,18 @@ mod tests {
                 "{delay:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_refusal_after_a_loss_waits_as_long_and_an_absence_after_a_refusal_does_not() {
+        let now = Instant::now();
+        let mut endpoints = endpoints(&["a"], now);
+        endpoints.connected(0);
+        endpoints.lost(0, Duration::from_secs(1), now);
+        endpoints.failed(0, true, now);
+        assert!(endpoints.next(now).1 - now >= REFUSED_DELAY_MIN);
+        endpoints.failed(0, false, now);
+        assert!(endpoints.next(now).1 - now <= 2 * MIN);
     }
 
     #[test]

@@ -207,10 +207,17 @@ impl Live {
 pub(super) fn closed_by_broker(error: &lapin::Error) -> Option<(u16, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(reply) if error.is_amqp_soft_error() => {
-            Some((reply.get_id(), reply.get_message().to_string()))
+            let text = reply.get_message().as_str();
+            (!is_of_lapin(text)).then(|| (reply.get_id(), text.to_owned()))
         }
         _ => None,
     }
+}
+
+/// A confirm for what was not published makes lapin close the channel itself, with the code a
+/// broker has for a message that is too large. It says nothing of any message.
+fn is_of_lapin(text: &str) -> bool {
+    text.starts_with("invalid ack received") || text.starts_with("invalid nack received")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -26,8 +26,8 @@ use super::{Outcome, Report, Window};
 use crate::failpoint::{self, Place};
 use crate::webhook::message::Message;
 
-/// Confirms of one window are reported at most this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Confirms of one window are reported at most this often: well below any confirm timeout.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The outcome of every message of a window, in its order.
 pub(super) async fn publish(
@@ -63,7 +63,11 @@ async fn attempt(
     let channel = live.confirm_channel(exchange).await?;
     match exchange_messages(live, &channel, window, reports).await {
         Ok(tally) => {
-            live.keep_channel(exchange, channel);
+            // A channel of RabbitMQ's that was opened while a quorum queue had no leader may go on
+            // refusing for that queue long after it has one again: the next try gets another.
+            if !tally.is_any_nacked() {
+                live.keep_channel(exchange, channel);
+            }
             let ids: Vec<Uuid> = window
                 .messages
                 .iter()

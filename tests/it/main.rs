@@ -4,6 +4,7 @@
 
 mod arrival;
 mod attack;
+mod cluster;
 mod configuration;
 mod contract_http;
 mod disk;
@@ -13,10 +14,15 @@ mod fuzz;
 mod host;
 mod house;
 mod lifecycle;
+mod misbehaviour;
+mod network;
+mod outage;
 mod outages;
 mod publisher;
 mod refusals;
 mod routes;
 mod sending;
+mod storms;
 mod support;
 mod support_works;
+mod vanished;

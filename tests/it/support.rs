@@ -6,12 +6,14 @@
 pub mod authority;
 pub mod bridge;
 pub mod broker;
+pub mod cluster;
 pub mod consumer;
 pub mod disk;
 pub mod http;
 pub mod load;
 pub mod message;
 pub mod metrics;
+pub mod peer;
 pub mod process;
 pub mod proxy;
 pub mod sender;

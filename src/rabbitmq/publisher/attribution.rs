@@ -22,6 +22,11 @@ impl Tally {
         self.is_acked.insert(index, is_acked);
     }
 
+    /// Whether anything was refused.
+    pub(super) fn is_any_nacked(&self) -> bool {
+        self.is_acked.values().any(|is_acked| !is_acked)
+    }
+
     /// Counts one return, with the broker's code and text.
     pub(super) fn returned(&mut self, message_id: Option<&str>, reason: String) {
         match message_id.map(Uuid::try_parse) {

@@ -28,7 +28,19 @@ impl Authority {
 
     /// Certificate and key of that name.
     pub fn issue(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        self.issue_for_years(dir, name, 2020..2100)
+    }
+
+    /// The same, good from the first of these years until the last begins.
+    pub fn issue_for_years(
+        &self,
+        dir: &Path,
+        name: &str,
+        years: std::ops::Range<i32>,
+    ) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

@@ -36,19 +36,27 @@ impl Broker {
 
     /// The same with lines added to `rabbitmq.conf` (`@TLS_PORT@` stands for a free port).
     pub async fn own_with(extra_conf: &str) -> Self {
-        let extra_conf = extra_conf.to_owned();
-        tokio::task::spawn_blocking(move || Self::launch(&extra_conf))
+        Self::launch_as(("extra.conf", extra_conf.to_owned())).await
+    }
+
+    /// A node that joins the cluster of another one.
+    pub async fn joining(seed: &Self) -> Self {
+        Self::launch_as(("seed", seed.dir.display().to_string())).await
+    }
+
+    async fn launch_as((file, text): (&'static str, String)) -> Self {
+        tokio::task::spawn_blocking(move || Self::launch(file, &text))
             .await
             .unwrap()
     }
 
-    fn launch(extra_conf: &str) -> Self {
+    fn launch(file: &str, text: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("deskbridge-broker-")
             .tempdir()
             .unwrap()
             .keep();
-        std::fs::write(dir.join("extra.conf"), extra_conf).unwrap();
+        std::fs::write(dir.join(file), text).unwrap();
         let log = dir.with_extension("log");
         let mut hold = Command::new(script("broker.sh"))
             .arg("hold")
@@ -78,6 +86,11 @@ impl Broker {
     /// A port of the node: `AMQP_PORT`, `MANAGEMENT_PORT`, `TLS_PORT`, `PROMETHEUS_PORT`.
     pub fn port(&self, name: &str) -> u16 {
         self.facts[name].parse().unwrap()
+    }
+
+    /// The node's name among others of its cluster.
+    pub fn node(&self) -> &str {
+        &self.facts["NODE"]
     }
 
     /// The process id of the node.

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use hyper::Method;
@@ -32,8 +32,12 @@ const LONG: Duration = Duration::from_mins(1);
 pub struct Load {
     stop: CancellationToken,
     accepted: Arc<AtomicUsize>,
+    answers: Answers,
     senders: Vec<JoinHandle<Sent>>,
 }
+
+/// When each answer came, and how long it had taken.
+type Answers = Arc<Mutex<Vec<(Instant, Duration)>>>;
 
 /// What was accepted: of every session, the bodies of its events in order.
 #[derive(Default)]
@@ -43,6 +47,7 @@ impl Load {
     /// Starts sessions that have these statuses in turn.
     pub fn on(bridge: &Bridge, statuses: &'static [&'static str]) -> Self {
         let (stop, accepted) = (CancellationToken::new(), Arc::default());
+        let answers = Answers::default();
         let senders = (0..SENDERS)
             .map(|sender| {
                 let sender = Sender {
@@ -51,6 +56,7 @@ impl Load {
                     statuses,
                     stop: stop.clone(),
                     accepted: Arc::clone(&accepted),
+                    answers: Arc::clone(&answers),
                 };
                 tokio::spawn(sender.run())
             })
@@ -58,6 +64,7 @@ impl Load {
         Self {
             stop,
             accepted,
+            answers,
             senders,
         }
     }
@@ -70,6 +77,15 @@ impl Load {
         })
         .await;
         assert!(!self.has_failed(), "a sender has ended");
+    }
+
+    /// How long 99 of 100 answers took at most, of those that came since then.
+    pub fn p99_since(&self, then: Instant) -> Duration {
+        let answers = self.answers.lock().unwrap();
+        let since = answers.iter().filter(|(came, _)| *came >= then);
+        let mut took: Vec<_> = since.map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        took[(took.len() * 99 / 100).min(took.len() - 1)]
     }
 
     /// Ends the senders; panics unless every single answer was 202.
@@ -93,6 +109,7 @@ struct Sender {
     statuses: &'static [&'static str],
     stop: CancellationToken,
     accepted: Arc<AtomicUsize>,
+    answers: Answers,
 }
 
 impl Sender {
@@ -107,9 +124,12 @@ impl Sender {
             let body = array_of_bodies(events.iter().map(|(_, body)| body));
             let signature = sign(SECRET, &body);
             let headers = [("x-dd-signature", signature.as_str())];
+            let begin = Instant::now();
             let answer = client.request(Method::POST, PATH, &headers, body).await;
             let answer = answer.unwrap_or_else(|error| panic!("no answer: {error}"));
             assert_eq!(answer.status, 202, "{}", answer.text());
+            let now = Instant::now();
+            self.answers.lock().unwrap().push((now, now - begin));
             self.accepted.fetch_add(SESSIONS, Ordering::Relaxed);
             for (session, body) in events {
                 sent.0.entry(session).or_default().push(body);

@@ -107,8 +107,8 @@ async fn an_event_with_a_flipped_bit_is_dead_lettered_and_its_neighbours_arrive(
     assert_eq!(letter.header("dead-letter-reason"), "damaged");
     assert_eq!(letter.header("session-id"), "b");
     assert_eq!(
-        letter.message_id,
-        id_of(&bridge.journal_dir(), "b"),
+        letter.message_id.as_deref(),
+        Some(&*id_of(&bridge.journal_dir(), "b")),
         "the id it was received under"
     );
     let mut good = Consumer::of(&vhost, "chat-sessions.unrouted").await;
@@ -137,11 +137,11 @@ fn flip_a_bit(database: &Path, marker: &[u8]) {
 }
 
 /// The `message_id` that the journal has for the first event of a session.
-fn id_of(journal_dir: &Path, session: &str) -> Option<String> {
+fn id_of(journal_dir: &Path, session: &str) -> String {
     let database = rusqlite::Connection::open(journal_dir.join("journal.db")).unwrap();
     let sql = "SELECT message_id FROM events WHERE session = ?1 ORDER BY seq LIMIT 1";
     let id: Vec<u8> = database
         .query_row(sql, [session], |row| row.get(0))
         .unwrap();
-    Some(uuid::Uuid::from_slice(&id).unwrap().to_string())
+    uuid::Uuid::from_slice(&id).unwrap().to_string()
 }

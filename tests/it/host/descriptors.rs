@@ -58,7 +58,7 @@ async fn with_64_descriptors_a_flood_keeps_no_webhook_out_and_costs_no_processor
     assert_eq!(bridge.status().await["broker"]["reconnects"], 0);
     let before = bridge.processor_time();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let spent = bridge.processor_time() - before;
+    let spent = bridge.processor_time().saturating_sub(before);
     assert!(
         spent < Duration::from_millis(500),
         "{spent:?} in two seconds"
@@ -86,7 +86,7 @@ async fn when_accepting_fails_silent_connections_give_way_and_nothing_spins() {
     let answer = bridge.post(array_of_new("genuine", 1)).await;
     assert_eq!(answer.status, 202);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let spent = bridge.processor_time() - before;
+    let spent = bridge.processor_time().saturating_sub(before);
     assert!(spent < Duration::from_secs(1), "{spent:?}");
     assert_eq!(consumer.receive().await.header("session-id"), "genuine-0");
     drop(clients);

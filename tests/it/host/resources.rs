@@ -71,7 +71,7 @@ async fn a_limit_of_threads_is_an_error_at_the_start_that_names_it() {
     }
     for threads in [1, 2, 3] {
         let nobody = format!("amqp://guest:guest@{}/", free_address());
-        let builder = BridgeBuilder::at(&nobody).as_user(61_003);
+        let builder = BridgeBuilder::at(&nobody).for_user(61_003);
         let mut bridge = builder
             .before(&["prlimit", &format!("--nproc={threads}")])
             .build();

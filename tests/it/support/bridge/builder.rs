@@ -70,7 +70,7 @@ impl BridgeBuilder {
     }
 
     /// Starts it as another user, who owns its directory. Only root can do so.
-    pub fn as_user(self, user: u32) -> Self {
+    pub fn for_user(self, user: u32) -> Self {
         // By descriptor, since that user may not be allowed to walk the path.
         let become_them = format!(
             "exec 9<\"$1\"; shift; exec setpriv --reuid {user} --regid {user} \

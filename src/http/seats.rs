@@ -13,6 +13,10 @@ use super::progress::Progress;
 /// How long one connection is waited for before another one is asked to go.
 const EVICTION_PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long a connection has its place in any case. Whoever has just come has perhaps only not
+/// been heard yet.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// All seats of one listener.
 #[derive(Debug)]
 pub(super) struct Seats {
@@ -45,8 +49,8 @@ impl Seats {
     }
 
     /// Returns as soon as there is a seat. If there is none, the connection that has been longest
-    /// without a complete request head has to go; if all are in the middle of a request, one of
-    /// them has to finish.
+    /// without a complete request head has to go; if all are in the middle of a request or have
+    /// only just come, one of them has to finish or to grow old.
     pub(super) async fn take(&self, progress: &Arc<Progress>) -> Seat {
         loop {
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
@@ -60,13 +64,17 @@ impl Seats {
         }
     }
 
-    /// Asks the connection to go that has been longest without a complete request head.
+    /// Asks the connection to go that has been longest without a complete request head, and not
+    /// only just now.
     pub(super) fn evict_oldest(&self) {
         let taken = lock(&self.taken);
-        let waiting = taken.connections.values();
-        let oldest =
-            waiting.filter_map(|connection| Some((connection.headless_since()?, connection)));
-        if let Some((_, connection)) = oldest.min_by_key(|(since, _)| *since) {
+        let oldest = taken
+            .connections
+            .values()
+            .filter_map(|connection| Some((connection.headless_since()?, connection)))
+            .filter(|(since, _)| since.elapsed() >= GRACE)
+            .min_by_key(|(since, _)| *since);
+        if let Some((_, connection)) = oldest {
             connection.evict();
         }
     }

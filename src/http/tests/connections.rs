@@ -188,5 +188,19 @@ async fn a_flood_of_silent_connections_does_not_keep_a_webhook_out() {
     }
     let started = Instant::now();
     assert_eq!(bridge.ask(&signed("[]")).await.status, 202);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn who_has_only_just_come_does_not_give_way() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 2).await;
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        connections.push(bridge.connect().await);
+    }
+    // The third waits for a place; the first two have not been heard yet.
+    connections[0].send(&signed("[]")).await;
+    assert_eq!(connections[0].answer().await.status, 202);
+    connections[2].send(&signed("[]")).await;
+    assert_eq!(connections[2].answer().await.status, 202);
 }

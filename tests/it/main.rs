@@ -18,6 +18,7 @@ mod misbehaviour;
 mod network;
 mod outage;
 mod outages;
+mod pages;
 mod publisher;
 mod refusals;
 mod routes;

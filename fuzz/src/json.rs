@@ -166,6 +166,7 @@ fn number_end(text: &[u8], mut at: usize) -> Option<usize> {
         at += 1;
     }
     at = match text.get(at)? {
+        b'0' if text.get(at + 1).is_some_and(u8::is_ascii_digit) => return None,
         b'0' => at + 1,
         _ => digits(at)?,
     };

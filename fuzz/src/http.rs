@@ -169,7 +169,9 @@ impl Bridge {
         let held = self.take();
         let bodies: [&[u8]; 2] = [body, SECOND];
         let mut left = bodies.iter();
-        for webhook in &held {
+        // The fuzzer's lines may end the head and begin a request to the source without a secret.
+        let is_signed = |webhook: &&Webhook| &*webhook.envelope.source != "open";
+        for webhook in held.iter().filter(is_signed) {
             assert_eq!(&*webhook.envelope.source, "acme");
             let is_of = |body: &&&[u8]| is_made_of(webhook, body);
             assert!(

@@ -41,17 +41,17 @@ fn exists(name: &str, code: &[(String, String)]) -> bool {
         return code.iter().any(|(path, _)| path.contains(room));
     }
     let has_start = !test.starts_with('…');
-    let text = test.trim_matches('…').trim_end_matches('*');
-    let is_whole = has_start && text.len() == test.len();
+    let part = test.trim_matches('…').trim_end_matches('*');
+    let is_whole = has_start && part.len() == test.len();
     code.iter().any(|(_, code)| {
         code.split("fn ").skip(1).any(|rest| {
             let function = rest.split('(').next().unwrap_or_default();
             if is_whole {
-                function == text
+                function == part
             } else if has_start {
-                function.starts_with(text)
+                function.starts_with(part)
             } else {
-                function.contains(text)
+                function.contains(part)
             }
         })
     })

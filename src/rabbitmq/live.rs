@@ -131,7 +131,10 @@ impl Live {
         if self.lost.is_cancelled() {
             return CallError::Lost;
         }
-        if let Some((code, text)) = closed_by_broker(error) {
+        // A connection can be closed with the codes of channels; that says nothing of any message.
+        if self.amqp.status().connected()
+            && let Some((code, text)) = closed_by_broker(error)
+        {
             return CallError::Closed(code, text);
         }
         self.fail(format!("could not {what}: {error}"));

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex};
 use deskbridge::rabbitmq::{Link, Outcome, Report};
 
 use super::room::{Room, all_delivered, config, messages};
-use crate::support::peer::say::{ack, nack, return_of};
+use crate::support::peer::say::{ack, close_connection, nack, return_of};
 use crate::support::peer::{Heard, Peer, Say, Stored, What};
+
+/// Times that something is tried which depends on timing.
+const ROUNDS: usize = 30;
 
 /// Three messages wait for their confirms on the first connection, then come `confirms`, then the
 /// broker is silent. On every other connection it is a good one.
@@ -263,4 +266,13 @@ async fn a_return_of_something_we_did_not_send_delivers_nothing_of_the_window() 
     assert!(all_delivered(
         &room.publish(messages("chat-sessions", "k", 3)).await
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_closed_with_a_code_of_channels_says_nothing_of_any_message() {
+    // Which error is seen first is a matter of timing.
+    for code in [403, 404, 406].repeat(ROUNDS) {
+        let name = format!("connection.close {code}");
+        check(&name, move |_| vec![close_connection(code, "?")], &[]).await;
+    }
 }

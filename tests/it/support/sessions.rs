@@ -98,6 +98,21 @@ impl Load {
         all
     }
 
+    /// The same; then waits until the bridge has published everything, each event once by its own
+    /// count and none as a dead letter.
+    pub async fn stop_and_drain(self, bridge: &Bridge) -> Sent {
+        let sent = self.stop().await;
+        bridge.backlog_is_empty().await;
+        let counters = bridge.status().await["counters"].clone();
+        assert_eq!(counters["accepted"], json!(sent.count()));
+        assert_eq!(
+            counters["published"],
+            json!(sent.count()),
+            "none became a dead letter: {counters}"
+        );
+        sent
+    }
+
     fn has_failed(&self) -> bool {
         self.senders.iter().any(JoinHandle::is_finished)
     }

@@ -3,6 +3,7 @@
 mod accounting;
 mod cost;
 mod damage;
+mod durability;
 mod parked;
 mod queue;
 mod refusals;

@@ -15,8 +15,12 @@ use crate::support::wait::{SOON, eventually};
 /// A bridge without a broker (so that every commit is that of a webhook) under strace, which
 /// injects a fault into fsync.
 fn traced(fault: &str) -> BridgeBuilder {
-    let nobody = format!("amqp://guest:guest@{}/", free_address());
-    let builder = BridgeBuilder::at(&nobody);
+    traced_at(&format!("amqp://guest:guest@{}/", free_address()), fault)
+}
+
+/// The same with a broker.
+fn traced_at(amqp_url: &str, fault: &str) -> BridgeBuilder {
+    let builder = BridgeBuilder::at(amqp_url);
     let log = builder.dir().join("strace.log").display().to_string();
     let calls = "trace=fsync,fdatasync,pwrite64,write,writev,sendto,sendmsg";
     let fault = format!("inject=fsync,fdatasync:{fault}");
@@ -163,6 +167,23 @@ async fn no_202_is_written_before_the_fsync_of_its_commit_returned_for_webhooks_
         "{commits} fsyncs for 60 webhooks: none was shared"
     );
     check_honesty(&log, &answered);
+}
+
+/// Settlements are not synced, webhooks between them are.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_202_is_written_before_its_fsync_while_settlements_are_written_without_one() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = traced_at(&vhost.amqp_url, "delay_exit=20ms").start().await;
+    bridge.broker_is("connected").await;
+    let mut answered = Answered::new();
+    for _ in 0..10 {
+        let marker = format!("between-{:02}.", answered.len());
+        let webhook_id = post_marked(&bridge, &marker).await.unwrap();
+        answered.insert(marker, webhook_id);
+        bridge.backlog_is_empty().await;
+    }
+    bridge.kill().await; // so that strace has written everything
+    check_honesty(&log_of(&bridge), &answered);
 }
 
 #[tokio::test(flavor = "multi_thread")]

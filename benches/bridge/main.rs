@@ -1,5 +1,6 @@
 //! `make bench`: what the bridge achieves as a process of its own between a sender that costs
-//! little and a real RabbitMQ, beside a plain lapin publisher to the same queue in the same run.
+//! little and a real RabbitMQ, beside a plain lapin publisher of the same messages to the same queue in
+//! the same run.
 //!
 //! Rounds alternate, medians are compared. `BENCH_ROUNDS` (5) and `BENCH_SESSIONS` (30000 a round)
 //! make it longer or shorter.
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use cost::Cost;
+use lapin::BasicProperties;
+use publisher::Publisher;
 use report::{Report, Round};
 use support::bridge::builder::BridgeBuilder;
 use support::bridge::run::Bridge;
@@ -66,11 +69,13 @@ async fn run() {
     report.idle_cpu_percent = idle.percent_of(bridge.pid(), IDLE);
     report.idle_rss_bytes = bridge.rss_bytes();
 
+    let bare = Publisher::bare();
+    let same = properties_of_the_bridge(&vhost, &bridge).await;
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        report
-            .publisher
-            .push(publish_round(broker, &vhost, sessions).await);
+        for (properties, rounds) in [&bare, &same].into_iter().zip(&mut report.publisher) {
+            rounds.push(publish_round(broker, &vhost, properties, sessions).await);
+        }
         for (array, rounds) in ARRAYS.into_iter().zip(&mut report.bridge) {
             rounds.push(bridge_round(broker, &vhost, &bridge, sessions, array).await);
         }
@@ -97,13 +102,26 @@ async fn subscribe(vhost: &Vhost) {
     vhost.bind(QUEUE, EXCHANGE, "#").await;
 }
 
-async fn publish_round(broker: &Broker, vhost: &Vhost, sessions: usize) -> Round {
+/// Those of a message that the bridge has published.
+async fn properties_of_the_bridge(vhost: &Vhost, bridge: &Bridge) -> BasicProperties {
+    sender::send(bridge.address(), sender::requests(1, 1), 1).await;
+    arrived(vhost, 1).await;
+    let mut publisher = Publisher::connect(&vhost.amqp_url).await;
+    publisher.properties_of(QUEUE).await
+}
+
+async fn publish_round(
+    broker: &Broker,
+    vhost: &Vhost,
+    properties: &BasicProperties,
+    sessions: usize,
+) -> Round {
     let bodies = sender::elements(sessions);
-    let mut publisher = publisher::Publisher::connect(&vhost.amqp_url).await;
+    let mut publisher = Publisher::connect(&vhost.amqp_url).await;
     let own = Cost::of(std::process::id());
     let of_broker = Cost::of(broker.pid());
     let begin = Instant::now();
-    publisher.publish(EXCHANGE, &bodies).await;
+    publisher.publish(EXCHANGE, properties, &bodies).await;
     arrived(vhost, sessions).await;
     let took = begin.elapsed();
     let cost = own.since(std::process::id());

@@ -55,14 +55,16 @@ pub struct Report {
     pub rss_bytes_max: u64,
     /// Processor time of the bridge's threads over the whole run.
     pub threads: Vec<(String, Duration)>,
-    pub publisher: Vec<Round>,
+    /// Bare bodies, then the bridge's own messages.
+    pub publisher: [Vec<Round>; 2],
     /// In the order of [`ARRAYS`].
     pub bridge: [Vec<Round>; ARRAYS.len()],
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = median(&self.publisher, Round::rate);
+        let [bare, same] = &self.publisher;
+        let plain = median(same, Round::rate);
         writeln!(
             to,
             "\n{:<26}{:>12}{:>10}{:>16}{:>12}{:>10}{:>10}",
@@ -74,15 +76,18 @@ impl fmt::Display for Report {
             "p50 ms",
             "p99 ms"
         )?;
-        writeln!(
-            to,
-            "{:<26}{:>12.0}{:>10}{:>16.1}{:>12.1}",
-            "plain lapin publisher",
-            plain,
-            "1",
-            median(&self.publisher, Round::cost_us),
-            median(&self.publisher, Round::broker_us),
-        )?;
+        let publishers = [("lapin, bare bodies", bare), ("lapin, same messages", same)];
+        for (name, rounds) in publishers {
+            let rate = median(rounds, Round::rate);
+            writeln!(
+                to,
+                "{name:<26}{:>12.0}{:>10.2}{:>16.1}{:>12.1}",
+                rate,
+                rate / plain,
+                median(rounds, Round::cost_us),
+                median(rounds, Round::broker_us),
+            )?;
+        }
         for (array, rounds) in ARRAYS.iter().zip(&self.bridge) {
             let rate = median(rounds, Round::rate);
             writeln!(

@@ -149,14 +149,11 @@ async fn come_and_go(bridge: SocketAddr, number: usize) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_connections_that_come_and_go_keep_no_genuine_webhook_waiting() {
-    // Fewer seats than guests: somebody has to give way all the time.
-    let bridge = alone()
-        .with(size(
-            "http.connections_max = 64",
-            "http.connections_max = 256",
-        ))
-        .start()
-        .await;
+    // Fewer seats than guests: somebody has to give way all the time. In full they come in a
+    // minute, and there is a seat for everybody.
+    let seats = size("http.connections_max = 64", "");
+    let pause = size(Duration::ZERO, Duration::from_secs(3));
+    let bridge = alone().with(seats).start().await;
     let before = calm(&bridge).await;
     let at_rest = descriptors(&bridge);
     let guests = size(1500, 5000);
@@ -174,6 +171,7 @@ async fn thousands_of_connections_that_come_and_go_keep_no_genuine_webhook_waiti
                     }
                     let is_seated = come_and_go(address, number).await;
                     seated.fetch_add(usize::from(is_seated), Ordering::Relaxed);
+                    sleep(pause).await;
                 }
             })
         })

@@ -191,7 +191,7 @@ impl Sessions {
             taken: 0,
             created_at: self.clock,
             phone: random.below(100),
-            call_note: *random.pick(&CALLBACK_NOTES),
+            call_note: random.pick::<&str>(&CALLBACK_NOTES),
             close_note: (random.below(2) == 0).then(|| *random.pick(&CLOSE_NOTES)),
             ticket: (random.below(3) == 0).then(|| 10_000 + random.below(90_000)),
         }

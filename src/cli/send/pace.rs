@@ -72,30 +72,31 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn due(text: &str, count: Option<u64>, number: u64) -> f64 {
+    /// In milliseconds.
+    fn due(text: &str, count: Option<u64>, number: u64) -> u128 {
         let pace = Pace::new(rate(text).unwrap(), count);
-        (pace.due(number).as_secs_f64() * 1000.0).round() / 1000.0
+        (pace.due(number) + Duration::from_micros(500)).as_millis()
     }
 
     #[test]
     fn a_fixed_rate_is_even() {
         for count in [None, Some(20)] {
-            assert_eq!(due("50", count, 0), 0.0);
-            assert_eq!(due("50/s", count, 19), 0.38);
+            assert_eq!(due("50", count, 0), 0);
+            assert_eq!(due("50/s", count, 19), 380);
         }
-        assert_eq!(due("0.5", None, 100), 200.0);
+        assert_eq!(due("0.5", None, 100), 200_000);
     }
 
     #[test]
     fn a_ramp_is_slow_where_its_rate_is_low() {
         // Mean 30 a second: 300 in ten seconds; half of the time gives 5 * (10 + 30) / 2.
-        assert_eq!(due("10..50", Some(300), 0), 0.0);
-        assert_eq!(due("10..50", Some(300), 100), 5.0);
-        assert_eq!(due("10..50", Some(300), 300), 10.0);
-        assert_eq!(due("50..10", Some(300), 200), 5.0);
+        assert_eq!(due("10..50", Some(300), 0), 0);
+        assert_eq!(due("10..50", Some(300), 100), 5000);
+        assert_eq!(due("10..50", Some(300), 300), 10_000);
+        assert_eq!(due("50..10", Some(300), 200), 5000);
         // Uncounted: 1800 in the first minute, then 50 a second.
-        assert_eq!(due("10..50", None, 1800), 60.0);
-        assert_eq!(due("10..50", None, 1850), 61.0);
+        assert_eq!(due("10..50", None, 1800), 60_000);
+        assert_eq!(due("10..50", None, 1850), 61_000);
     }
 
     #[test]

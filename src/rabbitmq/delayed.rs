@@ -29,8 +29,8 @@ use super::live::{CallError, Live};
 use super::publisher::short;
 use super::topology::Delayed;
 
-/// Rejected messages of one queue in hand at a time.
-const PREFETCH: u16 = 16;
+/// Rejected messages of one queue in hand at a time; AMQP cannot bound their bytes.
+const PREFETCH: u16 = 4;
 /// Until a queue that cannot be consumed is asked for again.
 const CONSUME_AGAIN: Duration = Duration::from_secs(2);
 /// How often lapin is asked whether it still is connected, should an event have been missed.

@@ -3,7 +3,8 @@
 //!
 //! Attempts are counted in a header of our own, and the broker's `x-death` is taken off for the
 //! next round and put back at the end: 4.x does not count on in one that a client publishes, and 3.x
-//! does, and drops a message that goes round without a rejection.
+//! does. With a circle of the broker's own, a message that expired or crashed its consumer was gone
+//! after one round (3.10.8 and 4.0.5, dead-lettered at least once), and a rejected one went for ever.
 
 use jiff::Timestamp;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};

@@ -2,12 +2,14 @@
 //! room that names lapin. It knows nothing of journals, sessions or retries.
 //!
 //! [`start`] runs two links, [`Link::Main`] and [`Link::Probe`]. The forwarder hands windows to the
-//! [`Publisher`] and is told what became of them, in order, by [`Report`]s.
+//! [`Publisher`] and is told what became of them, in order, by [`Report`]s. Beside them and unknown to
+//! the forwarder, `delayed` sees to messages that consumers rejected.
 
 mod board;
 pub mod connection;
 pub mod consumer;
 mod counts;
+mod delayed;
 mod endpoints;
 mod link;
 mod live;
@@ -24,9 +26,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::board::Board;
+use self::delayed::DelayedTask;
 use self::link::{Command, LinkTask, Shared};
-use self::topology::Topology;
 use self::topology::declare::Declarer;
+use self::topology::{Delayed, Topology};
 use self::url::{BrokerUrl, UrlError};
 use crate::config::Config;
 use crate::config::rabbitmq::Tls;
@@ -85,6 +88,7 @@ impl Settings {
 pub struct Publisher {
     main: mpsc::UnboundedSender<Command>,
     probe: mpsc::UnboundedSender<Command>,
+    delayed: watch::Sender<Vec<Delayed>>,
 }
 
 impl Publisher {
@@ -106,6 +110,11 @@ impl Publisher {
 
     /// Declares or checks another topology, now if there is a connection, and from now on.
     pub fn redeclare(&self, topology: Topology) {
+        self.delayed.send_if_modified(|delayed| {
+            let is_other = *delayed != topology.delayed;
+            delayed.clone_from(&topology.delayed);
+            is_other
+        });
         self.command(Link::Main, Command::Redeclare(topology));
     }
 
@@ -119,7 +128,8 @@ impl Publisher {
     }
 }
 
-/// Starts both links. They end, politely if the broker lets them and within a second or so, when
+/// Starts both links, and a third connection if rejected messages of a queue are to come again.
+/// They end, politely if the broker lets them and within a second or so, when
 /// `shutdown` is cancelled; the handle then completes.
 ///
 /// Reports are sent in order and waited for: a caller that does not take them holds up publishing.
@@ -130,6 +140,7 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Publisher, watch::Receiver<BrokerStatus>, JoinHandle<()>) {
     let declarer = Declarer::new(settings.topology.clone());
+    let (delayed, delayed_queues) = watch::channel(settings.topology.delayed.clone());
     let shared = Arc::new(Shared {
         settings,
         declarer,
@@ -151,10 +162,19 @@ pub fn start(
     };
     let (main, main_link) = link(Link::Main);
     let (probe, probe_link) = link(Link::Probe);
+    let retries = DelayedTask {
+        shared: Arc::clone(&shared),
+        queues: delayed_queues,
+    };
     let links = tokio::spawn(async move {
-        tokio::join!(main_link.run(), probe_link.run());
+        tokio::join!(main_link.run(), probe_link.run(), retries.run());
     });
-    (Publisher { main, probe }, status, links)
+    let publisher = Publisher {
+        main,
+        probe,
+        delayed,
+    };
+    (publisher, status, links)
 }
 
 /// Which of the two connections a window travels on. Suspect routes are probed on one of their

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::Bridge;
+use crate::config::telemetry::Telemetry;
 use crate::config::{Config, Loaded};
 use crate::forwarder::Reroute;
 use crate::rabbitmq::topology::Topology;
@@ -25,6 +26,13 @@ impl Bridge {
             Ok(loaded) => {
                 for finding in &loaded.awaited {
                     tracing::warn!("{finding}");
+                }
+                let waiting = waiting_for_restart(&self.config, &loaded.config);
+                if !waiting.is_empty() {
+                    tracing::warn!(
+                        sections = waiting.join(", "),
+                        "changed in the configuration too, but counts only after a restart"
+                    );
                 }
                 self.apply(loaded.config).await
             }
@@ -97,7 +105,28 @@ fn with_reloadable(running: &Config, read: Config) -> Config {
         unrouted: read.unrouted,
         dead_letter: read.dead_letter,
         queues: read.queues,
-        telemetry: read.telemetry,
+        telemetry: Telemetry {
+            log_format: running.telemetry.log_format,
+            ..read.telemetry
+        },
         ..running.clone()
     }
+}
+
+/// What the new configuration has otherwise, of that which needs a restart.
+fn waiting_for_restart(running: &Config, read: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("http", running.http != read.http),
+        ("admin", running.admin != read.admin),
+        ("rabbitmq", running.rabbitmq != read.rabbitmq),
+        ("retry", running.retry != read.retry),
+        ("journal", running.journal != read.journal),
+        ("shutdown", running.shutdown != read.shutdown),
+        (
+            "telemetry.log_format",
+            running.telemetry.log_format != read.telemetry.log_format,
+        ),
+    ];
+    let changed = changed.into_iter().filter(|(_, is_other)| *is_other);
+    changed.map(|(section, _)| section).collect()
 }

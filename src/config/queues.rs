@@ -4,6 +4,32 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Exchanges that a queue with a `retry_delay` needs beside it; the first two are queues as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Satellite {
+    /// Takes what its consumers reject.
+    Rejected,
+    /// Lets a message wait before it comes again.
+    Retry,
+    /// Brings it back.
+    Retried,
+}
+
+impl Satellite {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Rejected, Self::Retry, Self::Retried];
+
+    /// What it is called, behind the queue's name.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Rejected => ".rejected",
+            Self::Retry => ".retry",
+            Self::Retried => ".retried",
+        }
+    }
+}
+
 /// One consumer queue: a quorum queue that dead-letters to the dead-letter exchange.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,7 +40,7 @@ pub struct Queue {
     pub exchange: Option<String>,
     /// Binding keys.
     pub keys: Vec<String>,
-    /// Deliveries before a message is dead-lettered.
+    /// Deliveries before a message is dead-lettered; with a `retry_delay`, rejections.
     pub delivery_limit: u32,
     /// How long a message waits; for ever if absent.
     #[serde(with = "super::units::optional")]
@@ -29,6 +55,14 @@ pub struct Queue {
     /// How long a rejected message waits before it comes again.
     #[serde(with = "super::units::optional")]
     pub retry_delay: Option<Duration>,
+}
+
+impl Queue {
+    /// The name of one of its satellites.
+    #[must_use]
+    pub fn satellite(&self, satellite: Satellite) -> String {
+        format!("{}{}", self.name, satellite.suffix())
+    }
 }
 
 impl Default for Queue {

@@ -305,7 +305,7 @@ async fn drain(windows: &mut JoinSet<()>) {
 
 /// Ends a connection politely if the broker lets us: nothing is written while it blocks us, and
 /// nothing answered while it is frozen.
-async fn part(live: &Live) {
+pub(super) async fn part(live: &Live) {
     live.retire("closed");
     let goodbye = live.amqp().close(200, "OK".into());
     let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, goodbye).await;

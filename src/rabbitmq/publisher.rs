@@ -19,7 +19,8 @@ use tracing::debug;
 use uuid::Uuid;
 
 use self::attribution::Tally;
-use self::properties::{properties, short};
+use self::properties::properties;
+pub(super) use self::properties::short;
 use super::live::{CallError, Live, closed_by_broker};
 use super::topology::declare::Declarer;
 use super::{Outcome, Report, Window};

@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::queues::Queue as QueueConfig;
+use crate::config::queues::{Queue as QueueConfig, Satellite};
 use crate::config::rabbitmq::TopologyMode;
 
 /// "For ever" on every version: 4.x drops after 20 deliveries without it, and 3.x drops at the
@@ -28,8 +28,8 @@ pub struct Topology {
     pub unrouted_queue: Option<String>,
     /// The dead-letter queue.
     pub dead_letter_queue: Option<String>,
-    /// What the configuration asks for and this version does not do, one sentence each.
-    pub notes: Vec<String>,
+    /// Consumer queues whose rejected messages come again after a while.
+    pub delayed: Vec<Delayed>,
 }
 
 /// One thing on the broker.
@@ -52,6 +52,22 @@ pub struct Exchange {
     pub kind: Kind,
     /// Takes what it cannot route.
     pub alternate: Option<String>,
+}
+
+/// A consumer queue whose rejected messages come again after a while. Its satellites are a queue and
+/// a fanout exchange of the same name each, so that a message keeps its routing key all the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delayed {
+    /// The consumers' queue.
+    pub queue: String,
+    /// Where the broker puts what dies in it; the bridge takes it from there.
+    pub rejected: String,
+    /// Where the bridge puts what is to come again; the broker lets it wait there.
+    pub retry: String,
+    /// Rejections before a message is a dead letter.
+    pub attempts_max: u32,
+    /// Where dead letters go.
+    pub dead_letter: String,
 }
 
 /// How an exchange routes.
@@ -103,7 +119,7 @@ impl Topology {
             objects: Vec::new(),
             unrouted_queue: None,
             dead_letter_queue: None,
-            notes: Vec::new(),
+            delayed: Vec::new(),
         };
         plan.add_dead_letter(&config.dead_letter.exchange);
         plan.add_unrouted(config);
@@ -193,10 +209,13 @@ impl Topology {
     }
 
     fn add_queue(&mut self, queue: &QueueConfig, config: &Config) {
-        let dead_letter = config.dead_letter.exchange.as_str();
+        let dead_letter = match queue.retry_delay {
+            Some(delay) => self.add_delay(queue, delay, config),
+            None => config.dead_letter.exchange.clone(),
+        };
         self.objects.push(Object::Queue(Queue {
             name: queue.name.clone(),
-            arguments: queue_arguments(queue, dead_letter),
+            arguments: queue_arguments(queue, &dead_letter),
         }));
         let exchange = queue
             .exchange
@@ -206,11 +225,45 @@ impl Topology {
             self.bind(&queue.name, exchange, key);
         }
         if queue.retry_delay.is_some() {
-            self.notes.push(format!(
-                "queue `{}`: `retry_delay` is not supported yet, a rejected message goes to `{dead_letter}` at once",
-                queue.name
-            ));
+            self.bind(&queue.name, &queue.satellite(Satellite::Retried), "");
         }
+    }
+
+    /// What a delay needs beside the queue; returns the exchange to dead-letter to. The broker alone
+    /// cannot do it: only a reader sees how often a message has died, and a circle in which it dies
+    /// of anything but a rejection makes the broker drop it.
+    fn add_delay(&mut self, queue: &QueueConfig, delay: Duration, config: &Config) -> String {
+        let [rejected, retry, retried] =
+            [Satellite::Rejected, Satellite::Retry, Satellite::Retried]
+                .map(|satellite| queue.satellite(satellite));
+        let kept = vec![
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT_NONE)),
+        ];
+        let mut waiting = kept.clone();
+        waiting.extend([
+            ("x-message-ttl", milliseconds(delay)),
+            ("x-overflow", "reject-publish".into()),
+            ("x-dead-letter-exchange", retried.as_str().into()),
+            ("x-dead-letter-strategy", "at-least-once".into()),
+        ]);
+        self.add_exchange(&retried, Kind::Fanout, None);
+        for (name, arguments) in [(&rejected, kept), (&retry, waiting)] {
+            self.add_exchange(name, Kind::Fanout, None);
+            self.objects.push(Object::Queue(Queue {
+                name: name.clone(),
+                arguments,
+            }));
+            self.bind(name, name, "");
+        }
+        self.delayed.push(Delayed {
+            queue: queue.name.clone(),
+            rejected: rejected.clone(),
+            retry,
+            attempts_max: queue.delivery_limit,
+            dead_letter: config.dead_letter.exchange.clone(),
+        });
+        rejected
     }
 
     fn add_exchange(&mut self, name: &str, kind: Kind, alternate: Option<&str>) {

@@ -742,3 +742,29 @@ async fn what_send_simulates_at_a_rate_arrives_in_order() {
         "whole lives: {past:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_webhooks_send_and_send_again_arrives_whole_and_repeated_only_under_its_id() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost)
+        .with("sources.deskdirector.secrets = ['secret of new sessions', 'secret of changes']")
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    let mut everything = to_everything(&vhost).await;
+    let line = "--count 120 --sessions 12 --connections 3 --resend 25 --seed 3 --json";
+    let sent = bridge
+        .run("send", &line.split(' ').collect::<Vec<_>>())
+        .await;
+    assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+    let summary: Value = serde_json::from_slice(&sent.stdout).unwrap();
+    let resent = usize::try_from(summary["resent"].as_u64().unwrap()).unwrap();
+    let mut bodies = BTreeMap::<String, Vec<u8>>::new();
+    for message in everything.receive_n(120).await {
+        let id = message.id().to_owned();
+        let body = bodies.entry(id).or_insert_with(|| message.body.clone());
+        assert_eq!(*body, message.body, "one id, one body");
+    }
+    assert!(resent > 10, "{summary}");
+    assert_eq!(bodies.len(), 120 - resent);
+}

@@ -241,6 +241,147 @@ fn a_rate_is_kept() {
     );
 }
 
+fn lines_of(requests: &[Request]) -> Vec<(Option<String>, Vec<u8>)> {
+    let mut lines: Vec<_> = requests
+        .iter()
+        .map(|request| (request.signature.clone(), request.body.clone()))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn the_same_seed_posts_the_same_bytes_and_another_seed_others() {
+    let posted = |seed| {
+        let listener = Listener::answering("202 Accepted", "{}");
+        let line = format!(
+            "send --count 90 --array 2 --sessions 9 --connections 3 --resend 20 --seed {seed}"
+        );
+        assert!(listener.deskbridge(&line, b"").status.success());
+        lines_of(&listener.requests())
+    };
+    let first = posted(5);
+    assert_eq!(first.len(), 90);
+    assert_eq!(posted(5), first);
+    assert_ne!(posted(6), first);
+}
+
+#[test]
+fn what_is_sent_again_is_byte_for_byte_what_was_sent_before() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    let line = "send --count 300 --connections 3 --resend 30 --json";
+    let output = listener.deskbridge(line, b"");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let resent = summary["resent"].as_u64().unwrap();
+    assert!((50..130).contains(&resent), "{summary}");
+    let mut different = lines_of(&listener.requests());
+    assert_eq!(different.len(), 300);
+    different.dedup();
+    assert_eq!(different.len() as u64, 300 - resent);
+}
+
+#[test]
+fn new_sessions_and_changes_are_two_webhooks_each_with_its_own_secret() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    let secrets = ["secret of new sessions", "secret of changes"];
+    let command = |arguments: &[&str]| {
+        let mut command = Command::cargo_bin("deskbridge").unwrap();
+        command
+            .env_clear()
+            .args(["send", "--count", "60", "--array", "3", "--sessions", "6"])
+            .args(arguments)
+            .env("DESKBRIDGE__HTTP__LISTEN", listener.address.to_string())
+            .env("DESKBRIDGE__SOURCES__DD__SECRETS", secrets.join(","))
+            .output()
+            .unwrap()
+    };
+    let url = format!("http://{}/webhooks/dd", listener.address);
+    let given = [
+        "--url", &url, "--secret", secrets[0], "--secret", secrets[1],
+    ];
+    for arguments in [&[][..], &given] {
+        listener.requests.lock().unwrap().clear();
+        assert!(command(arguments).status.success());
+        let mut posts = [0, 0];
+        for request in listener.requests() {
+            let sessions: Vec<Value> = serde_json::from_slice(&request.body).unwrap();
+            let is_new = sessions[0]["status"] == "created";
+            assert!(
+                sessions
+                    .iter()
+                    .all(|session| (session["status"] == "created") == is_new)
+            );
+            let secret = secrets[usize::from(!is_new)];
+            assert_eq!(
+                request.signature,
+                Some(sign(secret.as_bytes(), &request.body))
+            );
+            posts[usize::from(!is_new)] += 1;
+        }
+        assert!(posts.iter().all(|count| *count > 5), "{posts:?}");
+    }
+}
+
+#[test]
+fn a_failed_delivery_pauses_its_webhook_and_what_happens_meanwhile_is_never_sent() {
+    let listener = Listener::answering("503 Service Unavailable", "{}");
+    let line = "send --count 40 --rate 40 --sessions 40 --connections 1 --pause-rule --json";
+    let output = listener.deskbridge(line, b"");
+    assert_eq!(output.status.code(), Some(1));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // One failure of each webhook; then both are paused for half an hour.
+    assert_eq!(summary["pauses"], 2, "{summary}");
+    assert_eq!(summary["answers"], serde_json::json!({ "503": 2 }));
+    assert_eq!(listener.requests().len(), 2);
+    assert_eq!(
+        summary["lost_in_pauses"],
+        serde_json::json!({ "webhooks": 38, "sessions": 38 })
+    );
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("New Chat Session is paused for 30m: 503"),
+        "{said}"
+    );
+    assert!(
+        said.contains("Chat Session Status Changed is paused for 30m: 503"),
+        "{said}"
+    );
+
+    // A short pause ends, and the next delivery is tried.
+    let line = "send --count 40 --rate 40 --sessions 1 --connections 1 --pause-rule 100ms --json";
+    let output = listener.deskbridge(line, b"");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let pauses = summary["pauses"].as_u64().unwrap();
+    assert!((3..=20).contains(&pauses), "{summary}");
+    assert_eq!(summary["answers"]["503"], pauses);
+
+    let output = listener.deskbridge("send --count 4 --pause-rule", b"");
+    assert_eq!(output.status.code(), Some(2), "it needs a rate");
+}
+
+#[test]
+fn a_ramp_rises_over_the_whole_count() {
+    let listener = Listener::answering("202 Accepted", "{}");
+    let begin = std::time::Instant::now();
+    let line = "send --count 60 --rate 10..110 --connections 4 --json";
+    let output = listener.deskbridge(line, b"");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // A second in all, at 60 a second in the mean; the last one is due a hundredth before its end.
+    assert!(begin.elapsed().as_millis() >= 980, "{:?}", begin.elapsed());
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["answers"], serde_json::json!({ "202": 60 }));
+    let latencies = &summary["latency_ms"];
+    let within: Vec<_> = ["p50", "p90", "p99", "p99.9", "max"]
+        .map(|share| latencies[share].as_f64().unwrap())
+        .into();
+    assert!(within.is_sorted(), "{latencies}");
+    assert_eq!(
+        listener.deskbridge("send --rate 5..x", b"").status.code(),
+        Some(2)
+    );
+}
+
 #[test]
 fn health_is_what_readyz_says_and_tells_the_reasons() {
     let ready = Listener::answering("200 OK", "ready\n");

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Arguments;
+use super::life::Occasion;
 use super::post::Post;
 use super::target::Target;
 use crate::cli::failure::failed;
@@ -32,7 +33,8 @@ pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit>
                 "name a file with the body of a webhook, or - for standard input",
             )
         })?;
-        let asked = client.ask(Post::sign(body, target).request(target)).await;
+        let post = Post::sign(body, Occasion::New, target);
+        let asked = client.ask(post.request(target)).await;
         let answer = asked.map_err(|why| {
             failed(
                 format!("posting to {}", target.url),

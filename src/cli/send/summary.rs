@@ -15,6 +15,10 @@ pub struct Tally {
     accepted_sessions: u64,
     latencies: Vec<Duration>,
     unsent: u64,
+    resent: u64,
+    pauses: u64,
+    lost_webhooks: u64,
+    lost_sessions: u64,
 }
 
 impl Tally {
@@ -37,6 +41,22 @@ impl Tally {
         self.unsent = self.unsent.saturating_add(unsent);
     }
 
+    /// What is posted next was posted before.
+    pub fn resent(&mut self) {
+        self.resent += 1;
+    }
+
+    /// A failure paused a webhook.
+    pub fn paused(&mut self) {
+        self.pauses += 1;
+    }
+
+    /// A webhook of so many sessions is never sent: it is paused.
+    pub fn lost(&mut self, sessions: usize) {
+        self.lost_webhooks += 1;
+        self.lost_sessions += sessions as u64;
+    }
+
     fn add(&mut self, other: Self) {
         for (status, count) in other.answers {
             *self.answers.entry(status).or_default() += count;
@@ -46,6 +66,10 @@ impl Tally {
         }
         self.accepted_sessions += other.accepted_sessions;
         self.unsent = self.unsent.saturating_add(other.unsent);
+        self.resent += other.resent;
+        self.pauses += other.pauses;
+        self.lost_webhooks += other.lost_webhooks;
+        self.lost_sessions += other.lost_sessions;
         self.latencies.extend(other.latencies);
     }
 }
@@ -57,8 +81,14 @@ pub struct Summary {
     seconds: f64,
 }
 
-/// The shares of answers that came within a latency.
-const SHARES: [(&str, u64); 4] = [("p50", 50), ("p95", 95), ("p99", 99), ("max", 100)];
+/// The shares of answers that came within a latency, of a thousand.
+const SHARES: [(&str, u64); 5] = [
+    ("p50", 500),
+    ("p90", 900),
+    ("p99", 990),
+    ("p99.9", 999),
+    ("max", 1000),
+];
 
 impl Summary {
     /// Adds up.
@@ -101,6 +131,16 @@ impl Summary {
         if tally.unsent > 0 {
             let _ = writeln!(text, "not sent, no answers any more: {}", tally.unsent);
         }
+        if tally.resent > 0 {
+            let _ = writeln!(text, "sent again: {}", tally.resent);
+        }
+        if tally.pauses > 0 {
+            let _ = writeln!(
+                text,
+                "paused: {} times; never sent: {} webhooks, {} sessions",
+                tally.pauses, tally.lost_webhooks, tally.lost_sessions
+            );
+        }
         if !tally.latencies.is_empty() {
             text.push_str("latency");
             for (name, share) in SHARES {
@@ -126,6 +166,12 @@ impl Summary {
             "answers": tally.answers,
             "failures": tally.failures,
             "not_sent": tally.unsent,
+            "resent": tally.resent,
+            "pauses": tally.pauses,
+            "lost_in_pauses": {
+                "webhooks": tally.lost_webhooks,
+                "sessions": tally.lost_sessions,
+            },
             "latency_ms": latencies,
         });
         format!("{summary}\n")
@@ -139,10 +185,10 @@ impl Summary {
         self.tally.accepted_sessions as f64 / self.seconds.max(1e-9)
     }
 
-    /// Milliseconds within which that share of a hundred was answered.
+    /// Milliseconds within which that share of a thousand was answered.
     fn within(&self, share: u64) -> f64 {
         let count = self.tally.latencies.len() as u64;
-        let rank = (count * share).div_ceil(100).max(1) - 1;
+        let rank = (count * share).div_ceil(1000).max(1) - 1;
         let latency = usize::try_from(rank)
             .ok()
             .and_then(|rank| self.tally.latencies.get(rank));
@@ -168,7 +214,7 @@ mod tests {
         let latencies = SHARES.map(|(_, share)| summary.within(share));
         assert_eq!(
             latencies.map(|latency| format!("{latency:.0}")),
-            ["50", "95", "99", "100"]
+            ["50", "90", "99", "100", "100"]
         );
         assert!(summary.all_accepted());
         assert!(summary.text().starts_with(

@@ -1,4 +1,4 @@
-//! Where to post, and with which secret.
+//! Where to post, and with which secrets.
 
 use std::fs;
 
@@ -7,38 +7,47 @@ use deskbridge::config::sources::{Secret, Source};
 use hyper::Uri;
 
 use super::Arguments;
+use super::life::Occasion;
 use crate::cli::Layering;
 use crate::cli::failure::{failed, misused};
 use crate::cli::health::reachable;
 
-/// Where to post, and with which secret; none for a source that needs no signature.
+/// Where to post, and with which secrets; none for a source that needs no signature.
 pub struct Target {
     /// The source's URL.
     pub url: Uri,
-    /// What signs.
-    pub secret: Option<Secret>,
+    secrets: Vec<Secret>,
+}
+
+impl Target {
+    /// What signs a webhook: the first secret that of *New Chat Session*, the second, if there is
+    /// one, that of *Chat Session Status Changed*.
+    pub fn secret(&self, occasion: Occasion) -> Option<&Secret> {
+        self.secrets.get(occasion as usize).or(self.secrets.first())
+    }
 }
 
 /// What the arguments say, and where they are silent the configuration.
 pub fn choose(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Target> {
-    let given = given_secret(arguments)?;
-    let config = match (&given, &arguments.url) {
-        (Some(_), _) => layering.peek()?,
-        (None, _) => layering.load()?.config,
+    let given = given_secrets(arguments)?;
+    let config = match (given.is_empty(), &arguments.url) {
+        (false, _) => layering.peek()?,
+        (true, _) => layering.load()?.config,
     };
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => own_url(&config, arguments)?,
     };
-    let secret = match given {
-        Some(secret) => Some(secret),
-        None => secret_of(&config, arguments)?,
+    let secrets = if given.is_empty() {
+        secrets_of(&config, arguments)?
+    } else {
+        given
     };
     let parsed: Option<Uri> = url.parse().ok();
     let usable =
         |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
     match parsed.filter(usable) {
-        Some(url) => Ok(Target { url, secret }),
+        Some(url) => Ok(Target { url, secrets }),
         None => Err(misused(
             format!("`{url}` is no URL"),
             "--url http://127.0.0.1:8080/webhooks/deskdirector",
@@ -46,19 +55,20 @@ pub fn choose(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Targ
     }
 }
 
-fn given_secret(arguments: &Arguments) -> anyhow::Result<Option<Secret>> {
-    let Some(path) = &arguments.secret_file else {
-        return Ok(arguments.secret.clone());
-    };
-    let text = fs::read_to_string(path).map_err(|why| {
-        failed(
-            format!("reading the secret in `{}`", path.display()),
-            why,
-            "name a file that holds the secret and nothing else",
-        )
-    })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Some(Secret::new(line.strip_suffix('\r').unwrap_or(line))))
+fn given_secrets(arguments: &Arguments) -> anyhow::Result<Vec<Secret>> {
+    let read = arguments.secret_file.iter().map(|path| {
+        let text = fs::read_to_string(path).map_err(|why| {
+            failed(
+                format!("reading the secret in `{}`", path.display()),
+                why,
+                "name a file that holds the secret and nothing else",
+            )
+        })?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)))
+    });
+    let read: anyhow::Result<Vec<_>> = read.collect();
+    Ok(arguments.secret.iter().cloned().chain(read?).collect())
 }
 
 fn own_url(config: &Config, arguments: &Arguments) -> anyhow::Result<String> {
@@ -69,16 +79,16 @@ fn own_url(config: &Config, arguments: &Arguments) -> anyhow::Result<String> {
     Ok(format!("http://{}/webhooks/{name}", reachable(listen)))
 }
 
-fn secret_of(config: &Config, arguments: &Arguments) -> anyhow::Result<Option<Secret>> {
+fn secrets_of(config: &Config, arguments: &Arguments) -> anyhow::Result<Vec<Secret>> {
     let (name, source) = source(config, arguments)?;
-    match source.secrets.first() {
-        Some(secret) if source.is_signed() => Ok(Some(secret.clone())),
-        None if source.is_signed() => Err(misused(
+    if source.is_signed() && source.secrets.is_empty() {
+        return Err(misused(
             format!("the source `{name}` has no secret yet"),
             "--secret-file FILE",
-        )),
-        _ => Ok(None),
+        ));
     }
+    let signing = source.secrets.iter().filter(|_| source.is_signed());
+    Ok(signing.cloned().collect())
 }
 
 fn source<'c>(config: &'c Config, arguments: &Arguments) -> anyhow::Result<(&'c str, &'c Source)> {

@@ -244,6 +244,17 @@ fn queues_have_a_name_of_their_own_and_keys() {
         &(queue("a") + "retry_delay = \"0s\""),
         &["queues[0].retry_delay: must be more than 0"],
     );
+    check(
+        &(queue("a") + "retry_delay = \"1s\"\n" + &queue("a.retry")),
+        &["queues[0].retry_delay: needs the name `a.retry`, which is taken by another key"],
+    );
+    let long = "x".repeat(248);
+    check(
+        &(queue(&long) + "retry_delay = \"1s\""),
+        &[&format!(
+            "queues[0].name: `{long}.rejected` has 257 bytes, AMQP allows 255; with a `retry_delay` it is needed too"
+        )],
+    );
 }
 
 #[test]

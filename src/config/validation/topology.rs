@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::Config;
 use super::super::finding::Finding;
-use super::super::queues::Queue;
+use super::super::queues::{Queue, Satellite};
 use crate::webhook::routing::Routing;
 
 /// AMQP's short strings hold no more.
@@ -89,18 +89,52 @@ fn check_name(key: &str, name: &str, findings: &mut Vec<Finding>) {
 
 /// `[[queues]]`.
 pub(super) fn check_queues(config: &Config, findings: &mut Vec<Finding>) {
-    let mut names: BTreeSet<&str> = holding_exchanges(config)
+    let mut names: BTreeSet<String> = holding_exchanges(config)
         .into_iter()
-        .map(|(_, name)| name.as_str())
+        .map(|(_, name)| name.clone())
         .collect();
     for (index, queue) in config.queues.iter().enumerate() {
         let key = format!("queues[{index}]");
         check_name(&format!("{key}.name"), &queue.name, findings);
-        if !queue.name.is_empty() && !names.insert(&queue.name) {
+        if !queue.name.is_empty() && !names.insert(queue.name.clone()) {
             let problem = format!("there is already a queue `{}`", queue.name);
             findings.push(Finding::new(format!("{key}.name"), problem));
         }
         check_queue(&key, queue, findings);
+    }
+    names.extend(routed_exchanges(config).map(|(_, exchange)| exchange.clone()));
+    names.extend(
+        config
+            .queues
+            .iter()
+            .filter_map(|queue| queue.exchange.clone()),
+    );
+    for (index, queue) in config.queues.iter().enumerate() {
+        if queue.retry_delay.is_some() {
+            check_satellites(&format!("queues[{index}]"), queue, &names, findings);
+        }
+    }
+}
+
+fn check_satellites(
+    key: &str,
+    queue: &Queue,
+    names: &BTreeSet<String>,
+    findings: &mut Vec<Finding>,
+) {
+    for name in Satellite::ALL.map(|satellite| queue.satellite(satellite)) {
+        if queue.name.len() <= NAME_BYTES_MAX && name.len() > NAME_BYTES_MAX {
+            let problem = format!(
+                "`{name}` has {} bytes, AMQP allows {NAME_BYTES_MAX}; with a `retry_delay` it is needed too",
+                name.len()
+            );
+            findings.push(Finding::new(format!("{key}.name"), problem));
+            return;
+        }
+        if names.contains(&name) {
+            let problem = format!("needs the name `{name}`, which is taken by another key");
+            findings.push(Finding::new(format!("{key}.retry_delay"), problem));
+        }
     }
 }
 

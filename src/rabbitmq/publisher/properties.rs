@@ -36,7 +36,7 @@ pub(super) fn properties(message: &Message) -> BasicProperties {
 }
 
 /// At most 255 bytes of a text, whole characters.
-pub(super) fn short(text: &str) -> ShortString {
+pub(in crate::rabbitmq) fn short(text: &str) -> ShortString {
     let end = text.floor_char_boundary(SHORT_BYTES_MAX);
     ShortString::try_new(&text[..end]).expect("at most 255 bytes fit")
 }

@@ -46,9 +46,7 @@ impl Declarer {
 
     /// What is wrong, one sentence each, in the plan's order.
     pub(in crate::rabbitmq) fn findings(&self) -> Vec<String> {
-        let found = self.lock();
-        let notes = &self.topology().notes;
-        notes.iter().chain(found.values()).cloned().collect()
+        self.lock().values().cloned().collect()
     }
 
     /// Declares or checks everything.

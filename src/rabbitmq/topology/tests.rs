@@ -173,15 +173,60 @@ fn around_an_exchange_are_its_bindings_and_their_queues() {
 }
 
 #[test]
-fn a_retry_delay_is_reported_rather_than_forgotten() {
+fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
     let queue = QueueConfig {
         name: "crm".into(),
-        retry_delay: Some(Duration::from_secs(1)),
+        keys: vec!["#".into()],
+        delivery_limit: 3,
+        ttl: Some(Duration::from_mins(1)),
+        retry_delay: Some(Duration::from_secs(30)),
         ..QueueConfig::default()
     };
     let plan = Topology::plan(&Config {
         queues: vec![queue],
         ..Config::default()
     });
-    assert_eq!(plan.notes.len(), 1);
+    let crm = arguments(&plan, "crm");
+    assert!(crm.contains(&("x-dead-letter-exchange", "crm.rejected".into())));
+    assert!(crm.contains(&("x-dead-letter-strategy", "at-least-once".into())));
+    assert_eq!(
+        arguments(&plan, "crm.rejected"),
+        [
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", Argument::Integer(1_000_000_000)),
+        ]
+    );
+    assert_eq!(
+        arguments(&plan, "crm.retry"),
+        [
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", Argument::Integer(1_000_000_000)),
+            ("x-message-ttl", Argument::Integer(30_000)),
+            ("x-overflow", "reject-publish".into()),
+            ("x-dead-letter-exchange", "crm.retried".into()),
+            ("x-dead-letter-strategy", "at-least-once".into()),
+        ]
+    );
+    for (exchange, queue) in [
+        ("crm.rejected", "crm.rejected"),
+        ("crm.retry", "crm.retry"),
+        ("crm.retried", "crm"),
+    ] {
+        assert_eq!(self::exchange(&plan, exchange).kind, Kind::Fanout);
+        let bound: Vec<_> = plan
+            .bindings(exchange)
+            .map(|binding| &*binding.queue)
+            .collect();
+        assert_eq!(bound, [queue]);
+    }
+    assert_eq!(
+        plan.delayed,
+        [Delayed {
+            queue: "crm".into(),
+            rejected: "crm.rejected".into(),
+            retry: "crm.retry".into(),
+            attempts_max: 3,
+            dead_letter: "chat-sessions.dead-letter".into(),
+        }]
+    );
 }

@@ -1,6 +1,8 @@
 //! SIGHUP: a new configuration is taken over whole or not at all, without a failed request.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
@@ -8,8 +10,8 @@ use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
-use crate::support::sender::{array_of_new, sign};
-use crate::support::wait::{SOON, eventually_some};
+use crate::support::sender::{array_of, array_of_new, session, sign};
+use crate::support::wait::{SOON, eventually, eventually_some};
 
 const OLD: &str = "the secret before the rotation";
 const NEW: &str = "the secret after the rotation";
@@ -175,4 +177,150 @@ async fn a_new_source_and_a_new_exchange_count_after_sighup() {
         (&*message.exchange, message.header("source").as_str()),
         ("second", Some("open"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_that_change_again_and_again_under_load_fail_no_webhook_and_reorder_no_session() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost).start().await;
+    bridge.broker_is("connected").await;
+    let alternate = json!({"alternate-exchange": "chat-sessions.unrouted"});
+    vhost.declare_exchange("second", "topic", alternate).await;
+    vhost.queue_bound("everything", "chat-sessions", "#").await;
+    vhost.bind("everything", "second", "#").await;
+    let consumer = Consumer::of(&vhost, "everything").await;
+    let load = Load::start(bridge.address(), 4);
+    for round in 0..8 {
+        load.accepts(60).await;
+        let (exchange, of_handled) = [("second", "second"), ("chat-sessions", "second")][round % 2];
+        bridge.reconfigure(&format!(
+            "routing.exchange = {exchange:?}\nrouting.routing_key = 'v{round}.{{status}}'\n\
+             routing.statuses.handled.exchange = {of_handled:?}"
+        ));
+        let reload = reloaded(&bridge).await;
+        assert_eq!(reload["is_applied"], true, "{reload}");
+    }
+    load.accepts(60).await;
+    let ledger = load.stop().await;
+    assert!(ledger.is_without_failure(), "{ledger:?}");
+    assert_eq!(ledger.arrives_at(&consumer).await, 0, "nothing came twice");
+    let keys: BTreeSet<_> = consumer
+        .all()
+        .into_iter()
+        .map(|message| (message.exchange, message.routing_key))
+        .collect();
+    let came = |exchange: &str, key: &str| keys.contains(&(exchange.into(), key.into()));
+    assert!(came("chat-sessions", "chat-session.created"), "{keys:?}");
+    assert!(
+        came("second", "v6.created") && came("chat-sessions", "v7.completed"),
+        "{keys:?}"
+    );
+    assert!(came("second", "v7.handled"), "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_queue_is_declared_after_sighup_and_its_rejected_messages_come_again() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost).start().await;
+    bridge.broker_is("connected").await;
+    let load = Load::start(bridge.address(), 2);
+    let crm = "[[queues]]\nname = 'crm'\nkeys = ['chat-session.missed']\ndelivery_limit = 2\n";
+    bridge.reconfigure(&format!("{crm}retry_delay = '200ms'"));
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    eventually("the queue is bound", SOON, || async {
+        if vhost.message_count("crm").await.is_none() {
+            return false;
+        }
+        let bindings = vhost.describe("queues", "crm/bindings").await;
+        bindings.as_array().is_some_and(|all| all.len() == 3)
+    })
+    .await;
+    let mut consumer = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    let missed = array_of(&[session("missed", "missed", json!({}))]);
+    assert_eq!(bridge.post(missed.clone()).await.status, 202);
+    consumer.receive_n(2).await;
+    let mut dead = Consumer::of(&vhost, "chat-sessions.dead-letter").await;
+    assert_eq!(dead.receive().await.header("attempts"), 2);
+
+    // Arguments of a queue cannot be changed: it stays, and /status says so.
+    bridge.reconfigure(crm);
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    eventually("the difference is reported", SOON, || async {
+        let findings = bridge.status().await["broker"]["findings"].to_string();
+        findings.contains("queue `crm` exists with other arguments")
+    })
+    .await;
+    assert_eq!(bridge.post(missed).await.status, 202);
+    consumer.receive().await;
+    let ledger = load.stop().await;
+    assert!(ledger.is_without_failure(), "{ledger:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_under_load_changes_nothing_until_it_is_mended() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost).start().await;
+    bridge.broker_is("connected").await;
+    let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
+    let load = Load::start(bridge.address(), 4);
+    load.accepts(60).await;
+    bridge.reconfigure(
+        "sources.open.signature = 'none'\nrouting.routing_key = 'v2.{status}'\n\
+         [[queues]]\nname = 'crm'\nkeys = []",
+    );
+    let reload = reloaded(&bridge).await;
+    assert_eq!(reload["is_applied"], false, "{reload}");
+    let findings = reload["findings"].to_string();
+    assert!(findings.contains("queues[0].keys"), "{findings}");
+    load.accepts(60).await;
+    let mut client = crate::support::http::Client::new(bridge.address());
+    let open = client.request(hyper::Method::POST, "/webhooks/open", &[], "[]");
+    assert_eq!(open.await.unwrap().status, 404, "no new source");
+    assert_eq!(vhost.message_count("crm").await, None, "no new queue");
+    for message in consumer.receive_n(90).await {
+        let key = &message.routing_key;
+        assert!(key.starts_with("chat-session."), "no new route: {key}");
+    }
+
+    bridge.reconfigure("[[queues]]\nname = 'crm'\nkeys = ['#']");
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    load.accepts(60).await;
+    let ledger = load.stop().await;
+    assert!(ledger.is_without_failure(), "{ledger:?}");
+    ledger.arrives_at(&consumer).await;
+    eventually("the queue is there", SOON, || async {
+        vhost.message_count("crm").await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_level_counts_after_sighup_and_what_needs_a_restart_is_named() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost)
+        .with("telemetry.log_level = 'error'")
+        .start()
+        .await;
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    assert!(
+        !bridge.stderr().contains("was read again"),
+        "{}",
+        bridge.stderr()
+    );
+    bridge
+        .reconfigure("telemetry.log_level = 'info'\nretry.attempts_max = 7\nhttp.sessions_max = 7");
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    assert!(
+        bridge.stderr().contains("was read again"),
+        "{}",
+        bridge.stderr()
+    );
+    reloaded(&bridge).await;
+    let log = bridge.stderr();
+    let line = log
+        .lines()
+        .find(|line| line.contains("only after a restart"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("http, retry"), "{line}");
+    assert_eq!(bridge.post(array_of_new("eight", 8)).await.status, 202);
 }

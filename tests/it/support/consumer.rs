@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::Connection;
-use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicRejectOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use tokio::sync::Notify;
 
@@ -21,6 +23,9 @@ pub struct Consumer {
     _connection: Connection,
 }
 
+/// Whether a message is rejected.
+type Judge = Box<dyn Fn(&Message) -> bool + Send>;
+
 #[derive(Default)]
 struct Inbox {
     messages: Mutex<Vec<Message>>,
@@ -31,6 +36,17 @@ impl Consumer {
     /// Consumes a queue that is there.
     pub async fn of(vhost: &Vhost, queue: &str) -> Self {
         Self::start(connect(&vhost.amqp_url).await, queue).await
+    }
+
+    /// Consumes a queue as an application does, one by one: rejects what it is told to, for good, and
+    /// acknowledges the rest.
+    pub async fn rejecting(
+        vhost: &Vhost,
+        queue: &str,
+        is_rejected: impl Fn(&Message) -> bool + Send + 'static,
+    ) -> Self {
+        let connection = connect(&vhost.amqp_url).await;
+        Self::consume(connection, queue, Some(Box::new(is_rejected))).await
     }
 
     /// Consumes a private queue bound to an exchange that is there.
@@ -61,9 +77,13 @@ impl Consumer {
     }
 
     async fn start(connection: Connection, queue: &str) -> Self {
+        Self::consume(connection, queue, None).await
+    }
+
+    async fn consume(connection: Connection, queue: &str, judge: Option<Judge>) -> Self {
         let channel = connection.create_channel().await.unwrap();
         let options = BasicConsumeOptions {
-            no_ack: true,
+            no_ack: judge.is_none(),
             ..Default::default()
         };
         let mut deliveries = channel
@@ -75,8 +95,17 @@ impl Consumer {
         tokio::spawn(async move {
             let _channel = channel; // open for as long as it delivers
             while let Some(Ok(delivery)) = deliveries.next().await {
-                collected.messages.lock().unwrap().push(delivery.into());
+                let acker = delivery.acker.clone();
+                let message = Message::from(delivery);
+                let is_rejected = judge.as_ref().map(|judge| judge(&message));
+                collected.messages.lock().unwrap().push(message);
                 collected.arrived.notify_waiters();
+                // Fails only with the connection.
+                let _ = match is_rejected {
+                    Some(true) => acker.reject(BasicRejectOptions { requeue: false }).await,
+                    Some(false) => acker.ack(BasicAckOptions::default()).await,
+                    None => Ok(true),
+                };
             }
         });
         Self {

@@ -1,0 +1,306 @@
+//! Delayed retry: what a consumer rejects comes again after a while, and becomes a dead letter with
+//! its history when it was rejected too often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use lapin::options::{BasicGetOptions, BasicRejectOptions};
+use serde_json::{Value, json};
+
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::consumer::Consumer;
+use crate::support::message::Message;
+use crate::support::proxy::Proxy;
+use crate::support::sender::array_of_new;
+use crate::support::vhost::Vhost;
+use crate::support::wait::{SOON, eventually};
+
+const DEAD_LETTER: &str = "chat-sessions.dead-letter";
+
+/// A bridge that retries soon, with these queues.
+async fn bridge(amqp_url: &str, queues: &str) -> Bridge {
+    let bridge = BridgeBuilder::at(amqp_url)
+        .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
+        .with(queues)
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    bridge
+}
+
+fn queue(name: &str, more: &str) -> String {
+    format!("[[queues]]\nname = {name:?}\nkeys = ['chat-session.#']\n{more}\n")
+}
+
+/// Takes the first message of a queue and rejects it, or gives it back.
+async fn reject_one(vhost: &Vhost, queue: &str, requeue: bool) -> Message {
+    let channel = vhost.channel().await;
+    let end = Instant::now() + SOON;
+    loop {
+        let got = channel.basic_get(queue.into(), BasicGetOptions::default());
+        if let Some(got) = got.await.expect("the queue is there") {
+            let options = BasicRejectOptions { requeue };
+            got.delivery.acker.reject(options).await.unwrap();
+            return got.delivery.into();
+        }
+        assert!(Instant::now() < end, "nothing comes into `{queue}`");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+fn findings(status: &Value) -> Vec<&str> {
+    let findings = status["broker"]["findings"].as_array().unwrap();
+    findings.iter().map(|one| one.as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_message_comes_again_after_the_delay_and_at_last_is_a_dead_letter_with_its_history()
+ {
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("crm", "delivery_limit = 3\nretry_delay = '700ms'") + &queue("other", "");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    assert_eq!(findings(&bridge.status().await), [""; 0]);
+    let mut crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    let mut other = Consumer::of(&vhost, "other").await;
+    let mut dead = Consumer::of(&vhost, DEAD_LETTER).await;
+
+    let begin = Instant::now();
+    bridge.post(array_of_new("rejected", 1)).await;
+    let event = other.receive().await;
+    let tries = crm.receive_n(3).await;
+    assert!(begin.elapsed() >= Duration::from_millis(1400), "no delay");
+    for (attempt, message) in tries.iter().enumerate() {
+        assert_eq!(message.body, event.body);
+        assert_eq!(message.id(), event.id());
+        assert_eq!(message.kind, event.kind);
+        assert_eq!(message.routing_key, "chat-session.created");
+        let attempts = message.headers.get("retry-attempts");
+        assert_eq!(attempts, (attempt > 0).then(|| json!(attempt)).as_ref());
+    }
+    let letter = dead.receive().await;
+    assert_eq!(
+        (&*letter.exchange, &*letter.routing_key),
+        (DEAD_LETTER, "chat-session.created")
+    );
+    assert_eq!((&letter.body, letter.id()), (&event.body, event.id()));
+    assert_eq!(
+        (
+            letter.delivery_mode,
+            &letter.kind,
+            &letter.correlation_id,
+            letter.timestamp
+        ),
+        (Some(2), &event.kind, &event.correlation_id, event.timestamp)
+    );
+    for (name, value) in &event.headers {
+        assert_eq!(letter.header(name), value);
+    }
+    assert_eq!(letter.header("dead-letter-reason"), "rejected");
+    assert_eq!(letter.header("attempts"), 3);
+    assert_eq!(letter.header("original-exchange"), "chat-sessions");
+    assert_eq!(
+        letter.header("original-routing-key"),
+        "chat-session.created"
+    );
+    let deaths = letter.header("x-death");
+    let death = |index: usize| {
+        let of = |name| deaths[index][name].clone();
+        [of("queue"), of("reason"), of("count"), of("exchange")]
+    };
+    assert_eq!(
+        death(0),
+        [
+            json!("crm"),
+            json!("rejected"),
+            json!(3),
+            json!("chat-sessions")
+        ]
+    );
+    assert_eq!(deaths[0]["routing-keys"], json!(["chat-session.created"]));
+    assert_eq!(
+        death(1)[..3],
+        [json!("crm.retry"), json!("expired"), json!(2)]
+    );
+    assert_eq!(letter.header("x-first-death-queue"), "crm");
+
+    crm.receives_nothing_for(Duration::from_secs(1)).await;
+    assert_eq!((other.count(), dead.count()), (1, 1), "neighbours");
+    for satellite in ["crm.rejected", "crm.retry"] {
+        assert_eq!(vhost.message_count(satellite).await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_at_the_second_try_is_done_and_holds_nobody_up() {
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("crm", "single_active_consumer = true\nretry_delay = '3s'");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    let is_odd = |message: &Message| message.correlation_id.as_deref().unwrap().contains("odd");
+    let mut crm = Consumer::rejecting(&vhost, "crm", move |message| {
+        is_odd(message) && !message.headers.contains_key("retry-attempts")
+    })
+    .await;
+    bridge.post(array_of_new("odd", 5)).await;
+    bridge.post(array_of_new("even", 20)).await;
+    let messages = crm.receive_n(30).await;
+    let again = messages
+        .iter()
+        .filter(|message| message.headers.contains_key("retry-attempts"));
+    assert_eq!(again.clone().count(), 5);
+    assert!(again.clone().all(is_odd));
+    // Nobody waited for them: they come last.
+    assert!(messages[25..].iter().all(is_odd), "{messages:#?}");
+    crm.receives_nothing_for(Duration::from_secs(1)).await;
+    assert_eq!(vhost.message_count(DEAD_LETTER).await, Some(0));
+}
+
+/// The broker alone would drop all of these as going round in a circle, or send them round again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_or_is_given_back_too_often_is_a_dead_letter_and_does_not_come_again() {
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("idle", "ttl = '3s'\nretry_delay = '300ms'")
+        + &queue("crashing", "delivery_limit = 2\nretry_delay = '300ms'");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    let mut dead = Consumer::of(&vhost, DEAD_LETTER).await;
+    bridge.post(array_of_new("poison", 1)).await;
+    // One is rejected first, then nobody takes it; the other one crashes its consumer.
+    reject_one(&vhost, "idle", false).await;
+    for _ in 0..3 {
+        reject_one(&vhost, "crashing", true).await;
+    }
+    let letters = dead.receive_n(2).await;
+    let reason = |letter: &Message| {
+        let said = |name| letter.header(name).clone();
+        (
+            letter
+                .header("x-first-death-queue")
+                .as_str()
+                .unwrap()
+                .to_owned(),
+            (said("dead-letter-reason"), said("attempts")),
+        )
+    };
+    let reasons: BTreeMap<_, _> = letters.iter().map(reason).collect();
+    assert_eq!(reasons["idle"], (json!("expired"), json!(2)));
+    assert_eq!(reasons["crashing"], (json!("delivery_limit"), json!(1)));
+    assert_eq!(vhost.message_count("idle").await, Some(0));
+    assert_eq!(vhost.message_count("crashing").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_the_bridge_and_cutting_its_connections_loses_no_rejected_message() {
+    const SESSIONS: usize = 150;
+    let vhost = Broker::shared().await.vhost().await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let queues = queue("crm", "delivery_limit = 3\nretry_delay = '200ms'");
+    let mut bridge = bridge(&vhost.amqp_url_through(proxy.address()), &queues).await;
+    let crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    let dead = Consumer::of(&vhost, DEAD_LETTER).await;
+    bridge.post(array_of_new("rejected", SESSIONS)).await;
+    for more in [40, 80, 120, 160, 200] {
+        eventually("rejections go on", SOON, || async { crm.count() >= more }).await;
+        if more % 80 == 0 {
+            proxy.cut();
+        } else {
+            bridge.restart().await;
+        }
+    }
+    let letters = || -> BTreeSet<String> {
+        let ids = dead.all().into_iter().map(|letter| letter.id().to_owned());
+        ids.collect()
+    };
+    eventually("all of them are dead letters", 3 * SOON, || async {
+        letters().len() == SESSIONS
+    })
+    .await;
+    for letter in dead.all() {
+        assert_eq!(letter.header("attempts"), 3, "{letter:?}");
+    }
+    let sent: BTreeSet<_> = crm
+        .all()
+        .iter()
+        .map(|message| message.id().to_owned())
+        .collect();
+    assert_eq!(sent, letters());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_exchange_that_is_deleted_costs_no_rejected_message() {
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("crm", "delivery_limit = 1\nretry_delay = '200ms'");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    let _crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    let mut dead = Consumer::of(&vhost, DEAD_LETTER).await;
+    bridge.post(array_of_new("before", 1)).await;
+    dead.receive().await;
+    vhost.delete_exchange(DEAD_LETTER).await;
+    bridge.post(array_of_new("after", 3)).await;
+    let after = dead.receive_n(3).await;
+    let is_after = |letter: &Message| {
+        letter
+            .correlation_id
+            .as_deref()
+            .unwrap()
+            .starts_with("after")
+    };
+    assert!(after.iter().all(is_after), "{after:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verifying_retries_through_what_is_there_and_says_what_is_missing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let crm = queue("crm", "delivery_limit = 2\nretry_delay = '200ms'");
+    bridge(&vhost.amqp_url, &crm).await.terminate().await;
+    let later = queue("later", "retry_delay = '200ms'");
+    let queues = format!("rabbitmq.topology = 'verify'\n{crm}{later}");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    let status = bridge.status().await;
+    for missing in ["later", "later.rejected", "later.retry"] {
+        let finding = format!("queue `{missing}` is missing");
+        assert!(findings(&status).contains(&&*finding), "{status}");
+    }
+    let mut crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    let mut dead = Consumer::of(&vhost, DEAD_LETTER).await;
+    bridge.post(array_of_new("rejected", 1)).await;
+    crm.receive_n(2).await;
+    assert_eq!(dead.receive().await.header("attempts"), 2);
+    assert_eq!(vhost.message_count("later.rejected").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_again_to_a_full_queue_waits_until_there_is_room() {
+    const FILLING: usize = 60;
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("crm", "messages_max = 5\nretry_delay = '1s'");
+    let queues = format!("retry = {{delay_max = '200ms', attempts_max = 100000}}\n{queues}");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    bridge.post(array_of_new("rejected", 1)).await;
+    reject_one(&vhost, "crm", false).await;
+    bridge.post(array_of_new("filling", FILLING)).await;
+    eventually("the queue is full", SOON, || async {
+        let metrics = bridge.metrics().await;
+        metrics.sum_where("publish_retries_total", &[("reason", "nacked")]) > 0.0
+    })
+    .await;
+    // Long after its delay.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut crm = Consumer::of(&vhost, "crm").await;
+    let messages = crm.receive_n(FILLING + 1).await;
+    let ids: BTreeSet<_> = messages.iter().map(Message::id).collect();
+    assert_eq!(ids.len(), FILLING + 1);
+    assert_eq!(vhost.message_count(DEAD_LETTER).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_a_single_active_consumer_gives_everything_to_one() {
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("crm", "single_active_consumer = true");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    let mut active = Consumer::of(&vhost, "crm").await;
+    let idle = Consumer::of(&vhost, "crm").await;
+    bridge.post(array_of_new("single", 50)).await;
+    active.receive_n(50).await;
+    assert_eq!(idle.count(), 0);
+}

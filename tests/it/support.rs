@@ -15,6 +15,7 @@ pub mod message;
 pub mod metrics;
 pub mod peer;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod sender;
 pub mod sessions;

@@ -13,6 +13,7 @@ pub mod existing;
 mod link;
 mod live;
 pub mod permitted;
+pub mod presented;
 mod publisher;
 pub mod tls;
 pub mod topology;

@@ -6,6 +6,7 @@ mod certificates;
 mod exchanges;
 mod line;
 mod management;
+mod mend;
 mod permissions;
 mod queues;
 mod statuses;

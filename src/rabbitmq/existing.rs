@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use self::reach::Reach;
@@ -49,6 +49,7 @@ pub struct Exchange {
     /// What it was declared with.
     pub arguments: Value,
     /// The policy in force.
+    #[serde(deserialize_with = "not_empty")]
     pub policy: Option<String>,
 }
 
@@ -70,6 +71,7 @@ pub struct Queue {
     /// What it was declared with.
     pub arguments: Value,
     /// The policy in force.
+    #[serde(deserialize_with = "not_empty")]
     pub policy: Option<String>,
     /// What the policies in force say.
     pub effective_policy_definition: Value,
@@ -198,6 +200,12 @@ impl Queue {
     fn policy_value(&self, name: &str) -> Option<&Value> {
         self.effective_policy_definition.get(name)
     }
+}
+
+/// Some versions say "" for none.
+fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let policy = Option::<String>::deserialize(deserializer)?;
+    Ok(policy.filter(|policy| !policy.is_empty()))
 }
 
 impl Kind {

@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cluster;
 pub mod consumer;
 pub mod disk;
+pub mod encrypted;
 pub mod http;
 pub mod load;
 pub mod message;

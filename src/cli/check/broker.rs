@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::case::{self, Case};
 use super::line::Line;
 use super::management::{Management, Told};
-use super::{exchanges, permissions, statuses};
+use super::{certificates, exchanges, permissions, statuses};
 
 /// Beyond the connect timeouts of all URLs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,6 +49,8 @@ pub async fn look(config: &Config) -> Vec<Line> {
     let url = url.unwrap_or(&settings.urls[0]);
     let declares = config.rabbitmq.topology == TopologyMode::Declare;
     let mut lines = lines(&status, declares, url);
+    let patience = settings.connect_timeout;
+    lines.extend(certificates::look_at_brokers(&settings.urls, patience).await);
     let told = ask_management(config, url, &mut lines).await;
     let is_blocked = status.state == BrokerState::Blocked;
     let has_alarm = told.as_ref().is_some_and(|told| !told.alarms.is_empty());

@@ -1,12 +1,15 @@
-//! How long the certificates of `[rabbitmq.tls]` are good.
+//! How long the certificates of `[rabbitmq.tls]` and of the broker are good.
 
 use std::path::Path;
+use std::time::Duration;
 
 use deskbridge::config::rabbitmq::RabbitMq;
+use deskbridge::rabbitmq::presented;
+use deskbridge::rabbitmq::url::BrokerUrl;
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::line::Line;
 
@@ -43,8 +46,9 @@ pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
     for (key, file, then) in files {
         let Some(file) = file else { continue };
         let key = format!("rabbitmq.tls.{key}");
+        let what = format!("the certificate in `{}`", file.display());
         let line = match read(file) {
-            Ok(validities) => judge(&key, file, &validities, now),
+            Ok(validities) => judge(&key, &what, candidates(&key, &validities), now),
             Err(problem) => Some(Line::error(format!(
                 "{key}: `{}` {problem}",
                 file.display()
@@ -60,36 +64,56 @@ pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
     lines
 }
 
+/// The certificates that the brokers present.
+pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Line> {
+    let now = Timestamp::now();
+    let mut lines = Vec::new();
+    for url in urls.iter().filter(|url| url.is_tls()) {
+        // One that cannot be reached is told of elsewhere.
+        let Ok(certificate) = presented::certificate(url, patience).await else {
+            continue;
+        };
+        let validity = validity(&certificate);
+        let line = judge(
+            "rabbitmq.urls",
+            &format!("the certificate that {url} presents"),
+            validity.as_slice(),
+            now,
+        );
+        lines.extend(line.map(|line| {
+            line.losing("we refuse the broker: events wait in the journal")
+                .trying("renew it there (`ssl_options.certfile`), then `rabbitmqctl eval 'ssl:clear_pem_cache().'`")
+        }));
+    }
+    lines
+}
+
 /// An authority's file may hold old certificates beside good ones; of a chain the first is ours.
-fn judge(key: &str, file: &Path, validities: &[Validity], now: Timestamp) -> Option<Line> {
-    let candidates = if key.ends_with("ca_file") {
-        validities
+fn candidates<'a>(key: &str, validities: &'a [Validity]) -> &'a [Validity] {
+    let count = if key.ends_with("ca_file") {
+        validities.len()
     } else {
-        validities.get(..1)?
+        1
     };
-    let best = candidates
-        .iter()
-        .filter(|validity| validity.from <= now)
-        .max_by_key(|validity| validity.until);
-    let file = file.display();
-    let Some(best) = best else {
-        let from = candidates.iter().map(|validity| validity.from).min()?;
+    &validities[..count]
+}
+
+/// By the one that is good for longest.
+fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Option<Line> {
+    let begun = validities.iter().filter(|validity| validity.from <= now);
+    let Some(until) = begun.map(|validity| validity.until).max() else {
+        let from = validities.iter().map(|validity| validity.from).min()?;
         return Some(Line::error(format!(
-            "{key}: the certificate in `{file}` is not good before {from}"
+            "{key}: {what} is not good before {from}"
         )));
     };
-    let until = best.until;
     let left = until.duration_since(now);
     if left <= SignedDuration::ZERO {
-        return Some(Line::error(format!(
-            "{key}: the certificate in `{file}` has expired on {until}"
-        )));
+        return Some(Line::error(format!("{key}: {what} has expired on {until}")));
     }
     (left < NOTICE).then(|| {
         let days = left.as_hours() / 24;
-        Line::warning(format!(
-            "{key}: the certificate in `{file}` expires on {until}, in {days} days"
-        ))
+        Line::warning(format!("{key}: {what} expires on {until}, in {days} days"))
     })
 }
 
@@ -100,17 +124,18 @@ fn read(file: &Path) -> Result<Vec<Validity>, String> {
     if certificates.is_empty() {
         return Err("holds no PEM certificate".into());
     }
-    let validity = |der: &CertificateDer<'_>| {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let validity = certificate.validity();
-        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
-        Some(Validity {
-            from: at(validity.not_before)?,
-            until: at(validity.not_after)?,
-        })
-    };
     let validities: Option<Vec<_>> = certificates.iter().map(validity).collect();
     validities.ok_or_else(|| "holds a certificate that cannot be read".into())
+}
+
+fn validity(der: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let validity = certificate.validity();
+    let at = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+    Some(Validity {
+        from: at(validity.not_before)?,
+        until: at(validity.not_after)?,
+    })
 }
 
 #[cfg(test)]
@@ -128,7 +153,7 @@ mod tests {
                 until: at(*until),
             })
             .collect();
-        let line = judge(key, Path::new("c.pem"), &validities, now);
+        let line = judge(key, "it", candidates(key, &validities), now);
         let line = line.map(|line| line.to_string()).unwrap_or_default();
         assert_eq!(line, expected);
     }
@@ -139,23 +164,23 @@ mod tests {
         check(
             "cert_file",
             &[(-10, 10), (-10, 100)],
-            "warning: cert_file: the certificate in `c.pem` expires on 2026-06-11T00:00:00Z, in 10 days",
+            "warning: cert_file: it expires on 2026-06-11T00:00:00Z, in 10 days",
         );
         check(
             "cert_file",
             &[(-10, -1)],
-            "error: cert_file: the certificate in `c.pem` has expired on 2026-05-31T00:00:00Z",
+            "error: cert_file: it has expired on 2026-05-31T00:00:00Z",
         );
         check(
             "cert_file",
             &[(2, 9)],
-            "error: cert_file: the certificate in `c.pem` is not good before 2026-06-03T00:00:00Z",
+            "error: cert_file: it is not good before 2026-06-03T00:00:00Z",
         );
         check("ca_file", &[(-10, -1), (-10, 100)], "");
         check(
             "ca_file",
             &[(-10, -1), (-10, -5)],
-            "error: ca_file: the certificate in `c.pem` has expired on 2026-05-31T00:00:00Z",
+            "error: ca_file: it has expired on 2026-05-31T00:00:00Z",
         );
     }
 }

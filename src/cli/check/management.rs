@@ -120,13 +120,11 @@ impl Management {
             bindings: self.list(&format!("bindings/{place}")).await?,
             ..Existing::default()
         };
-        // Queues without a type are those of a broker that knows only one.
-        for queue in existing
-            .queues
-            .iter_mut()
-            .filter(|queue| queue.kind.is_empty())
-        {
-            queue.kind = "classic".into();
+        for queue in &mut existing.queues {
+            // Queues without a type are those of a broker that knows only one.
+            if queue.kind.is_empty() {
+                queue.kind = "classic".into();
+            }
         }
         self.add_policies(&mut existing, &place).await?;
         let mut unseen = Vec::new();

@@ -4,6 +4,7 @@ use super::setup::{Setup, TICKETS, check, finds, unstarted};
 use crate::support::authority::Authority;
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
+use crate::support::encrypted::Server;
 use crate::support::process::faketime;
 use crate::support::sender::array_of_new;
 use crate::support::skip::skipped;
@@ -123,4 +124,24 @@ async fn a_management_api_that_refuses_or_does_not_answer_is_a_warning_that_name
         );
         assert!(!checked.output.contains("not-the-password"), "{checked:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_the_broker_that_has_expired_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path(), "ours");
+    let (cert, key) = authority.issue_for_years(dir.path(), "localhost", 2020..2021);
+    let server = Server::with(&cert, &key).await;
+    let url = format!("amqps://localhost:{}/%2f", server.port);
+    let bridge = BridgeBuilder::at(&url)
+        .with("journal.backlog_bytes_max = \"16MiB\"")
+        .with(&format!("rabbitmq.tls.ca_file = {:?}", authority.ca_file))
+        .build();
+    let expected = [
+        &*format!(
+            "error: rabbitmq.urls: the certificate that {url} presents has expired on 2021-01-01"
+        ),
+        &format!("error: {url} refuses: "),
+    ];
+    finds(&bridge, 1, &expected).await;
 }

@@ -78,15 +78,12 @@ impl Management {
             None => (None, rest),
         };
         let host = host.trim_end_matches('/').trim_end_matches("/api");
-        let (user, password) = match login {
-            Some(login) => {
-                let (user, password) = login.split_once(':').unwrap_or((login, ""));
-                (decoded(user), decoded(password))
-            }
-            None => {
-                let (user, password) = broker.credentials();
-                (user.to_owned(), password.to_owned())
-            }
+        let (user, password) = if let Some(login) = login {
+            let (user, password) = login.split_once(':').unwrap_or((login, ""));
+            (decoded(user), decoded(password))
+        } else {
+            let (user, password) = broker.credentials();
+            (user.to_owned(), password.to_owned())
         };
         let base = format!("{scheme}://{host}");
         let uri = base.parse().context("it is no URL")?;
@@ -219,15 +216,14 @@ fn clock_ahead(answer: &Answer, now: Timestamp) -> Option<SignedDuration> {
 
 /// A name as one segment of a path.
 fn encoded(name: &str) -> String {
-    let mut path = String::new();
-    for byte in name.bytes() {
+    let segment = name.bytes().map(|byte| {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            path.push(byte.into());
+            char::from(byte).to_string()
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            format!("%{byte:02X}")
         }
-    }
-    path
+    });
+    segment.collect()
 }
 
 /// What stands in a URL for characters it cannot hold.
@@ -237,16 +233,9 @@ fn decoded(text: &str) -> String {
     while let Some((&byte, after)) = rest.split_first() {
         let hex = after.get(..2).filter(|_| byte == b'%');
         let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(escaped) => {
-                bytes.push(escaped);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
+        let escaped = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(escaped.unwrap_or(byte));
+        rest = escaped.map_or(after, |_| &after[2..]);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -29,7 +29,12 @@ impl Key {
     #[must_use]
     pub fn may_be(&self, key: &str) -> bool {
         let key: Vec<_> = words(key).collect();
-        key.len() == self.0.len() && self.0.iter().zip(key).all(|(ours, word)| fits(ours, word))
+        key.len() == self.0.len()
+            && self
+                .0
+                .iter()
+                .zip(key)
+                .all(|(ours, word)| fits(ours.as_ref(), word))
     }
 
     /// Whether some session's key matches this binding key of a topic exchange.
@@ -55,8 +60,8 @@ fn words(key: &str) -> impl Iterator<Item = &str> {
     key.split('.').filter(move |_| !key.is_empty())
 }
 
-fn fits(ours: &Option<String>, word: &str) -> bool {
-    ours.as_deref().is_none_or(|ours| ours == word)
+fn fits(ours: Option<&String>, word: &str) -> bool {
+    ours.is_none_or(|ours| ours == word)
 }
 
 /// By the last `#` seen: what it stands for grows until the rest matches, so that no pattern takes
@@ -69,7 +74,9 @@ fn matches(key: &[Option<String>], pattern: &[&str]) -> bool {
                 retry = Some((at, next + 1));
                 next += 1;
             }
-            Some(&word) if word == "*" || fits(&key[at], word) => (at, next) = (at + 1, next + 1),
+            Some(&word) if word == "*" || fits(key[at].as_ref(), word) => {
+                (at, next) = (at + 1, next + 1)
+            }
             _ => {
                 let Some((from, rest)) = retry else {
                     return false;

@@ -12,7 +12,7 @@ fn exchange(name: &str, kind: &str, alternate: Option<&str>) -> Exchange {
         .unwrap()
 }
 
-fn queue(name: &str, arguments: Value, policy: Value) -> Queue {
+fn queue(name: &str, arguments: &Value, policy: &Value) -> Queue {
     from_value(json!({
         "name": name, "type": "quorum", "durable": true, "arguments": arguments,
         "effective_policy_definition": policy, "policy": null
@@ -43,7 +43,7 @@ fn a_message_is_followed_through_all_kinds_of_exchanges() {
             exchange("rest", "fanout", None),
             exchange("hashed", "x-consistent-hash", None),
         ],
-        queues: vec![queue("own", json!({}), json!([]))],
+        queues: vec![queue("own", &json!({}), &json!([]))],
         bindings: vec![
             binding("top", "queue", "missed", "*.missed"),
             binding("top", "exchange", "by-key", "chat.#"),
@@ -88,19 +88,19 @@ fn an_alternate_exchange_may_come_from_a_policy() {
 fn policies_count_like_arguments() {
     let both = queue(
         "q",
-        json!({"x-max-length": 10, "x-overflow": "reject-publish"}),
-        json!({"max-length": 5, "overflow": "drop-head", "message-ttl": 7}),
+        &json!({"x-max-length": 10, "x-overflow": "reject-publish"}),
+        &json!({"max-length": 5, "overflow": "drop-head", "message-ttl": 7}),
     );
     assert_eq!(both.number("max-length"), Some(5));
     assert_eq!(both.number("message-ttl"), Some(7));
     assert_eq!(both.text("overflow"), Some("reject-publish"));
-    let none = queue("q", json!({}), json!([]));
+    let none = queue("q", &json!({}), &json!([]));
     assert_eq!(
         (none.number("max-length"), none.text("overflow")),
         (None, None)
     );
     assert!(none.is_lasting());
-    assert!(queue("q", json!({"x-expires": 1}), json!([])).is_passing());
+    assert!(queue("q", &json!({"x-expires": 1}), &json!([])).is_passing());
 }
 
 #[test]

@@ -17,11 +17,12 @@ fi
 echo "installing $*" >&2
 "${root[@]}" apt-get update -qq >&2 || echo "apt-get update failed, trying all the same" >&2
 masked=
+services=(rabbitmq-server prometheus)
 if [ -d /run/systemd/system ]; then
-    "${root[@]}" systemctl mask --runtime --quiet rabbitmq-server && masked=yes
+    "${root[@]}" systemctl mask --runtime --quiet "${services[@]}" && masked=yes
 fi
 status=0
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "$@" >&2 || status=$?
-[ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet rabbitmq-server
+[ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet "${services[@]}"
 exit $status

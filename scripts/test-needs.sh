@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 missing=()
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
-for tool in strace sqlite3; do
+for tool in strace sqlite3 prometheus; do
     command -v $tool >/dev/null || missing+=("$tool")
 done
 # mkfs is where only root looks.

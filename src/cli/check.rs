@@ -1,22 +1,37 @@
 //! `check`: looks for what would stop or lose traffic, one line a finding.
 
 mod broker;
-
-use std::fmt;
+mod case;
+mod certificates;
+mod exchanges;
+mod line;
+mod management;
+mod mend;
+mod permissions;
+mod queues;
+mod statuses;
+#[cfg(test)]
+mod tests;
 
 use clap::Args;
 use deskbridge::config::{Config, Loaded};
-use serde::Serialize;
 
+pub use self::line::Line;
+use self::line::Severity;
 use super::{Exit, Layering, journal_dir, print, runtime};
 
 const AFTER_HELP: &str = "\
-Reads configuration and secrets, looks at the journal's directory, connects to the broker and compares \
-its exchanges and queues with the configuration. Changes nothing. Errors stop or lose traffic and exit \
-with 1; warnings do not.
+Reads configuration and secrets, looks at the journal's disk and at certificates, connects to the broker, \
+compares its exchanges and queues with the configuration and asks whether it would take a message of every \
+status. With `rabbitmq.management_url` it also looks at everything between there and the consumers: bindings, \
+kinds of queues, limits, dead-lettering, permissions, alarms, the clock. Changes nothing.
 
-Example:
-  deskbridge check --config config/deskbridge.toml";
+One line a finding: what is wrong, what is lost by it, what to type. Errors stop events or can lose what the \
+broker has confirmed, and exit with 1; warnings and notes do not.
+
+Examples:
+  deskbridge check --config config/deskbridge.toml
+  deskbridge check --set rabbitmq.management_url=http://user:password@localhost:15672";
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -27,57 +42,13 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Whether a finding stops or loses traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// It does.
-    Error,
-    /// It does not, but is not what people want.
-    Warning,
-}
-
-/// One line of the result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
-    severity: Severity,
-    problem: String,
-}
-
-impl Line {
-    /// Something that stops or loses traffic.
-    pub fn error(problem: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            problem: problem.into(),
-        }
-    }
-
-    /// Something that does not.
-    pub fn warning(problem: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            problem: problem.into(),
-        }
-    }
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        write!(formatter, "{severity}: {}", self.problem)
-    }
-}
-
 /// Looks at everything and prints what it found.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     let loaded = layering.load_to_run()?;
     let mut lines = secrets(&loaded);
     lines.extend(exposure(&loaded.config));
     lines.extend(journal_dir::look(&loaded.config.journal));
+    lines.extend(certificates::look(&loaded.config.rabbitmq));
     lines.extend(runtime()?.block_on(broker::look(&loaded.config)));
     tell(&lines, arguments.json)?;
     let stops = lines.iter().any(|line| line.severity == Severity::Error);
@@ -95,7 +66,8 @@ fn tell(lines: &[Line], is_json: bool) -> anyhow::Result<()> {
         output.push_str(&text);
         output.push('\n');
     }
-    if lines.is_empty() && !is_json {
+    let is_sound = lines.iter().all(|line| line.severity == Severity::Note);
+    if is_sound && !is_json {
         output.push_str("ok: nothing would stop or lose traffic\n");
     }
     print(&output)
@@ -106,7 +78,11 @@ fn secrets(loaded: &Loaded) -> Vec<Line> {
     loaded
         .awaited
         .iter()
-        .map(|finding| Line::error(finding.to_string()))
+        .map(|finding| {
+            Line::error(finding.to_string())
+                .losing("every webhook of this source is refused, and DeskDirector pauses it")
+                .trying("write the secret that DeskDirector shows for the webhook into the file, then SIGHUP")
+        })
         .collect()
 }
 
@@ -120,6 +96,7 @@ fn exposure(config: &Config) -> Vec<Line> {
         Line::warning(format!(
             "sources.{name}: anybody who reaches the listener can post (`signature = \"none\"`)"
         ))
+        .trying("`signature = \"required\"` and the secret that DeskDirector shows for the webhook")
     });
     unsigned.collect()
 }

@@ -1,4 +1,4 @@
-//! A small HTTP client for `send` and `health`: connections are kept, answers are bounded.
+//! A small HTTP client for `send`, `health` and `check`: connections are kept, answers are bounded.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Builder};
@@ -33,6 +33,8 @@ pub enum Client {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
 }
@@ -66,6 +68,7 @@ impl Client {
         let asking = async {
             let answer = self.send(request).await?;
             let status = answer.status();
+            let headers = answer.headers().clone();
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
                 .collect()
                 .await;
@@ -73,7 +76,11 @@ impl Client {
                 .map_err(anyhow::Error::from_boxed)
                 .context("reading the answer")?
                 .to_bytes();
-            Ok(Answer { status, body })
+            Ok(Answer {
+                status,
+                headers,
+                body,
+            })
         };
         tokio::time::timeout(TIMEOUT, asking)
             .await

@@ -37,13 +37,21 @@ pub fn unwritable(journal: &Journal) -> Option<Finding> {
 /// Everything that is wrong with the directory, or with the one it would be made in.
 pub fn look(journal: &Journal) -> Vec<Line> {
     if let Some(finding) = unwritable(journal) {
-        return vec![Line::error(finding.to_string())];
+        return vec![
+            Line::error(finding.to_string())
+                .losing("`serve` refuses to start: nothing could be held")
+                .trying("`chown` it to the user of the bridge, or another `journal.dir`"),
+        ];
     }
     match statfs(nearest_existing(&journal.dir)) {
         Ok(stat) => look_at_file_system(journal, &stat),
-        Err(error) => vec![Line::error(format!(
-            "journal.dir: cannot look at its file system: {error}"
-        ))],
+        Err(error) => vec![
+            Line::error(format!(
+                "journal.dir: cannot look at its file system: {error}"
+            ))
+            .losing("whether there is room, and whether it keeps what it is given, is not known")
+            .trying("`df` of that directory, as the user of the bridge"),
+        ],
     }
 }
 
@@ -69,22 +77,41 @@ fn look_at_file_system(journal: &Journal, stat: &rustix::fs::StatFs) -> Vec<Line
             .map(|(_, name)| *name)
     };
     if let Some(name) = name(&NETWORK) {
-        lines.push(Line::error(format!(
-            "journal.dir: {name} is no place for a journal; use a local disk"
-        )));
+        let problem = format!("journal.dir: {name} is no place for a journal; use a local disk");
+        lines.push(
+            Line::error(problem)
+                .losing("`serve` refuses to start there: its locks and syncs cannot be relied on")
+                .trying("`journal.dir` on a local disk"),
+        );
     }
     if let Some(name) = name(&MEMORY) {
-        lines.push(Line::warning(format!(
-            "journal.dir: {name} forgets everything at a restart of the machine"
-        )));
+        let problem = format!("journal.dir: {name} forgets everything at a restart of the machine");
+        lines.push(
+            Line::warning(problem)
+                .losing("what was accepted and not yet published")
+                .trying("`journal.dir` on a disk"),
+        );
     }
     #[expect(clippy::cast_sign_loss, reason = "a block has a positive size")]
     let free = stat.f_bavail.saturating_mul(stat.f_bsize as u64);
     if free < journal.disk_free_min {
         let (free, needed) = (format_size(free), format_size(journal.disk_free_min));
-        lines.push(Line::error(format!(
-            "journal.dir: {free} free is less than `journal.disk_free_min` ({needed})"
-        )));
+        let problem =
+            format!("journal.dir: {free} free is less than `journal.disk_free_min` ({needed})");
+        lines.push(
+            Line::error(problem)
+                .losing("webhooks are answered 503, and DeskDirector pauses them")
+                .trying("make room, or name a larger disk in `journal.dir`"),
+        );
+    } else if free - journal.disk_free_min < journal.backlog_bytes_max {
+        let (free, backlog) = (format_size(free), format_size(journal.backlog_bytes_max));
+        let problem =
+            format!("journal.dir: {free} free do not hold `journal.backlog_bytes_max` ({backlog})");
+        lines.push(
+            Line::warning(problem)
+                .losing("in a long outage of the broker webhooks are answered 503 earlier than configured")
+                .trying("a larger disk, or a smaller `journal.backlog_bytes_max`"),
+        );
     }
     lines
 }
@@ -113,6 +140,7 @@ mod tests {
         assert_eq!(
             lines(&Journal {
                 disk_free_min: 0,
+                backlog_bytes_max: 0,
                 ..journal.clone()
             }),
             Vec::<String>::new()
@@ -139,6 +167,17 @@ mod tests {
             lines(&full)[0].contains("free is less than `journal.disk_free_min`"),
             "{:?}",
             lines(&full)
+        );
+        let small = Journal {
+            disk_free_min: 0,
+            backlog_bytes_max: u64::MAX,
+            ..full
+        };
+        assert!(
+            lines(&small)[0].starts_with("warning: journal.dir:")
+                && lines(&small)[0].contains("do not hold `journal.backlog_bytes_max`"),
+            "{:?}",
+            lines(&small)
         );
     }
 }

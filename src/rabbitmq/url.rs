@@ -81,6 +81,19 @@ impl BrokerUrl {
         self.uri.scheme == AMQPScheme::AMQPS
     }
 
+    /// The virtual host.
+    #[must_use]
+    pub fn vhost(&self) -> &str {
+        &self.uri.vhost
+    }
+
+    /// User and password, for whoever logs in. Not to be shown.
+    #[must_use]
+    pub fn credentials(&self) -> (&str, &str) {
+        let login = &self.uri.authority.userinfo;
+        (&login.username, &login.password)
+    }
+
     pub(super) fn uri(&self) -> AMQPUri {
         self.uri.clone()
     }

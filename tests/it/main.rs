@@ -2,8 +2,10 @@
 
 #![allow(clippy::float_cmp, reason = "counters of Prometheus are whole numbers")]
 
+mod alerts;
 mod arrival;
 mod attack;
+mod check;
 mod cluster;
 mod configuration;
 mod contract_http;

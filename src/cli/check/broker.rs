@@ -1,30 +1,70 @@
-//! Connects to the broker as the bridge would and compares what exists there with the
-//! configuration. Declares nothing.
+//! Connects to the broker as the bridge would, asks it and its management API what is there, and
+//! compares that with the configuration. Declares nothing, publishes nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use deskbridge::config::Config;
 use deskbridge::config::rabbitmq::TopologyMode;
+use deskbridge::rabbitmq::permitted::{self, Permitted};
+use deskbridge::rabbitmq::topology::Topology;
+use deskbridge::rabbitmq::url::BrokerUrl;
 use deskbridge::rabbitmq::{self, Settings};
 use deskbridge::telemetry::status::{BrokerState, BrokerStatus};
+use deskbridge::webhook::Reason;
+use deskbridge::webhook::routing::Route;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Line;
+use super::case::{self, Case};
+use super::line::Line;
+use super::management::{Management, Told};
+use super::{certificates, exchanges, permissions, statuses};
 
 /// Beyond the connect timeouts of all URLs.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Clocks may differ by so many seconds.
+const CLOCK_SECONDS_MAX: i64 = 60;
 
 /// What would keep messages from the broker, or from its queues.
 pub async fn look(config: &Config) -> Vec<Line> {
-    let declares = config.rabbitmq.topology == TopologyMode::Declare;
     let mut verifying = config.clone();
     verifying.rabbitmq.topology = TopologyMode::Verify;
     let settings = match Settings::from_config(&verifying) {
         Ok(settings) => settings,
-        Err(error) => return vec![Line::error(format!("rabbitmq.urls: {error}"))],
+        Err(error) => {
+            return vec![
+                Line::error(format!("rabbitmq.urls: {error}"))
+                    .losing("nothing can be published")
+                    .trying("`amqp://user:password@host:5672/%2f`"),
+            ];
+        }
     };
+    let status = connect(settings.clone()).await;
+    let url = settings
+        .urls
+        .iter()
+        .find(|url| Some(url.to_string()) == status.url);
+    let url = url.unwrap_or(&settings.urls[0]);
+    let declares = config.rabbitmq.topology == TopologyMode::Declare;
+    let mut lines = lines(&status, declares, url);
+    let patience = settings.connect_timeout;
+    lines.extend(certificates::look_at_brokers(&settings.urls, patience).await);
+    let told = ask_management(config, url, &mut lines).await;
+    let is_blocked = status.state == BrokerState::Blocked;
+    let has_alarm = told.as_ref().is_some_and(|told| !told.alarms.is_empty());
+    if let Some(told) = told {
+        lines.extend(judge(config, &settings.topology, url, told));
+    }
+    // An alarm would hold up the question.
+    if status.state == BrokerState::Connected && !is_blocked && !has_alarm {
+        lines.extend(ask_for_permission(config, &settings, url).await);
+    }
+    lines
+}
+
+async fn connect(settings: Settings) -> BrokerStatus {
     let urls = u32::try_from(settings.urls.len()).unwrap_or(u32::MAX);
     let patience = settings.connect_timeout.saturating_mul(urls) + PATIENCE;
     let (reports, _kept) = mpsc::channel(16);
@@ -36,22 +76,165 @@ pub async fn look(config: &Config) -> Vec<Line> {
     let found = status.borrow().clone();
     stop.cancel();
     let _ = timeout(PATIENCE, links).await;
-    lines(&found, declares)
+    found
 }
 
-fn lines(status: &BrokerStatus, declares: bool) -> Vec<Line> {
-    let url = status.url.as_deref().unwrap_or("the broker");
+/// Everything between the exchanges and the consumers, if somebody says where to ask.
+async fn ask_management(config: &Config, url: &BrokerUrl, lines: &mut Vec<Line>) -> Option<Told> {
+    let address = &config.rabbitmq.management_url;
+    if address.expose().is_empty() {
+        lines.push(
+            Line::note("not looked at: bindings, kinds of queues, overflow, dead-lettering, delivery limits, TTLs, alternate exchanges, permissions to declare, alarms and the clock")
+                .trying("`rabbitmq.management_url = \"http://HOST:15672\"`"),
+        );
+        return None;
+    }
+    let asked = match Management::new(address, url) {
+        Ok(management) => management
+            .ask(url.vhost(), url.credentials().0)
+            .await
+            .map_err(|error| format!("{} cannot be asked: {error:#}", management.url())),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    match asked {
+        Ok(told) => Some(told),
+        Err(problem) => {
+            lines.push(
+                Line::warning(format!("rabbitmq.management_url: {problem}"))
+                    .losing("bindings, queues, policies, permissions and alarms were not looked at")
+                    .trying("a user with the tag `management` and access to the vhost (`rabbitmqctl set_user_tags USER management`), with its password in the URL"),
+            );
+            None
+        }
+    }
+}
+
+fn judge(config: &Config, plan: &Topology, url: &BrokerUrl, told: Told) -> Vec<Line> {
+    let Told {
+        existing,
+        alarms,
+        permissions,
+        clock_ahead,
+        unseen,
+    } = told;
+    let mut lines = unseen;
+    lines.extend(alarms.iter().map(|alarm| {
+        Line::error(format!("the broker has an alarm: {alarm}"))
+            .losing("it takes no message until it is over: events wait in the journal")
+            .trying("free what it lacks; `rabbitmq-diagnostics alarms` and `rabbitmq-diagnostics memory_breakdown` show it")
+    }));
+    let ahead = clock_ahead.map_or(0, |ahead| ahead.as_secs());
+    if ahead.abs() > CLOCK_SECONDS_MAX {
+        let (seconds, way) = (ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" });
+        lines.push(
+            Line::warning(format!("the clock of this machine is {seconds} s {way} the broker's"))
+                .losing("`received-at`, the age of events, TTLs and certificates are judged by a wrong time on one of the two")
+                .trying("`timedatectl` on both; start chrony or systemd-timesyncd where it is wrong"),
+        );
+    }
+    let declares = config.rabbitmq.topology == TopologyMode::Declare;
+    let user = (url.credentials().0, url.vhost());
+    if let Some(permissions) = permissions.filter(|_| declares) {
+        lines.extend(permissions::judge(&permissions, &existing, plan, user));
+    }
+    lines.extend(exchanges::unbound(&existing, plan, declares));
+    let existing = if declares {
+        existing.with_missing_of(plan)
+    } else {
+        existing
+    };
+    let case = Case {
+        existing: &existing,
+        plan,
+        config,
+        vhost: url.vhost(),
+    };
+    lines.extend(exchanges::judge(&case));
+    lines.extend(statuses::judge(&case));
+    lines
+}
+
+/// Whether the broker would take a message of every status, and dead letters.
+async fn ask_for_permission(config: &Config, settings: &Settings, url: &BrokerUrl) -> Vec<Line> {
+    let mut routes: Vec<Route> = case::statuses(config)
+        .into_iter()
+        .map(|status| status.route)
+        .collect();
+    routes.push(Route {
+        exchange: config.dead_letter.exchange.as_str().into(),
+        routing_key: Reason::Invalid.as_str().into(),
+    });
+    let answers = match permitted::ask(settings, url, &routes).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            let problem = format!("{url} let us in once and not again: {}", error.reason());
+            return vec![
+                Line::error(problem)
+                    .losing("events wait in the journal while it does so")
+                    .trying("is there a limit of connections (`rabbitmqctl list_user_limits`, `list_vhost_limits`)?"),
+            ];
+        }
+    };
+    let mut lines = Vec::new();
+    let mut told = BTreeSet::new();
+    for (route, answer) in routes.iter().zip(answers) {
+        // Every status of an exchange is refused in the same words.
+        if !told.insert(format!("{answer:?}")) {
+            continue;
+        }
+        let Route {
+            exchange,
+            routing_key,
+        } = route;
+        let user = url.credentials().0;
+        let what = format!("exchange `{exchange}` (key `{routing_key}`)");
+        lines.extend(match answer {
+            // A missing exchange is told of elsewhere.
+            Permitted::Yes | Permitted::No(404, _) => None,
+            Permitted::No(403, text) => {
+                let problem = format!("user `{user}` may not write to {what}: {text}");
+                let lost = "its route is closed: events wait in the journal";
+                let advice = permissions::grant(&settings.topology, (user, url.vhost()));
+                Some(Line::error(problem).losing(lost).trying(advice))
+            }
+            Permitted::No(code, text) => Some(
+                Line::error(format!(
+                    "{url} would not take a message for {what}: {code} {text}"
+                ))
+                .losing("its events wait in the journal, or become dead letters")
+                .trying("what the broker says"),
+            ),
+            Permitted::Blocked => Some(blocked(url, "an alarm")),
+            Permitted::Unknown(why) => Some(Line::warning(format!(
+                "whether {url} would take a message for {what} could not be found out: {why}"
+            ))),
+        });
+    }
+    lines
+}
+
+fn blocked(url: &BrokerUrl, reason: &str) -> Line {
+    Line::error(format!("{url} takes no messages at the moment: {reason}"))
+        .losing("events wait in the journal until it is over")
+        .trying("free what the broker lacks; `rabbitmq-diagnostics alarms` says what")
+}
+
+fn lines(status: &BrokerStatus, declares: bool, url: &BrokerUrl) -> Vec<Line> {
     let reason = status.reason.as_deref().unwrap_or("no answer in time");
     match status.state {
         BrokerState::Connecting => {
-            return vec![Line::error(format!(
-                "{url} cannot be reached: {reason}; events would wait in the journal"
-            ))];
+            return vec![
+                Line::error(format!("{url} cannot be reached: {reason}"))
+                    .losing("events would wait in the journal")
+                    .trying("is it up, and is this its address (`rabbitmq.urls`)?"),
+            ];
         }
         BrokerState::Refused => {
-            return vec![Line::error(format!(
-                "{url} refuses: {reason}; look at user, password, vhost and certificate"
-            ))];
+            return vec![
+                Line::error(format!("{url} refuses: {reason}"))
+                    .losing("events would wait in the journal")
+                    .trying("look at user, password, vhost and certificate: `rabbitmqctl list_vhosts`, `rabbitmqctl list_permissions -p VHOST`, `rabbitmqctl authenticate_user USER`"),
+            ];
         }
         BrokerState::Connected | BrokerState::Blocked => {}
     }
@@ -61,9 +244,7 @@ fn lines(status: &BrokerStatus, declares: bool) -> Vec<Line> {
         .map(|finding| of_topology(finding, declares))
         .collect();
     if status.state == BrokerState::Blocked {
-        lines.push(Line::warning(format!(
-            "{url} takes no messages at the moment: {reason}"
-        )));
+        lines.push(blocked(url, reason));
     }
     lines
 }
@@ -72,9 +253,15 @@ fn of_topology(finding: &str, declares: bool) -> Line {
     let is_missing = finding.ends_with("is missing");
     match (is_missing, declares) {
         (true, true) => Line::warning(format!("{finding}; `serve` will declare it")),
-        (true, false) => Line::error(format!(
-            "{finding}; with rabbitmq.topology = \"verify\" its events wait until somebody declares it"
-        )),
-        (false, _) => Line::error(finding),
+        (true, false) => Line::error(finding)
+            .losing(
+                "with rabbitmq.topology = \"verify\" its events wait until somebody declares it",
+            )
+            .trying("declare it, or `rabbitmq.topology = \"declare\"`"),
+        (false, _) => Line::error(finding)
+            .losing("what it is for may not arrive")
+            .trying(
+                "what the broker says; `rabbitmqctl list_permissions -p VHOST` if it denies access",
+            ),
     }
 }

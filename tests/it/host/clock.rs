@@ -6,19 +6,9 @@ use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
+use crate::support::process::faketime;
 use crate::support::sender::array_of_new;
 use crate::support::skip::skipped;
-
-/// The library that shows a process another time.
-fn faketime() -> Option<String> {
-    let places = std::fs::read_dir("/usr/lib").ok()?;
-    let paths = places.flatten().map(|place| {
-        let library = place.path().join("faketime/libfaketime.so.1");
-        library.display().to_string()
-    });
-    let mut found = paths.filter(|path| std::path::Path::new(path).exists());
-    found.next()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jumps_of_the_clock_lose_and_delay_nothing() {

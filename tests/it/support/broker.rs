@@ -135,6 +135,17 @@ impl Broker {
         self.run("ctl", arguments).await
     }
 
+    /// Types a command line into a shell whose `rabbitmqctl` is this node's.
+    pub fn type_in(&self, line: &str) {
+        let (script, dir) = (script("broker.sh"), self.dir.display());
+        let own = format!("rabbitmqctl() {{ {} ctl {dir} \"$@\"; }}", script.display());
+        let output = Command::new("bash")
+            .args(["-c", &format!("{own}\n{line}")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    }
+
     /// Publishing connections are blocked from now on.
     pub async fn raise_memory_alarm(&self) {
         self.ctl(&["set_vm_memory_high_watermark", "0.0001"]).await;

@@ -61,6 +61,20 @@ impl Vhost {
         format!("amqp://{user}:{password}@{}/{}", self.amqp, self.name)
     }
 
+    /// Where the management API is, with the administrator's login.
+    pub fn management_url(&self) -> String {
+        format!("http://guest:guest@{}", self.management)
+    }
+
+    /// Sets a policy for one queue or exchange (`apply_to` is `queues` or `exchanges`).
+    pub async fn policy(&self, apply_to: &str, name: &str, definition: Value) {
+        let policy = json!({
+            "pattern": format!("^{name}$"), "apply-to": apply_to, "definition": definition,
+        });
+        let path = format!("policies/{}/for-{name}", self.name);
+        self.management(Method::PUT, &path, &policy).await;
+    }
+
     /// Where the broker listens for AMQP.
     pub fn amqp_address(&self) -> SocketAddr {
         self.amqp

@@ -1,0 +1,186 @@
+//! How long the certificates of `[rabbitmq.tls]` and of the broker are good.
+
+use std::path::Path;
+use std::time::Duration;
+
+use deskbridge::config::rabbitmq::RabbitMq;
+use deskbridge::rabbitmq::presented;
+use deskbridge::rabbitmq::url::BrokerUrl;
+use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use super::line::Line;
+
+/// Time to get another one.
+const NOTICE: SignedDuration = SignedDuration::from_hours(21 * 24);
+
+/// From when to when a certificate is good.
+struct Validity {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// Certificates that are not good now, or not for long.
+pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
+    let now = Timestamp::now();
+    let tls = &rabbitmq.tls;
+    let is_used = rabbitmq
+        .urls
+        .iter()
+        .any(|url| url.expose().trim().starts_with("amqps:"));
+    let files = [
+        (
+            "ca_file",
+            &tls.ca_file,
+            "the broker's certificate is not trusted",
+        ),
+        (
+            "cert_file",
+            &tls.cert_file,
+            "the broker refuses our certificate",
+        ),
+    ];
+    let mut lines = Vec::new();
+    for (key, file, then) in files {
+        let Some(file) = file else { continue };
+        let key = format!("rabbitmq.tls.{key}");
+        let what = format!("the certificate in `{}`", file.display());
+        let line = match read(file) {
+            Ok(validities) => judge(&key, &what, candidates(&key, &validities), now),
+            Err(problem) => Some(Line::error(format!(
+                "{key}: `{}` {problem}",
+                file.display()
+            ))),
+        };
+        lines.extend(line.map(|line| {
+            let line = line
+                .losing(format!("{then}: events wait in the journal"))
+                .trying("put the renewed certificate into the file; it is read at every connect, no restart is needed");
+            if is_used { line } else { line.unused() }
+        }));
+    }
+    lines
+}
+
+/// The certificates that the brokers present.
+pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Line> {
+    let now = Timestamp::now();
+    let mut lines = Vec::new();
+    for url in urls.iter().filter(|url| url.is_tls()) {
+        // One that cannot be reached is told of elsewhere.
+        let Ok(certificate) = presented::certificate(url, patience).await else {
+            continue;
+        };
+        let validity = validity(&certificate);
+        let line = judge(
+            "rabbitmq.urls",
+            &format!("the certificate that {url} presents"),
+            validity.as_slice(),
+            now,
+        );
+        lines.extend(line.map(|line| {
+            line.losing("we refuse the broker: events wait in the journal")
+                .trying("renew it there (`ssl_options.certfile`), then `rabbitmqctl eval 'ssl:clear_pem_cache().'`")
+        }));
+    }
+    lines
+}
+
+/// An authority's file may hold old certificates beside good ones; of a chain the first is ours.
+fn candidates<'a>(key: &str, validities: &'a [Validity]) -> &'a [Validity] {
+    let count = if key.ends_with("ca_file") {
+        validities.len()
+    } else {
+        1
+    };
+    &validities[..count]
+}
+
+/// By the one that is good for longest.
+fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Option<Line> {
+    let begun = validities.iter().filter(|validity| validity.from <= now);
+    let Some(until) = begun.map(|validity| validity.until).max() else {
+        let from = validities.iter().map(|validity| validity.from).min()?;
+        return Some(Line::error(format!(
+            "{key}: {what} is not good before {from}"
+        )));
+    };
+    let left = until.duration_since(now);
+    if left <= SignedDuration::ZERO {
+        return Some(Line::error(format!("{key}: {what} has expired on {until}")));
+    }
+    (left < NOTICE).then(|| {
+        let days = left.as_hours() / 24;
+        Line::warning(format!("{key}: {what} expires on {until}, in {days} days"))
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<Validity>, String> {
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if certificates.is_empty() {
+        return Err("holds no PEM certificate".into());
+    }
+    let validities: Option<Vec<_>> = certificates.iter().map(validity).collect();
+    validities.ok_or_else(|| "holds a certificate that cannot be read".into())
+}
+
+fn validity(der: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let validity = certificate.validity();
+    let at = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+    Some(Validity {
+        from: at(validity.not_before)?,
+        until: at(validity.not_after)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(key: &str, days: &[(i64, i64)], expected: &str) {
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        let at = |days: i64| now + SignedDuration::from_hours(24 * days);
+        let validities: Vec<_> = days
+            .iter()
+            .map(|(from, until)| Validity {
+                from: at(*from),
+                until: at(*until),
+            })
+            .collect();
+        let line = judge(key, "it", candidates(key, &validities), now);
+        let line = line.map(|line| line.to_string()).unwrap_or_default();
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_good_is_told_and_one_that_soon_will_not_be() {
+        check("cert_file", &[(-10, 30)], "");
+        check(
+            "cert_file",
+            &[(-10, 10), (-10, 100)],
+            "warning: cert_file: it expires on 2026-06-11T00:00:00Z, in 10 days",
+        );
+        check(
+            "cert_file",
+            &[(-10, -1)],
+            "error: cert_file: it has expired on 2026-05-31T00:00:00Z",
+        );
+        check(
+            "cert_file",
+            &[(2, 9)],
+            "error: cert_file: it is not good before 2026-06-03T00:00:00Z",
+        );
+        check("ca_file", &[(-10, -1), (-10, 100)], "");
+        check(
+            "ca_file",
+            &[(-10, -1), (-10, -5)],
+            "error: ca_file: it has expired on 2026-05-31T00:00:00Z",
+        );
+    }
+}

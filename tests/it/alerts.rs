@@ -1,0 +1,221 @@
+//! The alerts and their runbook: rules that Prometheus takes, metrics that exist, paragraphs that
+//! exist, and real faults of a real bridge that raise them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::prometheus::{Prometheus, is_installed, rules_file};
+use crate::support::sender::{array_of, array_of_new, session};
+use crate::support::skip::skipped;
+use crate::support::wait::{SOON, eventually};
+
+fn rules() -> String {
+    fs::read_to_string(rules_file()).unwrap()
+}
+
+/// What follows each of these words in the rules.
+fn each<'a>(rules: &'a str, word: &'a str) -> Vec<&'a str> {
+    let lines = rules
+        .lines()
+        .filter_map(move |line| line.trim().strip_prefix(word));
+    lines.map(str::trim).collect()
+}
+
+/// As GitHub makes anchors of headings.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = kept
+        .chars()
+        .filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+    kept.map(|char| if char == ' ' { '-' } else { char })
+        .collect()
+}
+
+#[test]
+fn the_rules_are_taken_by_prometheus() {
+    if !is_installed("promtool") {
+        return skipped("the_rules_are_taken_by_prometheus", "needs promtool");
+    }
+    let checked = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(rules_file())
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = rules();
+    let runbooks = each(&rules, "runbook:");
+    assert!(runbooks.len() >= 7);
+    assert_eq!(runbooks.len(), each(&rules, "- alert:").len());
+    assert_eq!(
+        runbooks.len(),
+        runbooks.iter().collect::<BTreeSet<_>>().len()
+    );
+    for runbook in runbooks {
+        let (page, wanted) = runbook.split_once('#').unwrap();
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let begin = text
+            .lines()
+            .position(|line| line.starts_with('#') && anchor(line) == wanted);
+        let begin = begin.unwrap_or_else(|| panic!("no heading for {runbook}"));
+        let paragraph = text
+            .lines()
+            .skip(begin + 1)
+            .take_while(|line| !line.starts_with("## "));
+        let paragraph: String = paragraph.collect::<Vec<_>>().join("\n");
+        for part in ["**Means**", "**Lost meanwhile**", "**Over when**"] {
+            assert!(paragraph.contains(part), "{runbook} does not say {part}");
+        }
+    }
+    let page = fs::read_to_string(root.join("docs/operating.md")).unwrap();
+    let anchors: BTreeSet<_> = page
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(anchor)
+        .collect();
+    for link in page.split("](#").skip(1) {
+        let link = link.split(')').next().unwrap();
+        assert!(anchors.contains(link), "no heading for #{link}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_of_the_rules_is_scraped() {
+    let bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+        .start()
+        .await;
+    let scraped = bridge.metrics().await;
+    let scraped: BTreeSet<_> = scraped.names().into_iter().collect();
+    let rules = rules();
+    let code: Vec<_> = rules
+        .lines()
+        .filter(|line| !line.trim().starts_with('#'))
+        .collect();
+    let code = code.join("\n");
+    let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let words = code.split(|char| !is_word(char));
+    let named: BTreeSet<_> = words
+        .filter(|word| word.starts_with("deskbridge_"))
+        .collect();
+    assert!(named.len() >= 10, "{named:?}");
+    for metric in named {
+        assert!(scraped.contains(metric), "{metric} is not scraped");
+    }
+}
+
+/// The shipped rules with everything that takes minutes taking seconds.
+fn shortened() -> String {
+    let mut rules = rules();
+    for (long, short) in [
+        ("for: 1m", "for: 1s"),
+        ("for: 2m", "for: 1s"),
+        ("for: 5m", "for: 1s"),
+        ("for: 10m", "for: 1s"),
+        ("[5m", "[20s"),
+        ("[15m", "[20s"),
+        ("offset 15m", "offset 20s"),
+        ("> 300", "> 3"),
+    ] {
+        assert!(rules.contains(long), "no `{long}` to shorten");
+        rules = rules.replace(long, short);
+    }
+    rules
+}
+
+async fn post_until_refused(bridge: &Bridge) {
+    eventually("the journal is full", SOON, || async {
+        let note = json!({ "note": "x".repeat(20_000) });
+        let answer = bridge
+            .post(array_of(&[session("full", "created", note)]))
+            .await;
+        answer.status == 503
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
+    if !is_installed("prometheus") {
+        return skipped(
+            "real_faults_raise_their_alerts_and_a_healthy_bridge_none",
+            "needs prometheus",
+        );
+    }
+    let broker = Broker::own().await;
+    let vhost = broker.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost)
+        .with("http.body_bytes_max = \"64KiB\"\njournal.backlog_bytes_max = \"256KiB\"")
+        .with("routing.statuses.missed.exchange = \"alarms\"")
+        .with("[[queues]]\nname = \"tickets\"\nkeys = [\"#\"]")
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    bridge.post(array_of_new("first", 1)).await;
+    let prometheus = Prometheus::watching(bridge.admin_address(), &shortened()).await;
+    eventually(
+        "it has judged a healthy bridge for a while",
+        SOON,
+        || async {
+            prometheus
+                .value("count_over_time(deskbridge_build_info[1m])")
+                .await
+                >= Some(6.0)
+                && prometheus.value("deskbridge_unrouted_messages").await == Some(0.0)
+        },
+    )
+    .await;
+    assert_eq!(prometheus.firing().await, BTreeSet::new(), "all is well");
+
+    vhost.unbind("tickets", "chat-sessions", "#").await;
+    bridge.post(array_of_new("unrouted", 3)).await;
+    bridge.post("nonsense").await;
+    bridge
+        .post_signed_with("the secret of somebody else", "[]")
+        .await;
+    prometheus.fires("DeskbridgeRefusing").await;
+    prometheus.fires("DeskbridgeDeadLettersGrowing").await;
+    prometheus.fires("DeskbridgeUnroutedGrowing").await;
+    vhost.bind("tickets", "chat-sessions", "#").await;
+
+    broker.raise_memory_alarm().await;
+    bridge.post(array_of_new("blocked", 1)).await;
+    prometheus.fires("DeskbridgeBrokerBlocked").await;
+    prometheus.fires("DeskbridgeBacklogAgeing").await;
+    broker.clear_memory_alarm().await;
+    prometheus.is_over("DeskbridgeBrokerBlocked").await;
+    prometheus.is_over("DeskbridgeBacklogAgeing").await;
+
+    // Not used before: a channel in use would remember for a while that it was allowed.
+    vhost.allow("guest", ".*", "^(?!alarms$).*", ".*").await;
+    bridge
+        .post(array_of(&[session("closed", "missed", json!({}))]))
+        .await;
+    prometheus.fires("DeskbridgeRouteClosed").await;
+    vhost.allow("guest", ".*", ".*", ".*").await;
+    prometheus.is_over("DeskbridgeRouteClosed").await;
+
+    bridge.reconfigure("sources.quiet.secrets = [\"a-secret-nobody-uses\"]");
+    bridge.hang_up();
+    prometheus.fires("DeskbridgeNoWebhook").await;
+
+    broker.kill().await;
+    prometheus.fires("DeskbridgeBrokerDisconnected").await;
+    post_until_refused(&bridge).await;
+    prometheus.fires("DeskbridgeNotAccepting").await;
+    broker.start().await;
+    prometheus.is_over("DeskbridgeBrokerDisconnected").await;
+
+    bridge.kill().await;
+    prometheus.fires("DeskbridgeDown").await;
+}

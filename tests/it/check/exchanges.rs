@@ -1,0 +1,134 @@
+//! Exchanges, bindings and permissions.
+
+use serde_json::json;
+
+use super::setup::{Setup, TICKETS, finds, unstarted};
+use crate::support::broker::Broker;
+
+const UNROUTED: &str = "{\"alternate-exchange\":\"chat-sessions.unrouted\"}";
+
+/// That finding, and what follows from it for the only queue there is.
+fn and_nothing_arrives(finding: &str) -> [&str; 8] {
+    [
+        finding,
+        "warning: queue `tickets` of `[[queues]]` gets nothing",
+        "warning: status `created`: no durable queue is bound",
+        "warning: status `handled`: no durable queue is bound",
+        "warning: status `missed`: no durable queue is bound",
+        "warning: status `completed`: no durable queue is bound",
+        "warning: status `callback`: no durable queue is bound",
+        "warning: status `unknown`: no durable queue is bound",
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_of_another_type_is_found() {
+    let vhost = Broker::shared().await.vhost().await;
+    let alternate = json!({"alternate-exchange": "chat-sessions.unrouted"});
+    vhost
+        .declare_exchange("chat-sessions", "direct", alternate)
+        .await;
+    let setup = Setup::on(vhost, TICKETS).await;
+    let found =
+        "error: exchange `chat-sessions` is of type direct, not topic, and is left as it is";
+    setup.finds(1, &and_nothing_arrives(found)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_alternate_exchange_is_found_unless_a_policy_gives_one() {
+    let vhost = Broker::shared().await.vhost().await;
+    vhost
+        .declare_exchange("chat-sessions", "topic", json!({}))
+        .await;
+    let setup = Setup::on(vhost, TICKETS).await;
+    let checked = setup
+        .finds(
+            1,
+            &["error: exchange `chat-sessions` has no alternate exchange"],
+        )
+        .await;
+    let typed = format!("'^chat\\\\-sessions$' '{}'", UNROUTED.replace('"', "\\\""));
+    assert!(checked.output.contains(&typed), "{typed}: {checked:#?}");
+    let alternate = serde_json::from_str(UNROUTED).unwrap();
+    setup
+        .vhost
+        .policy("exchanges", "chat-sessions", alternate)
+        .await;
+    setup.finds(0, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_write_is_found_with_and_without_the_management_api() {
+    let mut setup = Setup::of(TICKETS).await;
+    let user = format!("{}-mute", setup.vhost.name);
+    setup.vhost.user(&user, "mute-password").await;
+    let url = setup.vhost.amqp_url_as(&user, "mute-password");
+    setup
+        .bridge
+        .reconfigure(&format!("rabbitmq.urls = [{url:?}]"));
+    setup.finds(0, &[]).await;
+    setup
+        .vhost
+        .allow(&user, ".*", "^chat-sessions.dead-letter$", ".*")
+        .await;
+    let found = format!("error: user `{user}` may not write to exchange `chat-sessions`");
+    let checked = setup.finds(1, &[&found]).await;
+    assert!(
+        checked.output.contains("rabbitmqctl set_permissions -p "),
+        "{checked:#?}"
+    );
+    assert!(!checked.output.contains("mute-password"), "{checked:#?}");
+    setup.bridge.reconfigure("rabbitmq.management_url = \"\"");
+    let checked = setup.finds(1, &[&found]).await;
+    assert!(
+        checked.notes[0].starts_with("note: not looked at: bindings, kinds of queues"),
+        "{checked:#?}"
+    );
+    assert_eq!(
+        setup.vhost.message_count("tickets").await,
+        Some(0),
+        "check publishes nothing"
+    );
+    let unrouted = setup.vhost.message_count("chat-sessions.unrouted").await;
+    assert_eq!(unrouted, Some(0), "check publishes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_declare_what_is_missing_is_found() {
+    let vhost = Broker::shared().await.vhost().await;
+    let user = format!("{}-guest", vhost.name);
+    vhost.user(&user, "some-password").await;
+    vhost.allow(&user, "^chat-sessions", ".*", ".*").await;
+    let url = vhost.amqp_url_as(&user, "some-password");
+    let bridge = unstarted(&vhost, TICKETS)
+        .with(&format!("rabbitmq.urls = [{url:?}]"))
+        .build();
+    let expected = [
+        "warning: exchange `chat-sessions.dead-letter` is missing; `serve` will declare it",
+        "warning: queue `chat-sessions.dead-letter` is missing; `serve` will declare it",
+        "warning: exchange `chat-sessions.unrouted` is missing; `serve` will declare it",
+        "warning: queue `chat-sessions.unrouted` is missing; `serve` will declare it",
+        "warning: exchange `chat-sessions` is missing; `serve` will declare it",
+        "warning: queue `tickets` is missing; `serve` will declare it",
+        &format!(
+            "error: queue `tickets` is missing, and user `{user}` may not configure `tickets`"
+        ),
+    ];
+    finds(&bridge, 1, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_that_somebody_took_away_is_found() {
+    let mut setup = Setup::of(TICKETS).await;
+    setup.vhost.unbind("tickets", "chat-sessions", "#").await;
+    let missing = "binding of queue `tickets` to exchange `chat-sessions` with key `#` is missing";
+    setup
+        .finds(
+            0,
+            &[&format!("warning: {missing}; `serve` will declare it")],
+        )
+        .await;
+    setup.bridge.reconfigure("rabbitmq.topology = \"verify\"");
+    let found = format!("error: {missing}");
+    setup.finds(1, &and_nothing_arrives(&found)).await;
+}

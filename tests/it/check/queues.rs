@@ -1,0 +1,270 @@
+//! Queues that may lose what they have confirmed.
+
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
+
+use super::setup::{Setup, TICKETS};
+use crate::support::broker::Broker;
+
+/// A consumer queue for everything but `callback`.
+const MOST: &str = "[[queues]]\nname = \"tickets\"\nkeys = [\"chat-session.created\", \"chat-session.handled\", \
+                    \"chat-session.missed\", \"chat-session.completed\", \"chat-session.unknown\"]\n";
+
+/// What every good queue has.
+fn safe(with: &Value) -> Value {
+    let mut arguments = json!({
+        "x-queue-type": "quorum", "x-overflow": "reject-publish",
+        "x-dead-letter-exchange": "chat-sessions.dead-letter",
+        "x-dead-letter-strategy": "at-least-once",
+    });
+    for (name, value) in with.as_object().unwrap() {
+        if value.is_null() {
+            arguments.as_object_mut().unwrap().remove(name);
+        } else {
+            arguments[name] = value.clone();
+        }
+    }
+    arguments
+}
+
+/// A healthy bridge, and beside its queue one more of a consumer's own.
+async fn beside(arguments: &Value) -> Setup {
+    let setup = Setup::of(TICKETS).await;
+    setup.vhost.declare_queue("own", safe(arguments)).await;
+    setup
+        .vhost
+        .bind("own", "chat-sessions", "chat-session.missed")
+        .await;
+    setup
+}
+
+/// The same with a queue that `callback` alone goes to.
+async fn alone(options: QueueDeclareOptions) -> (Setup, lapin::Channel) {
+    let setup = Setup::of(MOST).await;
+    let channel = setup.vhost.channel().await;
+    channel
+        .queue_declare("own".into(), options, FieldTable::default())
+        .await
+        .unwrap();
+    let bind = QueueBindOptions::default();
+    channel
+        .queue_bind(
+            "own".into(),
+            "chat-sessions".into(),
+            "*.callback".into(),
+            bind,
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    (setup, channel)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_setup_has_no_findings_and_its_statuses_are_told_with_their_queues() {
+    let setup = beside(&json!({})).await;
+    let checked = setup.finds(0, &[]).await;
+    for line in [
+        "note: status `created`: exchange `chat-sessions`, key `chat-session.created`: `tickets` (quorum)",
+        "note: status `missed`: exchange `chat-sessions`, key `chat-session.missed`: `own` (quorum), `tickets` (quorum)",
+        "note: status `unknown`: exchange `chat-sessions`, key `chat-session.unknown`: `tickets` (quorum)",
+    ] {
+        assert!(
+            checked.notes.iter().any(|note| note == line),
+            "{line}: {checked:#?}"
+        );
+    }
+    let shown = setup.bridge.run("check", &[]).await;
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.ends_with("ok: nothing would stop or lose traffic\n") || shown.contains("tmpfs"),
+        "{shown}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classic_queue_is_found() {
+    let classic = json!({"x-queue-type": "classic", "x-dead-letter-strategy": null});
+    let setup = beside(&classic).await;
+    let found = [
+        "error: queue `own` is a classic queue, which confirms before it has written to the disk",
+        "error: classic queue `own` dead-letters at most once: only quorum queues can do better",
+    ];
+    setup.finds(1, &found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_drops_the_oldest_messages_is_found() {
+    let setup = beside(&json!({"x-overflow": null, "x-dead-letter-strategy": null, "x-dead-letter-exchange": null})).await;
+    let missing = "warning: quorum queue `own` has no dead-letter exchange";
+    setup.finds(0, &[missing]).await;
+    setup
+        .vhost
+        .policy("queues", "own", json!({"max-length": 1000}))
+        .await;
+    let found =
+        "error: quorum queue `own` drops its oldest messages (`drop-head`) beyond 1000 messages";
+    let checked = setup.finds(1, &[missing, found]).await;
+    assert!(
+        checked.output.contains("in its policy `for-own`"),
+        "{checked:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_limit_without_a_dead_letter_exchange_is_found_and_mended_by_what_is_to_be_typed()
+ {
+    let none = json!({"x-dead-letter-exchange": null, "x-dead-letter-strategy": null, "x-overflow": null, "x-delivery-limit": 20});
+    let setup = beside(&none).await;
+    let found = "error: quorum queue `own` drops a message after 20 deliveries and has no dead-letter exchange";
+    let checked = setup.finds(1, &[found]).await;
+    let line: Value = checked
+        .output
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|line| line["severity"] == "error")
+        .unwrap();
+    let typed = line["advice"].as_str().unwrap().trim_matches('`');
+    Broker::shared().await.type_in(typed);
+    setup.finds(0, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_messages_expire_is_found() {
+    let expiring = json!({"x-message-ttl": 60000, "x-dead-letter-exchange": null, "x-dead-letter-strategy": null});
+    let setup = beside(&expiring).await;
+    let found = [
+        "error: quorum queue `own` lets messages expire after 60000 ms",
+        "warning: quorum queue `own` has no dead-letter exchange",
+    ];
+    setup.finds(1, &found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_most_once_dead_lettering_is_found_also_where_it_was_not_meant() {
+    let setup = beside(&json!({"x-dead-letter-strategy": null})).await;
+    let found = "error: quorum queue `own` dead-letters at most once: `dead-letter-strategy` is not `at-least-once`";
+    setup.finds(1, &[found]).await;
+    let setup = beside(&json!({"x-overflow": "drop-head"})).await;
+    let found = "error: quorum queue `own` dead-letters at most once: `at-least-once` works only with `overflow=reject-publish`";
+    setup.finds(1, &[found]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_exchange_that_is_not_there_or_leads_nowhere_is_found() {
+    let setup = beside(&json!({"x-dead-letter-exchange": "nowhere"})).await;
+    let found = "error: the dead-letter exchange `nowhere` of quorum queue `own` does not exist";
+    setup.finds(1, &[found]).await;
+    setup
+        .vhost
+        .declare_exchange("nowhere", "direct", json!({}))
+        .await;
+    let found = "error: the dead-letter exchange `nowhere` of quorum queue `own` leads to no queue";
+    setup.finds(1, &[found]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_not_durable_is_found() {
+    if Broker::shared()
+        .await
+        .ctl(&["version"])
+        .await
+        .starts_with("4.3")
+    {
+        return; // which has no such queues any more
+    }
+    let (setup, _channel) = alone(QueueDeclareOptions::default()).await;
+    let found = [
+        "error: classic queue `own` is not durable",
+        "error: status `callback`: no durable queue is bound to exchange `chat-sessions`",
+        "warning: classic queue `own` has no dead-letter exchange",
+    ];
+    setup.finds(1, &found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_goes_with_its_consumer_is_found() {
+    let auto_delete = QueueDeclareOptions {
+        auto_delete: true,
+        durable: true,
+        ..Default::default()
+    };
+    let (setup, _channel) = alone(auto_delete).await;
+    let unbound = "error: status `callback`: no durable queue is bound to exchange `chat-sessions` for its key `chat-session.callback`";
+    let found = [
+        unbound,
+        "error: classic queue `own` is auto-delete: it goes with its last consumer",
+    ];
+    setup.finds(1, &found).await;
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let (setup, _channel) = alone(exclusive).await;
+    let found = [
+        unbound,
+        "error: classic queue `own` is exclusive: it goes with the connection that declared it",
+    ];
+    setup.finds(1, &found).await;
+    // Beside a queue that lasts it is for looking, and nothing to worry about.
+    setup.vhost.declare_queue("lasting", safe(&json!({}))).await;
+    setup.vhost.bind("lasting", "chat-sessions", "#").await;
+    setup
+        .finds(0, &["warning: classic queue `own` is exclusive"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_queue_that_forgets_is_found() {
+    let setup = Setup::of(TICKETS).await;
+    let forgetful = json!({"message-ttl": 1000, "max-length": 10});
+    setup
+        .vhost
+        .policy("queues", "chat-sessions.dead-letter", forgetful)
+        .await;
+    let found = [
+        "error: quorum queue `chat-sessions.dead-letter` lets messages expire after 1000 ms",
+        "error: quorum queue `chat-sessions.dead-letter` drops its oldest messages (`drop-head`) beyond 10 messages",
+    ];
+    setup.finds(1, &found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_no_queue_takes_is_named() {
+    let setup = Setup::of(MOST).await;
+    let unbound = "status `callback`: no durable queue is bound to exchange `chat-sessions` for its key `chat-session.callback`";
+    let checked = setup.finds(0, &[&format!("warning: {unbound}")]).await;
+    assert!(
+        checked.output.contains(
+            "its events wait in `chat-sessions.unrouted`, which drops what is older than 7d"
+        ),
+        "{checked:#?}"
+    );
+    let setup = Setup::of(&format!("unrouted.exchange = \"\"\n{MOST}")).await;
+    let checked = setup.finds(1, &[&format!("error: {unbound}")]).await;
+    assert!(
+        checked
+            .output
+            .contains("become dead letters (`unroutable`)"),
+        "{checked:#?}"
+    );
+    let setup = Setup::of(&format!(
+        "{TICKETS}[[queues]]\nname = \"slip\"\nkeys = [\"chat-session.mised\"]\n"
+    ))
+    .await;
+    setup
+        .finds(0, &["warning: queue `slip` of `[[queues]]` gets nothing"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_ours_that_was_declared_otherwise_is_found() {
+    let vhost = Broker::shared().await.vhost().await;
+    vhost
+        .declare_queue("tickets", safe(&json!({"x-delivery-limit": 7})))
+        .await;
+    let setup = Setup::on(vhost, TICKETS).await;
+    let found = "warning: quorum queue `tickets` was declared otherwise and is left as it is: `x-delivery-limit` is 7, not 5";
+    setup.finds(0, &[found]).await;
+}

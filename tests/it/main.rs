@@ -22,6 +22,7 @@ mod pages;
 mod publisher;
 mod refusals;
 mod routes;
+mod schemas;
 mod sending;
 mod storms;
 mod support;

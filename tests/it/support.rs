@@ -19,5 +19,6 @@ pub mod proxy;
 pub mod sender;
 pub mod sessions;
 pub mod skip;
+pub mod validator;
 pub mod vhost;
 pub mod wait;

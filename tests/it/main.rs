@@ -6,6 +6,7 @@ mod arrival;
 mod attack;
 mod cluster;
 mod configuration;
+mod consumers;
 mod contract_http;
 mod disk;
 #[cfg(feature = "failpoints")]

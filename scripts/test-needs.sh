@@ -14,4 +14,9 @@ PATH=$PATH:/usr/sbin command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
 for library in libeatmydata1:libeatmydata.so libfaketime:faketime/libfaketime.so.1; do
     compgen -G "/usr/lib/*/${library#*:}" >/dev/null || missing+=("${library%%:*}")
 done
+# The examples of consumers and the validators of schemas.
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
+scripts/test-packages.sh

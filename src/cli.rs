@@ -1,10 +1,13 @@
 //! The command line: one file a command. Errors are told to people here and nowhere else.
 
+mod asyncapi;
 mod check;
+mod completions;
 pub mod failure;
 mod health;
 mod http_client;
 mod journal_dir;
+mod schema;
 mod send;
 mod serve;
 mod show;
@@ -18,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use deskbridge::config::finding::ConfigError;
 use deskbridge::config::layers::Layers;
 use deskbridge::config::{Config, Loaded};
+use serde::Serialize;
 
 const AFTER_HELP: &str = "\
 Configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…) \
@@ -69,6 +73,12 @@ enum Command {
     Tail(With<tail::Arguments>),
     /// Show the configuration
     Config(With<show::Arguments>),
+    /// Print the JSON Schema of a chat session
+    Schema(With<schema::Arguments>),
+    /// Print the AsyncAPI document of exchanges, keys, messages and queues
+    Asyncapi(With<asyncapi::Arguments>),
+    /// Print completions for a shell
+    Completions(With<completions::Arguments>),
 }
 
 /// Files and flags of the configuration; before or after the command.
@@ -105,6 +115,11 @@ impl CommandLine {
             Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
             Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
             Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
+            Command::Schema(with) => schema::run(&layers(&with.layering), &with.arguments),
+            Command::Asyncapi(with) => asyncapi::run(&layers(&with.layering), &with.arguments),
+            Command::Completions(with) => {
+                completions::run(&layers(&with.layering), &with.arguments)
+            }
         }
     }
 }
@@ -160,6 +175,14 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
             "look at the limits of this process (ulimit -a)",
         )
     })
+}
+
+/// Writes a JSON document to standard output.
+fn print_json(document: &impl Serialize) -> anyhow::Result<Exit> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    print(&text)?;
+    Ok(Exit::Done)
 }
 
 /// Writes to standard output; a reader that has gone away is no failure.

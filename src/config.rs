@@ -2,7 +2,7 @@
 //!
 //! [`Config::load`] (`load`) reads the layers (`layers`, `file`), merges them, reads the tree into the
 //! structs (`reader`), puts the contents of secret files in (`secrets`) and looks at the whole
-//! (`validation`). Only `layers`, `file` and `secrets` touch files. All findings come at once.
+//! (`validation`). `schema` tells all keys to editors and tools. Only `layers`, `file` and `secrets` touch files. All findings come at once.
 
 mod file;
 pub mod finding;
@@ -14,6 +14,7 @@ pub mod queues;
 pub mod rabbitmq;
 mod reader;
 pub mod routing;
+mod schema;
 mod secrets;
 pub mod sources;
 pub mod telemetry;
@@ -23,12 +24,14 @@ mod validation;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::Loaded;
+pub use schema::schema;
 
 /// The whole effective configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The public listener.
@@ -58,11 +61,12 @@ pub struct Config {
 }
 
 /// How to stop.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
     /// From SIGTERM to the exit, at most.
     #[serde(with = "units")]
+    #[schemars(with = "units::Span")]
     pub grace: Duration,
 }
 

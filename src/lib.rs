@@ -8,10 +8,12 @@
 //! - [`rabbitmq`] connects, keeps the topology and publishes windows. Knows AMQP.
 //! - [`forwarder`] decides what is published when, and what an outcome means. Knows the rules.
 //! - [`http`] receives webhooks and answers operators. Knows HTTP.
+//! - [`asyncapi`] tells consumers what is published, made of `config`, `webhook` and `rabbitmq`.
 //! - [`bridge`] wires the rooms and starts and stops them in order.
 //! - [`telemetry`] is logs and metrics, beside all of them.
 //! - [`failpoint`] is where tests end the process; nothing in a release.
 
+pub mod asyncapi;
 pub mod bridge;
 pub mod config;
 pub mod failpoint;

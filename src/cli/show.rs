@@ -1,21 +1,36 @@
-//! `config`: shows the effective configuration. Secrets are masked.
+//! `config`: shows the effective configuration, secrets masked, or the schema of a file.
 
 use std::fmt::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use deskbridge::config::schema;
 use toml::Value;
 
 use super::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
+Examples:
+  deskbridge config show --json
+  deskbridge config schema > deskbridge.schema.json";
+
+const SHOW_AFTER_HELP: &str = "\
 Prints every key with its value as it takes effect and where it came from. Secrets are masked.
 
 Example:
   DESKBRIDGE__HTTP__SESSIONS_MAX=500 deskbridge config show";
 
+const SCHEMA_AFTER_HELP: &str = "\
+Prints the JSON Schema (draft 2020-12) of a configuration file: every key, what it is for, its default, \
+what it may be. An editor that knows it completes keys and marks mistakes in the TOML file: put \
+`#:schema deskbridge.schema.json` into its first line.
+
+Example:
+  deskbridge config schema > config/deskbridge.schema.json";
+
 /// Arguments of `config`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -24,8 +39,11 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Every value as it takes effect, and where it came from
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = SHOW_AFTER_HELP)]
     Show(ShowArguments),
+    /// JSON Schema of a configuration file
+    #[command(after_help = SCHEMA_AFTER_HELP)]
+    Schema(SchemaArguments),
 }
 
 #[derive(Debug, Args)]
@@ -37,9 +55,22 @@ struct ShowArguments {
     json: bool,
 }
 
+/// The schema depends on no file; the flags are taken so that they may stand in every line.
+#[derive(Debug, Args)]
+struct SchemaArguments {
+    #[command(flatten)]
+    _layering: Layering,
+}
+
 /// Prints it.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let What::Show(show) = &arguments.what;
+    match &arguments.what {
+        What::Show(arguments) => show(layering, arguments),
+        What::Schema(_) => super::print_json(&schema()),
+    }
+}
+
+fn show(layering: &Layering, show: &ShowArguments) -> anyhow::Result<Exit> {
     let loaded = layering.clone().and(&show.layering).load()?;
     let values = Value::try_from(&loaded.config).context("writing the configuration")?;
     let mut lines = Vec::new();

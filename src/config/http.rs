@@ -3,31 +3,41 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// What an address and a port look like, as a regular expression (ECMA-262).
+const ADDRESS_PATTERN: &str =
+    r"^\s*(\[[0-9A-Fa-f:.]+(%[0-9]+)?\]|[0-9]{1,3}(\.[0-9]{1,3}){3}):[0-9]{1,5}\s*$";
+
 /// The public listener.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Address and port.
     #[serde(deserialize_with = "address")]
+    #[schemars(extend("pattern" = ADDRESS_PATTERN))]
     pub listen: SocketAddr,
     /// Largest body of a webhook, in bytes.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Size")]
     pub body_bytes_max: u64,
     /// Most sessions of one webhook.
     pub sessions_max: usize,
     /// From the first byte of a request to the end of its head.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub header_timeout: Duration,
     /// From the end of the head to the end of the body.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub body_timeout: Duration,
     /// Open connections.
     pub connections_max: usize,
     /// Bytes of all bodies held in memory at once.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Size")]
     pub buffered_bytes_max: u64,
 }
 
@@ -46,11 +56,12 @@ impl Default for Http {
 }
 
 /// The operators' listener.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Address and port.
     #[serde(deserialize_with = "address")]
+    #[schemars(extend("pattern" = ADDRESS_PATTERN))]
     pub listen: SocketAddr,
 }
 

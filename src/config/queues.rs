@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Exchanges that a queue with a `retry_delay` needs beside it; the first two are queues as well.
@@ -31,8 +32,9 @@ impl Satellite {
 }
 
 /// One consumer queue: a quorum queue that dead-letters to the dead-letter exchange.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "keys"]))]
 pub struct Queue {
     /// Its name.
     pub name: String,
@@ -44,16 +46,19 @@ pub struct Queue {
     pub delivery_limit: u32,
     /// How long a message waits; for ever if absent.
     #[serde(with = "super::units::optional")]
+    #[schemars(with = "Option<super::units::Span>")]
     pub ttl: Option<Duration>,
     /// Messages at most; then publishing is refused (`reject-publish`).
     pub messages_max: Option<u64>,
     /// Bytes at most; then publishing is refused.
     #[serde(with = "super::units::optional")]
+    #[schemars(with = "Option<super::units::Size>")]
     pub bytes_max: Option<u64>,
     /// One consumer at a time, in order.
     pub single_active_consumer: bool,
     /// How long a rejected message waits before it comes again.
     #[serde(with = "super::units::optional")]
+    #[schemars(with = "Option<super::units::Span>")]
     pub retry_delay: Option<Duration>,
 }
 

@@ -3,15 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::sources::Secret;
 
+/// Where a broker is unless the configuration says otherwise.
+const URL: &str = "amqp://guest:guest@localhost:5672/%2f";
+
 /// The broker and how to publish to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RabbitMq {
-    /// Brokers to try in turn. They hold passwords.
+    /// Brokers to try in turn, such as `amqp://user:password@host:5672/%2f` or `amqps://…`.
+    // A secret is masked when it is written.
+    #[schemars(extend("default" = [URL]))]
     pub urls: Vec<Secret>,
     /// A file with the URLs, one a line or separated by commas.
     pub url_file: Option<PathBuf>,
@@ -23,33 +29,40 @@ pub struct RabbitMq {
     pub topology: TopologyMode,
     /// For the TCP connection and the handshake together.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub connect_timeout: Duration,
     /// AMQP heartbeat.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub heartbeat: Duration,
     /// A route that confirms nothing for that long is stuck.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub confirm_timeout: Duration,
     /// First delay before a new connection.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub reconnect_delay_min: Duration,
     /// Longest delay before a new connection.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub reconnect_delay_max: Duration,
     /// Messages published and not yet confirmed.
     pub in_flight_max: usize,
     /// Their bodies together.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Size")]
     pub in_flight_bytes_max: u64,
     /// Larger messages are dead-lettered without a body.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Size")]
     pub message_bytes_max: u64,
     /// For `amqps` URLs.
     pub tls: Tls,
 }
 
 /// Whether the bridge declares what it needs or only checks it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum TopologyMode {
     /// Declare what is missing.
@@ -60,7 +73,7 @@ pub enum TopologyMode {
 }
 
 /// For `amqps` URLs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Certificate authorities (PEM); the system's if absent.
@@ -74,7 +87,7 @@ pub struct Tls {
 impl Default for RabbitMq {
     fn default() -> Self {
         Self {
-            urls: vec![Secret::new("amqp://guest:guest@localhost:5672/%2f")],
+            urls: vec![Secret::new(URL)],
             url_file: None,
             management_url: Secret::new(""),
             management_url_file: None,
@@ -93,14 +106,16 @@ impl Default for RabbitMq {
 }
 
 /// When a refused message is published again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// First delay.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub delay_min: Duration,
     /// Longest delay.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub delay_max: Duration,
     /// Times a message is published in all before it becomes a dead letter.
     pub attempts_max: u32,

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Exchange and key by status.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Routing {
     /// Exchange of every status without one of its own.
@@ -18,7 +19,7 @@ pub struct Routing {
 }
 
 /// What differs for one status.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Status {
     /// Its exchange.
@@ -38,16 +39,18 @@ impl Default for Routing {
 }
 
 /// Where events wait that nobody has subscribed to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Unrouted {
     /// Alternate exchange, and the queue of the same name; empty: none, such events are returned.
     pub exchange: String,
     /// How long an event waits there.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
     pub ttl: Duration,
     /// How much waits there; the oldest go first.
     #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Size")]
     pub bytes_max: u64,
 }
 
@@ -62,7 +65,7 @@ impl Default for Unrouted {
 }
 
 /// Where rejected and refused events go.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadLetter {
     /// Exchange, and the queue of the same name.

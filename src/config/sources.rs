@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Shorter secrets could be guessed.
 pub const SECRET_BYTES_MIN: usize = 16;
 
 /// One DeskDirector instance: both its webhooks post to the same URL, both secrets stand here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Source {
     /// Secrets, any of which may have signed a body.
@@ -32,7 +33,7 @@ impl Source {
 }
 
 /// Whether bodies of a source are signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Signature {
     /// A body without a right signature is refused.
@@ -43,8 +44,9 @@ pub enum Signature {
 }
 
 /// A value that is never shown. URLs keep what is not secret: `amqp://***@host:5672/%2f`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline, description = "Masked wherever it is shown.")]
 pub struct Secret(String);
 
 impl Secret {

@@ -1,9 +1,10 @@
 //! `[telemetry]`: logs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Logs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// For people or for machines.
@@ -13,7 +14,7 @@ pub struct Telemetry {
 }
 
 /// For people or for machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line for people.

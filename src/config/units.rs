@@ -7,6 +7,18 @@ use std::time::Duration;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serializer};
 
+/// What [`parse_duration`] reads, as a regular expression (ECMA-262).
+pub(super) const DURATION_PATTERN: &str = r"^\s*([0-9]+\s*(ms|s|m|h|d|w)\s*)+$";
+
+/// What [`parse_size`] reads, as a regular expression (ECMA-262).
+pub(super) const SIZE_PATTERN: &str = r"^\s*(\+?[0-9]+|[0-9]+\s*([KkMmGgTt][Ii]?)?[Bb])\s*$";
+
+/// Stands for a duration in the schema of the configuration.
+pub(super) struct Span;
+
+/// Stands for bytes in the schema of the configuration.
+pub(super) struct Size;
+
 const DURATIONS: [(&str, u64); 6] = [
     ("w", 604_800_000),
     ("d", 86_400_000),

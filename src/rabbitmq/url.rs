@@ -75,6 +75,12 @@ impl BrokerUrl {
         self.uri.authority.port
     }
 
+    /// Virtual host, `/` being the default one.
+    #[must_use]
+    pub fn vhost(&self) -> &str {
+        &self.uri.vhost
+    }
+
     /// Whether it is an `amqps` URL.
     #[must_use]
     pub fn is_tls(&self) -> bool {

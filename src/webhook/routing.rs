@@ -27,6 +27,17 @@ pub struct Route {
     pub routing_key: Arc<str>,
 }
 
+/// Where the events of one status go, before any of them is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The status, or `unknown`.
+    pub status: Arc<str>,
+    /// Name of the exchange.
+    pub exchange: Arc<str>,
+    /// Routing key, in which values of the event are placeholders: `{company}.missed`.
+    pub routing_key: String,
+}
+
 /// The routes of all events, as configured.
 #[derive(Debug, Clone)]
 pub struct Routing {
@@ -119,6 +130,16 @@ impl Routing {
     /// exchange.
     pub fn exchanges(&self) -> impl Iterator<Item = &Arc<str>> {
         self.exchanges.iter()
+    }
+
+    /// Where the events of each status go, `unknown` the last.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        let all = self.statuses.values().chain([&self.unknown]);
+        all.map(|route| Address {
+            status: Arc::clone(&route.status),
+            exchange: Arc::clone(&route.exchange),
+            routing_key: route.address(),
+        })
     }
 
     fn of_status(&self, status: &str) -> &StatusRoute {

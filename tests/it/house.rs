@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room with the rooms it may use.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     (
         "bridge",
         &[
@@ -19,6 +19,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
             "failpoint",
         ],
     ),
+    ("asyncapi", &["rabbitmq", "webhook", "config"]),
     (
         "http",
         &["journal", "webhook", "config", "telemetry", "failpoint"],

@@ -41,6 +41,14 @@ impl StatusRoute {
         }
     }
 
+    /// Its routing key, in which values of the event stay placeholders in braces.
+    pub fn address(&self) -> String {
+        match &self.key {
+            Key::Fixed(route) => route.routing_key.to_string(),
+            Key::Made(template) => template.address(&self.status),
+        }
+    }
+
     /// Where one event of the status goes.
     pub fn route(&self, source: &str, fields: &Fields) -> Arc<Route> {
         match &self.key {

@@ -93,6 +93,22 @@ impl Template {
         is_fixed.then(|| self.fill(status, "", &Fields::default()))
     }
 
+    /// The template with the status filled in; the other placeholders stay in their braces.
+    pub fn address(&self, status: &str) -> String {
+        let mut address = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => address.push_str(text),
+                Part::Value(Placeholder::Status) => address.extend(status.chars().map(key_char)),
+                Part::Value(placeholder) => {
+                    let named = PLACEHOLDERS.iter().find(|(_, known)| known == placeholder);
+                    address.extend(named.map(|(name, _)| format!("{{{name}}}")));
+                }
+            }
+        }
+        address
+    }
+
     /// The key of one event, at most 255 bytes.
     pub fn fill(&self, status: &str, source: &str, fields: &Fields) -> Arc<str> {
         let mut key = String::new();

@@ -1,5 +1,8 @@
 //! A field that may be absent or of another shape than the interface says.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde::ser::{Serialize, Serializer};
@@ -69,6 +72,41 @@ impl<T: Serialize> Serialize for Lenient<T> {
             Self::Is(value) => value.serialize(serializer),
             Self::Unexpected(text) => text.serialize(serializer),
         }
+    }
+}
+
+/// As the interface says, or anything else.
+impl<T: JsonSchema> JsonSchema for Lenient<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let shapes = [
+            generator.subschema_for::<T>(),
+            generator.subschema_for::<OtherShape>(),
+        ];
+        json_schema!({ "anyOf": shapes })
+    }
+}
+
+/// Stands for any JSON value in the schema.
+struct OtherShape;
+
+impl JsonSchema for OtherShape {
+    fn schema_name() -> Cow<'static, str> {
+        "OtherShape".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "`null`, or a value of another shape than the interface says. The \
+                bridge passes it on as it came: be ready for it.",
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! `instance~c~number` or `instance~m~number`: who a user is.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Who a user is, over all instances, such as `nzlancomdev~c~11220`.
@@ -68,6 +70,22 @@ impl TryFrom<String> for UserId {
 impl From<UserId> for String {
     fn from(id: UserId) -> Self {
         id.to_string()
+    }
+}
+
+impl JsonSchema for UserId {
+    fn schema_name() -> Cow<'static, str> {
+        "UserId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Who a user is, over all instances: `instance~c~number` a contact, \
+                `instance~m~number` a member.",
+            "type": "string",
+            "pattern": "^.*~[cm]~(0|[1-9][0-9]*)$",
+            "examples": ["nzlancomdev~c~11220"],
+        })
     }
 }
 

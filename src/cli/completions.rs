@@ -1,0 +1,30 @@
+//! `completions`: what a shell needs to complete commands and flags.
+
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+
+use super::{CommandLine, Exit, Layering, print};
+
+const AFTER_HELP: &str = "\
+Examples:
+  deskbridge completions bash > /etc/bash_completion.d/deskbridge
+  deskbridge completions zsh > \"${fpath[1]}/_deskbridge\"
+  deskbridge completions fish > ~/.config/fish/completions/deskbridge.fish";
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+/// Prints them.
+pub fn run(_: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    let mut command = CommandLine::command();
+    generate(arguments.shell, &mut command, "deskbridge", &mut script);
+    print(&String::from_utf8(script)?)?;
+    Ok(Exit::Done)
+}

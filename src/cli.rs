@@ -1,6 +1,7 @@
 //! The command line: one file a command. Errors are told to people here and nowhere else.
 
 mod check;
+mod dead_letters;
 pub mod failure;
 mod health;
 mod http_client;
@@ -8,7 +9,9 @@ mod journal_dir;
 mod send;
 mod serve;
 mod show;
+mod table;
 mod tail;
+mod time;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -67,6 +70,8 @@ enum Command {
     Send(With<send::Arguments>),
     /// Print chat sessions as they pass
     Tail(With<tail::Arguments>),
+    /// Look into the dead-letter queue or another one, replay or discard what is in it
+    DeadLetters(With<dead_letters::Arguments>),
     /// Show the configuration
     Config(With<show::Arguments>),
 }
@@ -104,6 +109,9 @@ impl CommandLine {
             Command::Health(with) => health::run(&layers(&with.layering), &with.arguments),
             Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
             Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
+            Command::DeadLetters(with) => {
+                dead_letters::run(&layers(&with.layering), &with.arguments)
+            }
             Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
         }
     }
@@ -164,11 +172,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Writes to standard output; a reader that has gone away is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for bytes as they are.
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

@@ -12,6 +12,7 @@ mod endpoints;
 mod link;
 mod live;
 mod publisher;
+pub mod queue;
 pub mod tls;
 pub mod topology;
 pub mod url;

@@ -12,14 +12,10 @@ const PERSISTENT: u8 = 2;
 const SHORT_BYTES_MAX: usize = 255;
 
 /// Properties and headers of the contract.
-pub(super) fn properties(message: &Message) -> BasicProperties {
+pub(in crate::rabbitmq) fn properties(message: &Message) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in &message.headers {
-        let value = match value {
-            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
-            Header::Integer(number) => AMQPValue::LongLongInt(*number),
-        };
-        headers.insert(short(name), value);
+        headers.insert(short(name), header(value));
     }
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
@@ -35,8 +31,16 @@ pub(super) fn properties(message: &Message) -> BasicProperties {
     }
 }
 
+/// A header's value.
+pub(in crate::rabbitmq) fn header(value: &Header) -> AMQPValue {
+    match value {
+        Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        Header::Integer(number) => AMQPValue::LongLongInt(*number),
+    }
+}
+
 /// At most 255 bytes of a text, whole characters.
-pub(super) fn short(text: &str) -> ShortString {
+pub(in crate::rabbitmq) fn short(text: &str) -> ShortString {
     let end = text.floor_char_boundary(SHORT_BYTES_MAX);
     ShortString::try_new(&text[..end]).expect("at most 255 bytes fit")
 }

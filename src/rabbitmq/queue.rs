@@ -8,6 +8,7 @@
 mod letter;
 mod nature;
 pub mod replay;
+mod version;
 
 use std::time::Duration;
 
@@ -103,8 +104,12 @@ impl Queue {
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn nature(&self) -> Result<Nature, QueueError> {
+    pub async fn nature(&self, settings: &Settings) -> Result<Nature, QueueError> {
         match nature::ask(&self.live, &self.name).await {
+            Ok(Nature::BrokersDefault) => Ok(match version::major(settings).await {
+                Some(0..4) => Nature::Unlimited,
+                _ => Nature::BrokersDefault,
+            }),
             Ok(nature) => Ok(nature),
             Err(error) => Err(failed(&self.live, self.name.as_str(), error).await),
         }

@@ -7,6 +7,7 @@ mod attack;
 mod cluster;
 mod configuration;
 mod contract_http;
+mod dead_letters;
 mod disk;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -14,7 +14,10 @@ const LIMIT_THAT_MATTERS_NOT: u64 = 1_000_000;
 pub async fn open(place: &Place) -> anyhow::Result<Queue> {
     let queue = Queue::open(&place.settings, &place.queue).await;
     let queue = queue.map_err(|error| told(place, error))?;
-    let nature = queue.nature().await.map_err(|error| told(place, error))?;
+    let nature = queue
+        .nature(&place.settings)
+        .await
+        .map_err(|error| told(place, error))?;
     let deliveries = match nature {
         Nature::Unlimited => return Ok(queue),
         Nature::Limited(limit) if limit >= LIMIT_THAT_MATTERS_NOT => return Ok(queue),
@@ -24,9 +27,7 @@ pub async fn open(place: &Place) -> anyhow::Result<Queue> {
         }
         _ if place.is_forced => return Ok(queue),
         Nature::Limited(limit) => format!("of the {limit} that its delivery limit allows"),
-        Nature::BrokersDefault => {
-            "of the 20 that RabbitMQ 4 allows (older ones do not count)".into()
-        }
+        Nature::BrokersDefault => "of the 20 that RabbitMQ 4 allows".into(),
         Nature::Unknown => "of those its delivery limit allows, if it is a quorum queue".into(),
     };
     let why = format!("a look uses up one delivery of each of its messages, {deliveries}");

@@ -260,3 +260,70 @@ fn attribute(run: &[Replay], confirmations: Vec<Confirmation>) -> Option<Vec<Out
     };
     Some(run.iter().zip(is_acked).map(outcome).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::message::{BasicReturnMessage, Delivery};
+
+    use super::*;
+
+    fn replay(exchange: &str, id: Option<&str>) -> Replay {
+        let properties = BasicProperties::default();
+        Replay {
+            route: Route {
+                exchange: exchange.into(),
+                routing_key: "k".into(),
+            },
+            properties: match id {
+                Some(id) => properties.with_message_id(short(id)),
+                None => properties,
+            },
+            body: Bytes::new(),
+        }
+    }
+
+    fn back(id: Option<&str>) -> BasicReturnMessage {
+        let mut delivery = Delivery::mock(0, "e".into(), "k".into(), false, Vec::new());
+        delivery.properties = replay("e", id).properties;
+        BasicReturnMessage {
+            delivery,
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+        }
+    }
+
+    #[test]
+    fn a_run_has_one_exchange_and_no_two_messages_of_one_id() {
+        let check = |all: &[(&str, Option<&str>)], expected: usize| {
+            let replays: Vec<_> = all.iter().map(|(to, id)| replay(to, *id)).collect();
+            assert_eq!(run_length(&replays), expected, "{all:?}");
+        };
+        check(&[], 0);
+        check(&[("e", Some("a")), ("e", Some("b"))], 2);
+        check(&[("e", Some("a")), ("e", Some("a"))], 1);
+        check(&[("e", Some("a")), ("f", Some("b"))], 1);
+        check(&[("e", None), ("e", Some("b"))], 1);
+        check(&[("e", Some("a")), ("e", None)], 1);
+        let many: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+        let many: Vec<_> = many.iter().map(|id| replay("e", Some(id))).collect();
+        assert_eq!(run_length(&many), RUN_MAX);
+    }
+
+    #[test]
+    fn a_return_that_comes_with_anothers_confirm_counts_for_the_message_it_is() {
+        let run = [replay("e", Some("a")), replay("e", Some("b"))];
+        let returned = Outcome::Returned("312 NO_ROUTE".into());
+        let ack = Confirmation::Ack;
+        let confirms = vec![ack(Some(back(Some("b")))), ack(None)];
+        let expected = Some(vec![Outcome::Delivered, returned.clone()]);
+        assert_eq!(attribute(&run, confirms), expected);
+        let foreign = vec![ack(Some(back(Some("c")))), ack(None)];
+        assert_eq!(attribute(&run, foreign), None);
+        let alone = [replay("e", None)];
+        let confirms = vec![ack(Some(back(None)))];
+        assert_eq!(attribute(&alone, confirms), Some(vec![returned]));
+        let nacked = vec![Confirmation::Nack(None), ack(None)];
+        let expected = Some(vec![Outcome::Nacked, Outcome::Delivered]);
+        assert_eq!(attribute(&run, nacked), expected);
+    }
+}

@@ -140,12 +140,11 @@ impl Queue {
         let size = doubled.min(WINDOW_MAX);
         let size = u16::try_from(left).unwrap_or(size).min(size);
         self.windows += 1;
-        let consumer = self.consume(size).await?;
-        let tag = consumer.tag();
-        let letters = self.collect(consumer, size).await?;
+        let mut consumer = self.consume(size).await?;
+        let letters = self.collect(&mut consumer, size).await?;
         let cancel = self
             .channel
-            .basic_cancel(tag, BasicCancelOptions::default());
+            .basic_cancel(consumer.tag(), BasicCancelOptions::default());
         self.call("end a look", cancel).await?;
         Ok(letters)
     }
@@ -199,7 +198,7 @@ impl Queue {
 
     async fn collect(
         &mut self,
-        mut consumer: Consumer,
+        consumer: &mut Consumer,
         size: u16,
     ) -> Result<Vec<Letter>, QueueError> {
         let mut letters = Vec::new();

@@ -3,6 +3,7 @@
 mod asyncapi;
 mod check;
 mod completions;
+mod dead_letters;
 pub mod failure;
 mod health;
 mod http_client;
@@ -11,7 +12,9 @@ mod schema;
 mod send;
 mod serve;
 mod show;
+mod table;
 mod tail;
+mod time;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -71,6 +74,8 @@ enum Command {
     Send(With<send::Arguments>),
     /// Print chat sessions as they pass
     Tail(With<tail::Arguments>),
+    /// Look into the dead-letter queue or another one, replay or discard what is in it
+    DeadLetters(With<dead_letters::Arguments>),
     /// Show the configuration
     Config(With<show::Arguments>),
     /// Print the JSON Schema of a chat session
@@ -114,6 +119,9 @@ impl CommandLine {
             Command::Health(with) => health::run(&layers(&with.layering), &with.arguments),
             Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
             Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
+            Command::DeadLetters(with) => {
+                dead_letters::run(&layers(&with.layering), &with.arguments)
+            }
             Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
             Command::Schema(with) => schema::run(&layers(&with.layering), &with.arguments),
             Command::Asyncapi(with) => asyncapi::run(&layers(&with.layering), &with.arguments),
@@ -187,11 +195,13 @@ fn print_json(document: &impl Serialize) -> anyhow::Result<Exit> {
 
 /// Writes to standard output; a reader that has gone away is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for bytes as they are.
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

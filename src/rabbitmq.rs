@@ -17,6 +17,7 @@ mod live;
 pub mod permitted;
 pub mod presented;
 mod publisher;
+pub mod queue;
 pub mod tls;
 pub mod topology;
 pub mod url;

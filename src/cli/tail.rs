@@ -1,6 +1,6 @@
 //! `tail`: prints chat sessions as they pass.
 
-mod shown;
+pub(super) mod shown;
 
 use clap::Args;
 use deskbridge::config::Config;

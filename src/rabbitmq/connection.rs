@@ -10,6 +10,7 @@ use lapin::tcp::AsyncTcpStream;
 use lapin::{ConnectionProperties, ErrorKind};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
+use super::Settings;
 use super::tls::{self, TlsError};
 use super::url::BrokerUrl;
 use crate::config::rabbitmq::Tls;
@@ -91,6 +92,16 @@ impl ConnectError {
     }
 }
 
+/// No broker could be connected to; the last one's reason.
+#[derive(Debug, thiserror::Error)]
+#[error("connecting to `{url}`")]
+pub struct Unreachable {
+    /// Which, without credentials.
+    pub url: String,
+    /// Why.
+    pub source: ConnectError,
+}
+
 /// An open AMQP connection and the means to end it whatever lapin is doing.
 pub(super) struct Connection {
     pub(super) amqp: lapin::Connection,
@@ -127,6 +138,24 @@ pub(super) async fn connect(
     tokio::time::timeout(timeout, attempt(url, tls, timeout))
         .await
         .unwrap_or(Err(ConnectError::Timeout(timeout)))
+}
+
+/// Connects to the first broker that takes us, each asked once.
+///
+/// # Errors
+/// The last one's, if none does.
+pub(super) async fn connect_to_any(settings: &Settings) -> Result<Connection, Unreachable> {
+    let mut failed = None;
+    for url in &settings.urls {
+        match connect(url, &settings.tls, settings.connect_timeout).await {
+            Ok(connection) => return Ok(connection),
+            Err(source) => {
+                let url = url.to_string();
+                failed = Some(Unreachable { url, source });
+            }
+        }
+    }
+    Err(failed.expect("there is at least one broker"))
 }
 
 async fn attempt(

@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
 use super::Settings;
-use super::connection::{self, ConnectError, Connection};
+use super::connection::{self, Connection, Unreachable};
 use crate::webhook::message::Header;
 
 /// Messages the broker sends ahead.
@@ -48,14 +48,9 @@ pub struct Received {
 /// Why nothing more is received.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
-    /// No broker could be connected to; the last one's reason.
-    #[error("connecting to `{url}`")]
-    Connect {
-        /// Which, without credentials.
-        url: String,
-        /// Why.
-        source: ConnectError,
-    },
+    /// No broker could be connected to.
+    #[error(transparent)]
+    Connect(#[from] Unreachable),
     /// The broker does not let us subscribe.
     #[error("subscribing to exchange `{exchange}` with key `{key}`")]
     Bind {
@@ -89,7 +84,7 @@ pub async fn subscribe(
     exchanges: &[String],
     keys: &[String],
 ) -> Result<Subscription, SubscribeError> {
-    let connection = connect(settings).await?;
+    let connection = connection::connect_to_any(settings).await?;
     let bound = bind(&connection, exchanges, keys);
     let consumer = match tokio::time::timeout(settings.connect_timeout, bound).await {
         Ok(consumer) => consumer?,
@@ -116,22 +111,6 @@ impl Subscription {
         ack.map_err(|error| SubscribeError::Lost(Some(error)))?;
         Ok(received(delivery))
     }
-}
-
-async fn connect(settings: &Settings) -> Result<Connection, SubscribeError> {
-    let mut failed = None;
-    for url in &settings.urls {
-        match connection::connect(url, &settings.tls, settings.connect_timeout).await {
-            Ok(connection) => return Ok(connection),
-            Err(source) => {
-                failed = Some(SubscribeError::Connect {
-                    url: url.to_string(),
-                    source,
-                });
-            }
-        }
-    }
-    Err(failed.expect("there is at least one broker"))
 }
 
 async fn bind(
@@ -200,7 +179,7 @@ async fn bind_one(
         .await
 }
 
-fn received(delivery: lapin::message::Delivery) -> Received {
+pub(super) fn received(delivery: lapin::message::Delivery) -> Received {
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
     let properties = &delivery.properties;
     Received {

@@ -2,7 +2,7 @@
 //! awaited before anything is said. Knows nothing of when to try again.
 
 mod attribution;
-mod properties;
+pub(super) mod properties;
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use crate::config::rabbitmq::TopologyMode;
 
 /// "For ever" on every version: 4.x drops after 20 deliveries without it, and 3.x drops at the
 /// first with `-1`.
-const DELIVERY_LIMIT_NONE: i64 = 1_000_000_000;
+pub(super) const DELIVERY_LIMIT_NONE: i64 = 1_000_000_000;
 
 /// Everything the bridge declares or checks, in the order in which it can be declared.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod cluster;
 mod configuration;
 mod consumers;
 mod contract_http;
+mod dead_letters;
 mod delayed;
 mod disk;
 #[cfg(feature = "failpoints")]

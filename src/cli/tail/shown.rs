@@ -63,6 +63,13 @@ pub fn json(received: &Received) -> String {
         .iter()
         .map(|(name, value)| (name.clone(), header_value(value)))
         .collect();
+    let mut object = properties(received);
+    object.insert("headers".into(), headers.into());
+    with_body(object, &received.body)
+}
+
+/// Where it was published, and its properties.
+pub fn properties(received: &Received) -> Map<String, Value> {
     let properties = json!({
         "exchange": received.exchange,
         "routing_key": received.routing_key,
@@ -74,17 +81,21 @@ pub fn json(received: &Received) -> String {
         "content_type": received.content_type,
         "delivery_mode": received.delivery_mode,
         "timestamp": received.timestamp_seconds,
-        "headers": headers,
     });
-    let text = String::from_utf8_lossy(&received.body);
+    properties.as_object().cloned().unwrap_or_default()
+}
+
+/// A line with the object and, last in it, the body: as it stands if it is JSON, else as text.
+pub fn with_body(object: Map<String, Value>, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
     let raw = serde_json::from_str::<&RawValue>(&text).map(RawValue::get);
     // A line break between tokens would break the line; one inside a string cannot be there.
     let body = match raw {
         Ok(raw) => raw.replace(['\n', '\r'], " "),
         Err(_) => Value::from(text.as_ref()).to_string(),
     };
-    let properties = properties.to_string();
-    let open = properties.strip_suffix('}').unwrap_or(&properties);
+    let object = Value::from(object).to_string();
+    let open = object.strip_suffix('}').unwrap_or(&object);
     format!("{open},\"body\":{body}}}\n")
 }
 
@@ -133,13 +144,15 @@ fn header_value(header: &Header) -> Value {
     }
 }
 
-fn printable(text: &str) -> String {
+/// Text in one line without control characters.
+pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }
 
-fn printable_block(text: &str) -> String {
+/// Text without control characters but line breaks and tabs.
+pub fn printable_block(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c.is_control() && c != '\n' && c != '\t' {

@@ -12,14 +12,10 @@ const PERSISTENT: u8 = 2;
 const SHORT_BYTES_MAX: usize = 255;
 
 /// Properties and headers of the contract.
-pub(super) fn properties(message: &Message) -> BasicProperties {
+pub(in crate::rabbitmq) fn properties(message: &Message) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in &message.headers {
-        let value = match value {
-            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
-            Header::Integer(number) => AMQPValue::LongLongInt(*number),
-        };
-        headers.insert(short(name), value);
+        headers.insert(short(name), header(value));
     }
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
@@ -32,6 +28,14 @@ pub(super) fn properties(message: &Message) -> BasicProperties {
     match &message.correlation_id {
         Some(id) => properties.with_correlation_id(short(id)),
         None => properties,
+    }
+}
+
+/// A header's value.
+pub(in crate::rabbitmq) fn header(value: &Header) -> AMQPValue {
+    match value {
+        Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        Header::Integer(number) => AMQPValue::LongLongInt(*number),
     }
 }
 

@@ -186,7 +186,10 @@ impl<'a> Scratch<'a> {
         }
     }
 
-    async fn look_for_exchange(&mut self, name: &str) -> Result<(), CallError> {
+    pub(in crate::rabbitmq) async fn look_for_exchange(
+        &mut self,
+        name: &str,
+    ) -> Result<(), CallError> {
         let passive = ExchangeDeclareOptions {
             passive: true,
             ..ExchangeDeclareOptions::default()

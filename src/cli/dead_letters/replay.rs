@@ -1,0 +1,292 @@
+//! `dead-letters replay`: publishes messages again, and removes each when the broker has confirmed
+//! that a queue has it. One that cannot be published stays where it is.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use deskbridge::rabbitmq::Outcome;
+use deskbridge::rabbitmq::queue::replay::{Replay, Replayer};
+use deskbridge::rabbitmq::queue::{Letter, Queue};
+use deskbridge::webhook::message::Header;
+use jiff::Timestamp;
+
+use super::interrupt::Interrupt;
+use super::report::Report;
+use super::selection::Selection;
+use super::summary::Summary;
+use super::{Place, Where, corrected, look};
+use crate::cli::Exit;
+use crate::cli::failure::{failed, misused};
+
+pub const AFTER_HELP: &str = "\
+Each message goes to the exchange and routing key it was published with at first, with the same message_id, \
+properties and headers, but for those that tell of its death, and with `replayed-at`. So every queue bound \
+there gets it, also one that had it before: consumers know it by its message_id. It is removed only when the \
+broker has confirmed it and a queue took it; else it stays, and the command exits with 1. Interrupted, it \
+finishes what is on its way; killed, at worst a message is in both places.
+
+--body FILE sends the session (or the array of sessions) in FILE in place of one message: routed by what \
+stands in it, with a message_id of its own and the header `corrected-from`.
+
+A message of reason too-large has no body here; `deskbridge events replay` sends its event from the journal.
+
+Examples:
+  deskbridge dead-letters replay --reason unroutable,nacked --dry-run
+  deskbridge dead-letters replay --all
+  deskbridge dead-letters replay --body corrected.json 53d46ec3-435e-8633-874a-52aaacb9ecc7";
+
+/// Arguments of `dead-letters replay`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(super) at: Where,
+    #[command(flatten)]
+    selection: Selection,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Send what is in this file in place of the message's body
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    body: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A message that is held, with what is published for it.
+struct Held {
+    letter: Letter,
+    summary: Summary,
+    replays: Vec<Replay>,
+}
+
+/// What is done to what.
+struct Pass<'a> {
+    place: &'a Place,
+    arguments: &'a Arguments,
+    body: Option<Bytes>,
+    queue: Queue,
+    replayer: Option<Replayer>,
+    report: Report<'a>,
+    interrupt: Interrupt,
+    now: Timestamp,
+}
+
+/// Goes once through what is in the queue now.
+pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let body = read_body(place, arguments)?;
+    let interrupt = Interrupt::listen()?;
+    let queue = look::open(place).await?;
+    let replayer = if arguments.dry_run {
+        None
+    } else {
+        let timeout = place.config.rabbitmq.confirm_timeout;
+        let connected = Replayer::connect(&place.settings, timeout).await;
+        Some(connected.map_err(|error| look::told(place, error.into()))?)
+    };
+    let mut pass = Pass {
+        place,
+        arguments,
+        body,
+        queue,
+        replayer,
+        report: Report::new(place, &arguments.selection, arguments.json),
+        interrupt,
+        now: Timestamp::now(),
+    };
+    let result = pass.go().await;
+    look::tell_untaken(place, &pass.queue, matches!(result, Ok(true)));
+    let waiting = pass.queue.waiting();
+    let closed = pass.queue.close().await;
+    let verb = if arguments.dry_run {
+        "would be replayed"
+    } else {
+        "replayed"
+    };
+    let is_whole = match result {
+        Ok(is_whole) => is_whole,
+        Err(error) => {
+            pass.report.end(verb, waiting, true);
+            return Err(error);
+        }
+    };
+    closed.map_err(|error| look::told(place, error))?;
+    Ok(pass.report.end(verb, waiting, !is_whole))
+}
+
+/// The header that tells of a replay.
+pub fn replayed_at(now: Timestamp) -> (&'static str, Header) {
+    ("replayed-at", Header::Text(format!("{now:.3}")))
+}
+
+fn read_body(place: &Place, arguments: &Arguments) -> anyhow::Result<Option<Bytes>> {
+    let selection = &arguments.selection;
+    if selection.is_empty() {
+        let advice = "ids, filters such as --reason, or --all; --dry-run shows what would be done";
+        return Err(misused("which messages?", advice));
+    }
+    let Some(file) = &arguments.body else {
+        return Ok(None);
+    };
+    if selection.ids.len() != 1 {
+        let advice = "`deskbridge dead-letters replay --body FILE ID`";
+        return Err(misused("--body is for one message", advice));
+    }
+    let doing = format!("reading the corrected body `{}`", file.display());
+    let body = std::fs::read(file).map_err(|why| failed(&doing, why, "name a file"))?;
+    let body = Bytes::from(body);
+    let checked = corrected::check(&place.config, &body);
+    checked.map_err(|why| {
+        let advice = "one chat session with `id` and `status`, or an array of them";
+        failed(&doing, why, advice)
+    })?;
+    Ok(Some(body))
+}
+
+/// Headers that tell of a message's death and way here.
+fn tells_of_death(name: &str) -> bool {
+    ["dead-letter-", "x-first-death-", "x-last-death-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || [
+            "original-exchange",
+            "original-routing-key",
+            "attempts",
+            "journal-event",
+            "x-death",
+            "x-delivery-count",
+            "x-acquired-count",
+            "replayed-at",
+        ]
+        .contains(&name)
+}
+
+impl Pass<'_> {
+    /// Whether it came to its end.
+    async fn go(&mut self) -> anyhow::Result<bool> {
+        loop {
+            let window = self.queue.take().await;
+            let window = window.map_err(|error| look::told(self.place, error))?;
+            if window.is_empty() {
+                return Ok(true);
+            }
+            let mut held = Vec::new();
+            for letter in window {
+                held.extend(self.plan(letter)?);
+            }
+            if !self.replay(held).await? {
+                return Ok(false);
+            }
+            if self.body.is_some() && self.report.count() > 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// What is published for it, if it is meant and can be.
+    fn plan(&mut self, letter: Letter) -> anyhow::Result<Option<Held>> {
+        let summary = Summary::of(&letter, self.place.holding());
+        if !self.arguments.selection.takes(&summary) {
+            return Ok(None);
+        }
+        self.report.meet(&summary);
+        match self.replays(&letter, &summary) {
+            Ok(replays) => Ok(Some(Held {
+                letter,
+                summary,
+                replays,
+            })),
+            Err(why) => self.report.kept(&summary, &why).map(|()| None),
+        }
+    }
+
+    fn replays(&self, letter: &Letter, summary: &Summary) -> Result<Vec<Replay>, String> {
+        if let Some(body) = &self.body {
+            let messages = corrected::messages(&self.place.config, letter, body, self.now)?;
+            return Ok(messages.iter().map(Replay::of_message).collect());
+        }
+        if summary.is_in_journal() {
+            return Err("its body is in the journal: `deskbridge events replay` is the way".into());
+        }
+        let route = summary.origin.clone()?;
+        let added = [replayed_at(self.now)];
+        Ok(vec![Replay::of(letter, route, tells_of_death, &added)])
+    }
+
+    /// Whether to go on.
+    async fn replay(&mut self, held: Vec<Held>) -> anyhow::Result<bool> {
+        if self.body.is_some() {
+            // One corrected body takes the place of one message.
+            return match held.into_iter().next() {
+                Some(held) => self.publish_all(held).await,
+                None => Ok(!self.interrupt.is_set()),
+            };
+        }
+        let replays: Vec<Replay> = held
+            .iter()
+            .flat_map(|held| held.replays.iter().cloned())
+            .collect();
+        let mut next = 0;
+        while next < held.len() {
+            if self.interrupt.is_set() {
+                return Ok(false);
+            }
+            let Some(replayer) = &mut self.replayer else {
+                let held = &held[next];
+                let route = held.replays[0].route();
+                self.report.done("would replay", &held.summary, &[route])?;
+                next += 1;
+                continue;
+            };
+            let outcomes = replayer.publish(&replays[next..]).await;
+            for (held, outcome) in held[next..].iter().zip(&outcomes) {
+                self.settle(held, outcome).await?;
+            }
+            next += outcomes.len();
+        }
+        Ok(!self.interrupt.is_set())
+    }
+
+    /// All messages of a corrected body, or it does not count.
+    async fn publish_all(&mut self, held: Held) -> anyhow::Result<bool> {
+        let Some(replayer) = &mut self.replayer else {
+            let routes: Vec<_> = held.replays.iter().map(Replay::route).collect();
+            self.report.done("would replay", &held.summary, &routes)?;
+            return Ok(true);
+        };
+        let mut outcomes = Vec::new();
+        while outcomes.len() < held.replays.len() && !outcomes.contains(&Outcome::Unknown) {
+            outcomes.extend(replayer.publish(&held.replays[outcomes.len()..]).await);
+        }
+        let failed = outcomes
+            .into_iter()
+            .find(|outcome| *outcome != Outcome::Delivered);
+        self.settle(&held, &failed.unwrap_or(Outcome::Delivered))
+            .await?;
+        Ok(true)
+    }
+
+    async fn settle(&mut self, held: &Held, outcome: &Outcome) -> anyhow::Result<()> {
+        let why = match outcome {
+            Outcome::Delivered => {
+                let removed = self.queue.remove(&held.letter).await;
+                removed.map_err(|error| look::told(self.place, error))?;
+                let routes: Vec<_> = held.replays.iter().map(Replay::route).collect();
+                return self.report.done("replayed", &held.summary, &routes);
+            }
+            Outcome::Returned(reason) => format!("no queue takes it ({reason})"),
+            Outcome::Nacked => "the broker refused it; is a queue full?".into(),
+            Outcome::ChannelClosed(code, text) => format!("the broker refused it: {text} ({code})"),
+            Outcome::Unknown => {
+                let why = match &mut self.replayer {
+                    Some(replayer) => replayer.why_lost().await,
+                    None => String::new(),
+                };
+                let advice = "run it again when the broker is well; what is still in the queue may have arrived, with the same message_id";
+                return Err(failed("replaying", why, advice));
+            }
+        };
+        self.report.kept(&held.summary, &why)
+    }
+}

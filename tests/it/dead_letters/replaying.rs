@@ -1,0 +1,332 @@
+//! `replay`.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicRejectOptions};
+use lapin::types::FieldTable;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{DEAD, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters};
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::consumer::Consumer;
+use crate::support::process::{end_with_us, has_ended, signal};
+use crate::support::sender::{array_of, session};
+use crate::support::sessions::everything_in;
+use crate::support::vhost::Vhost;
+use crate::support::wait::{SOON, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unroutable_session_arrives_where_it_was_going_once_somebody_has_bound() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = bridge_with(&vhost, "unrouted.exchange = ''").await;
+    let sent = session("s1", "missed", json!({}));
+    bridge
+        .post(array_of(&[
+            sent.clone(),
+            session("s2", "created", json!({})),
+        ]))
+        .await;
+    bridge.backlog_is_empty().await;
+    holds(&vhost, DEAD, 2).await;
+    let letter = dead_letters(&bridge, "list --json --session s1")
+        .await
+        .exits(0);
+    let id = letter.field("id")[0].as_str().unwrap().to_owned();
+
+    // Nobody has: it stays.
+    let told = dead_letters(&bridge, &format!("replay {id}"))
+        .await
+        .exits(1);
+    assert!(
+        told.text.contains("no queue takes it (312 NO_ROUTE)"),
+        "{told:?}"
+    );
+    holds(&vhost, DEAD, 2).await;
+
+    vhost
+        .queue_bound("crm", "chat-sessions", "chat-session.missed")
+        .await;
+    let told = dead_letters(&bridge, "replay --all --dry-run --json")
+        .await
+        .exits(0);
+    assert_eq!(told.field("outcome"), ["would replay", "would replay"]);
+    assert_eq!(
+        told.field("routing_key"),
+        ["chat-session.missed", "chat-session.created"]
+    );
+    holds(&vhost, DEAD, 2).await;
+    bridge.kill().await; // it is not needed
+    let told = dead_letters(&bridge, "replay --status missed --json")
+        .await
+        .exits(0);
+    assert_eq!(told.field("outcome"), ["replayed"]);
+    holds(&vhost, DEAD, 1).await;
+    let mut crm = Consumer::of(&vhost, "crm").await;
+    let message = crm.receive().await;
+    assert_eq!(message.id(), id);
+    assert_eq!(message.exchange, "chat-sessions");
+    assert_eq!(message.routing_key, "chat-session.missed");
+    assert_eq!(message.json(), sent);
+    assert_eq!(message.correlation_id.as_deref(), Some("s1"));
+    assert_eq!(message.kind.as_deref(), Some("chat-session.missed"));
+    assert_eq!(message.app_id.as_deref(), Some("deskbridge"));
+    assert_eq!(message.delivery_mode, Some(2));
+    let headers: Vec<_> = message.headers.keys().map(String::as_str).collect();
+    let expected = [
+        "previous-status",
+        "received-at",
+        "replayed-at",
+        "session-id",
+        "session-type",
+        "source",
+        "status",
+        "webhook-id",
+        "webhook-index",
+    ];
+    assert_eq!(headers, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_consumer_has_rejected_comes_back_to_it_by_its_history() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(
+        &vhost,
+        "queues = [{name = 'crm', keys = ['chat-session.#']}]",
+    )
+    .await;
+    bridge
+        .post(array_of(&[session("s1", "missed", json!({}))]))
+        .await;
+    bridge.backlog_is_empty().await;
+    let channel = vhost.channel().await;
+    let options = BasicConsumeOptions::default();
+    let mut deliveries = channel
+        .basic_consume("crm".into(), "".into(), options, FieldTable::default())
+        .await
+        .unwrap();
+    let delivery = deliveries.next().await.unwrap().unwrap();
+    let reject = BasicRejectOptions { requeue: false };
+    delivery.acker.reject(reject).await.unwrap();
+    holds(&vhost, DEAD, 1).await;
+    channel.close(200, "done".into()).await.unwrap();
+
+    let listed = dead_letters(&bridge, "list --json --reason rejected --since 1h")
+        .await
+        .exits(0);
+    assert_eq!(listed.field("detail"), ["rejected in queue `crm`"]);
+    assert_eq!(
+        listed.field("original_routing_key"),
+        ["chat-session.missed"]
+    );
+    let id = listed.field("id")[0].as_str().unwrap().to_owned();
+    let shown = dead_letters(&bridge, &format!("show --json {id}"))
+        .await
+        .exits(0);
+    assert_eq!(shown.objects()[0]["history"][0]["queue"], "crm");
+    let told = dead_letters(&bridge, &format!("replay {id}"))
+        .await
+        .exits(0);
+    assert!(
+        told.text.contains("to chat-sessions chat-session.missed"),
+        "{told:?}"
+    );
+    holds(&vhost, DEAD, 0).await;
+    let message = Consumer::of(&vhost, "crm").await.receive().await;
+    assert_eq!(message.id(), id);
+    assert_eq!(message.exchange, "chat-sessions");
+    assert!(
+        message.headers.keys().all(|name| !name.starts_with("x-")),
+        "{message:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_had_subscribed_to_arrives_later_in_order_and_ends_where_nobody_does() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    for step in 0..20 {
+        bridge
+            .post(array_of(&[session("s", "created", json!({"step": step}))]))
+            .await;
+    }
+    bridge.backlog_is_empty().await;
+    holds(&vhost, UNROUTED, 20).await;
+    let line = format!("replay --queue {UNROUTED} --all");
+    // They come back to the same queue, and are not replayed for ever.
+    let told = dead_letters(&bridge, &line).await.exits(0);
+    assert!(told.err.contains("20 replayed"), "{told:?}");
+    holds(&vhost, UNROUTED, 20).await;
+    vhost
+        .queue_bound("crm", "chat-sessions", "chat-session.created")
+        .await;
+    dead_letters(&bridge, &line).await.exits(0);
+    holds(&vhost, UNROUTED, 0).await;
+    let messages = everything_in(&vhost, "crm").await;
+    let steps: Vec<_> = messages
+        .iter()
+        .map(|message| message.json()["step"].clone())
+        .collect();
+    assert_eq!(steps, (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrected_body_takes_the_place_of_an_invalid_one() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    vhost.queue_bound("crm", "chat-sessions", "#").await;
+    bridge
+        .post(r#"[{"id":"a","status":"created"},{"id":"x"}]"#)
+        .await;
+    bridge.backlog_is_empty().await;
+    holds(&vhost, DEAD, 1).await;
+    let id = dead_letters(&bridge, "list --json").await.field("id")[0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let write = |body: &str| std::fs::write(bridge.dir().join("body.json"), body).unwrap();
+    let line = format!("replay --body body.json {id}");
+    for (wrong, expected) in [
+        ("{\"id\":\"x\",", "malformed"),
+        ("{\"id\":\"x\"}", "missing field `status`"),
+        ("[]", "no session in it"),
+        ("7", "malformed"),
+    ] {
+        write(wrong);
+        let told = dead_letters(&bridge, &line).await.exits(1);
+        assert!(told.err.contains(expected), "{wrong}: {told:?}");
+    }
+    let told = dead_letters(&bridge, &format!("replay --body nix.json {id}"))
+        .await
+        .exits(1);
+    assert!(told.err.contains("nix.json"), "{told:?}");
+    holds(&vhost, DEAD, 1).await;
+
+    let corrected = "{ \"id\" : \"x\", \"status\":\"missed\" }";
+    write(&format!("{corrected}\n"));
+    let told = dead_letters(&bridge, &format!("{line} --dry-run"))
+        .await
+        .exits(0);
+    assert!(
+        told.text.contains("to chat-sessions chat-session.missed"),
+        "{told:?}"
+    );
+    dead_letters(&bridge, "replay --body body.json nobody")
+        .await
+        .exits(1);
+    holds(&vhost, DEAD, 1).await;
+    dead_letters(&bridge, &line).await.exits(0);
+    holds(&vhost, DEAD, 0).await;
+    let message = everything_in(&vhost, "crm").await.remove(1);
+    assert_eq!(message.text(), corrected);
+    assert_eq!(message.routing_key, "chat-session.missed");
+    let expected =
+        deskbridge::webhook::identity::message_id("deskdirector", "x", corrected.as_bytes());
+    assert_eq!(message.id(), expected.to_string());
+    assert_eq!(message.correlation_id.as_deref(), Some("x"));
+    assert_eq!(message.header("corrected-from"), id.as_str());
+    assert_eq!(message.header("status"), "missed");
+    assert_eq!(message.header("webhook-index"), 1);
+    assert!(message.headers.contains_key("replayed-at"));
+    assert!(!message.headers.contains_key("dead-letter-reason"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_full_keeps_the_letters_it_refuses() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    orders(
+        &vhost,
+        json!({"x-max-length": 3, "x-overflow": "reject-publish"}),
+    )
+    .await;
+    put_letters(&vhost, "a", 5, "nacked").await;
+    let told = dead_letters(&bridge, "replay --all").await.exits(1);
+    assert!(
+        told.text.contains("kept a-4: the broker refused it"),
+        "{told:?}"
+    );
+    let there = everything_in(&vhost, "orders").await;
+    let here = everything_in(&vhost, DEAD).await;
+    let all: BTreeSet<_> = ids(&there).into_iter().chain(ids(&here)).collect();
+    assert_eq!(all.len(), 5);
+    assert_eq!(there.len() + here.len(), 5, "each is in one place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
+    const COUNT: usize = 3_000;
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    orders(&vhost, json!({"x-queue-type": "quorum"})).await;
+    put_letters(&vhost, "a", COUNT, "nacked").await;
+    let mut consumer = Consumer::of(&vhost, "orders").await;
+    let told = interrupted(&bridge, &consumer, Signal::INT).await;
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(said.contains("interrupted: "), "{said}");
+    let done = String::from_utf8_lossy(&told.stdout).lines().count();
+    assert!(done < COUNT, "it was not in the middle");
+    holds(&vhost, DEAD, COUNT - done).await;
+    consumer.receive_n(done).await;
+
+    interrupted(&bridge, &consumer, Signal::KILL).await;
+    // The rest, in the order it was; what had arrived and was not removed comes a second time.
+    dead_letters(&bridge, "replay --all").await.exits(0);
+    holds(&vhost, DEAD, 0).await;
+    let all: BTreeSet<String> = (0..COUNT).map(|n| format!("a-{n}")).collect();
+    eventually("all have arrived", SOON, || async {
+        let arrived: BTreeSet<_> = consumer
+            .all()
+            .iter()
+            .map(|one| one.id().to_owned())
+            .collect();
+        arrived == all
+    })
+    .await;
+    let arrived = consumer.all();
+    assert!(
+        arrived.len() <= COUNT + 64,
+        "at most one run twice: {}",
+        arrived.len()
+    );
+    assert!(arrived.iter().all(|one| one.id().as_bytes() == one.body));
+    let mut first = BTreeSet::new();
+    let order: Vec<_> = ids(&arrived)
+        .into_iter()
+        .filter(|id| first.insert(*id))
+        .collect();
+    let expected: Vec<_> = (0..COUNT).map(|n| format!("a-{n}")).collect();
+    assert_eq!(order, expected);
+}
+
+/// Ends a replay of everything as soon as a hundred more have arrived.
+async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> std::process::Output {
+    let before = consumer.count();
+    let mut command: Command = bridge.command("dead-letters", &["replay", "--all"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = child.id();
+    end_with_us(pid);
+    eventually("a hundred have arrived", SOON, || async {
+        consumer.count() >= before + 100
+    })
+    .await;
+    signal(pid, how);
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    has_ended(pid);
+    output
+}
+
+/// Where the letters of [`put_letters`] are going.
+async fn orders(vhost: &Vhost, with: serde_json::Value) {
+    vhost.declare_exchange("orders", "topic", json!({})).await;
+    vhost.declare_queue("orders", with).await;
+    vhost.bind("orders", "orders", "k").await;
+}

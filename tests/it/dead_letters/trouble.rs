@@ -1,0 +1,141 @@
+//! What is not there, not ours or not right: a sentence, an exit code, nothing changed.
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use serde_json::json;
+
+use super::{DEAD, Put, bridge_with, dead_letters, holds, put_letters};
+use crate::support::bridge::builder::{BridgeBuilder, free_address};
+use crate::support::broker::Broker;
+use crate::support::vhost::connect;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_and_a_queue_that_is_not_there_are_said() {
+    let nobody = format!("amqp://guest:guest@{}", free_address());
+    let bridge = BridgeBuilder::at(&nobody).build();
+    for command in ["list", "show x", "replay --all", "discard --all --yes"] {
+        let told = dead_letters(&bridge, command).await.exits(1);
+        assert!(told.err.contains("connecting to"), "{told:?}");
+        assert!(told.err.contains("try: "), "{told:?}");
+        assert!(!told.err.contains("guest:guest"), "{told:?}");
+    }
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).build();
+    for command in ["list", "show x", "replay --all", "discard --all --yes"] {
+        let told = dead_letters(&bridge, &format!("{command} --queue nix"))
+            .await
+            .exits(1);
+        assert!(told.err.contains("there is no queue `nix`"), "{told:?}");
+    }
+    assert_eq!(
+        vhost.message_count("nix").await,
+        None,
+        "looking declares nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_somebody_elses_is_left_alone() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    let other = connect(&vhost.amqp_url).await;
+    let channel = other.create_channel().await.unwrap();
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    channel
+        .queue_declare("mine".into(), exclusive, FieldTable::default())
+        .await
+        .unwrap();
+    let told = dead_letters(&bridge, "list --queue mine").await.exits(1);
+    assert!(told.err.contains("RESOURCE_LOCKED"), "{told:?}");
+
+    put_letters(&vhost, "a", 1, "nacked").await;
+    let exclusive = BasicConsumeOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let mut deliveries = channel
+        .basic_consume(DEAD.into(), "".into(), exclusive, FieldTable::default())
+        .await
+        .unwrap();
+    let _held = deliveries.next().await.unwrap().unwrap();
+    vhost.publish(DEAD, "x", b"{}").await;
+    let told = dead_letters(&bridge, "list").await.exits(1);
+    assert!(told.err.contains("exclusive"), "{told:?}");
+    other.close(200, "OK".into()).await.unwrap();
+    holds(&vhost, DEAD, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_mean_nothing_are_usage_errors() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).build();
+    for (line, expected) in [
+        ("replay", "which messages?"),
+        ("replay --all x", "cannot be used with"),
+        ("replay --body x a b", "--body is for one message"),
+        ("list --since yesterday", "how long ago such as 2h"),
+        ("show", "required"),
+        ("", "Usage"),
+    ] {
+        let told = dead_letters(&bridge, line).await.exits(2);
+        assert!(told.err.contains(expected), "{line}: {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_replayed_stays_with_the_reason() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    let put = |id: &'static str, headers: serde_json::Value| Put {
+        exchange: DEAD,
+        key: "x",
+        id: Some(id),
+        headers,
+        body: b"",
+    };
+    let going_to =
+        |exchange: &str| json!({"original-exchange": exchange, "original-routing-key": "k"});
+    let too_large = json!({
+        "dead-letter-reason": "too-large", "journal-event": 7,
+        "original-exchange": "chat-sessions", "original-routing-key": "k",
+    });
+    let puts = [
+        put("bare", json!({})),
+        put("missing", going_to("nix")),
+        put("large", too_large),
+        put("fine", going_to(DEAD)),
+    ];
+    Put::all(&vhost, &puts).await;
+    holds(&vhost, DEAD, 4).await;
+    // `fine` comes back to the same queue, behind the others, and is not taken a second time.
+    let told = dead_letters(&bridge, "replay --all").await.exits(1);
+    assert!(
+        told.text
+            .contains("kept bare: it has neither `original-exchange`"),
+        "{told:?}"
+    );
+    assert!(
+        told.text
+            .contains("kept missing: the broker refused it: NOT_FOUND"),
+        "{told:?}"
+    );
+    assert!(
+        told.text
+            .contains("kept large: its body is in the journal: `deskbridge events replay`"),
+        "{told:?}"
+    );
+    assert!(
+        told.text
+            .contains("replayed fine to chat-sessions.dead-letter k"),
+        "{told:?}"
+    );
+    assert!(told.err.contains("1 replayed, 3 kept"), "{told:?}");
+    holds(&vhost, DEAD, 4).await;
+    let left = dead_letters(&bridge, "list --json").await.exits(0);
+    assert_eq!(left.field("id"), ["bare", "missing", "large", "fine"]);
+    dead_letters(&bridge, "replay nobody").await.exits(1);
+}

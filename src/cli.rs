@@ -1,6 +1,7 @@
 //! The command line: one file a command. Errors are told to people here and nowhere else.
 
 mod check;
+mod events;
 pub mod failure;
 mod health;
 mod http_client;
@@ -67,6 +68,8 @@ enum Command {
     Send(With<send::Arguments>),
     /// Print chat sessions as they pass
     Tail(With<tail::Arguments>),
+    /// Look into the journal, and publish again what it holds
+    Events(With<events::Arguments>),
     /// Show the configuration
     Config(With<show::Arguments>),
 }
@@ -104,6 +107,7 @@ impl CommandLine {
             Command::Health(with) => health::run(&layers(&with.layering), &with.arguments),
             Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
             Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
+            Command::Events(with) => events::run(&layers(&with.layering), &with.arguments),
             Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
         }
     }

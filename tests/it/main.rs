@@ -8,6 +8,7 @@ mod cluster;
 mod configuration;
 mod contract_http;
 mod disk;
+mod events;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod fuzz;

@@ -43,13 +43,12 @@ impl WishList {
     pub fn open(dir: &Path) -> Result<Self, VisitError> {
         archive::check(dir)?;
         let path = dir.join(DATABASE);
-        schema::look(&path)?;
-        let database = Connection::open_with_flags(&path, schema::WRITING)
-            .map_err(|error| schema::open_error(&path, error))?;
-        let found = schema::check(&database, &path)?;
+        let found = schema::check(&schema::look(&path)?, &path)?;
         if found < schema::VERSION {
             return Err(SchemaError::Older { path, found }.into());
         }
+        let database = Connection::open_with_flags(&path, schema::WRITING)
+            .map_err(|error| schema::open_error(&path, error))?;
         database.busy_timeout(LOCK_PATIENCE)?;
         // Copying the log is the writer's business, who sees what a failed fsync there says.
         database.pragma_update(None, "wal_autocheckpoint", 0)?;

@@ -10,15 +10,15 @@ use deskbridge::webhook::{Content, Event};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// A column of the table: its head and its width.
+/// A column of the table: its head and its width. The first five fit into 80.
 const COLUMNS: [(&str, usize); 7] = [
-    ("SEQ", 8),
+    ("SEQ", 6),
     ("RECEIVED", 20),
+    ("SESSION", 18),
+    ("STATUS", 9),
+    ("STATE", 16),
     ("SOURCE", 12),
-    ("STATUS", 10),
-    ("STATE", 13),
     ("BYTES", 7),
-    ("SESSION", 0),
 ];
 
 /// Rows that end where the terminal does; whole where there is none.
@@ -52,18 +52,22 @@ impl Table {
         self.line(&[
             entry.seq.to_string(),
             format!("{:.0}", event.envelope.received_at),
-            event.envelope.source.to_string(),
+            event.session().unwrap_or("-").to_owned(),
             status(event).to_owned(),
             stands(entry),
+            event.envelope.source.to_string(),
             entry.bytes.to_string(),
-            event.session().unwrap_or("-").to_owned(),
         ])
     }
 
     fn line(self, cells: &[String; 7]) -> String {
         let mut line = String::new();
         for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-            let cell = printable(cell);
+            let mut cell = printable(cell);
+            if self.width < usize::MAX && cell.chars().count() > width {
+                cell = cell.chars().take(width - 1).collect();
+                cell.push('…');
+            }
             let _ = write!(line, "{cell:<width$}  ");
         }
         let line = line.trim_end();
@@ -165,4 +169,34 @@ pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_ends_where_the_terminal_does_and_a_long_cell_where_its_column_does() {
+        let cells = [
+            "7",
+            "2026-02-03T04:05:06Z",
+            "a-session-of-some-length",
+            "\u{1b}[2J",
+            "published",
+            "dd",
+            "12",
+        ];
+        let cells = cells.map(str::to_owned);
+        let narrow = Table { width: 60 }.line(&cells);
+        assert_eq!(narrow.chars().count(), 61, "{narrow:?}");
+        assert!(
+            narrow.contains("  a-session-of-some…  \u{fffd}[2J  "),
+            "{narrow:?}"
+        );
+        let whole = Table { width: usize::MAX }.line(&cells);
+        assert!(
+            whole.contains("a-session-of-some-length") && whole.ends_with("12\n"),
+            "{whole:?}"
+        );
+    }
 }

@@ -253,7 +253,9 @@ fn count(mut wishes: WishList, tally: &Tally, arguments: &Arguments) -> anyhow::
     match leave(&mut wishes, wanted) {
         Ok(true) => {}
         Ok(false) => {
-            eprintln!("no bridge runs; the next one to start counts them in replayed_total");
+            eprintln!(
+                "no running bridge has seen it yet; they are counted in replayed_total when one looks or starts"
+            );
         }
         Err(why) => {
             let confirmed = tally.confirmed;

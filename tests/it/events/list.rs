@@ -111,7 +111,7 @@ async fn a_list_has_an_object_a_line_or_a_table_without_control_characters() {
     let table = done(&bridge.run("events", &["list"]).await);
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), 9, "{table}");
-    assert!(lines[0].starts_with("SEQ") && lines[0].ends_with("SESSION"));
+    assert!(lines[0].starts_with("SEQ") && lines[0].ends_with("BYTES"));
     assert!(lines[6].contains("dead: malformed"), "{table}");
     assert!(!table.contains('\u{1b}'), "{table:?}");
 

@@ -1,7 +1,7 @@
 //! Publishes what is fed to it, window by window, over a connection of its own, until everything
 //! has an outcome, somebody interrupts it, or the broker does not come back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,24 +50,18 @@ impl Connection {
     /// # Errors
     /// Why no broker takes us.
     pub async fn open(settings: Settings) -> Result<Self, String> {
-        let urls = settings.urls.len();
-        let attempts = u32::try_from(urls).unwrap_or(u32::MAX);
+        let attempts = u32::try_from(settings.urls.len()).unwrap_or(u32::MAX);
         let patience = settings.connect_timeout.saturating_mul(attempts) + CONNECT_PATIENCE;
         let (sender, reports) = mpsc::channel(256);
         let stop = CancellationToken::new();
         let (publisher, mut status, links) = rabbitmq::start(settings, sender, stop.clone());
-        let mut failed = BTreeMap::new();
-        let decided = status.wait_for(|status| {
-            if let (Some(url), Some(reason)) = (&status.url, &status.reason) {
-                failed.insert(url.clone(), reason.clone());
-            }
-            let is_up = matches!(status.state, BrokerState::Connected | BrokerState::Blocked);
-            is_up || failed.len() >= urls
-        });
-        let is_up = match timeout(patience, decided).await {
-            Ok(Ok(status)) => matches!(status.state, BrokerState::Connected | BrokerState::Blocked),
-            Ok(Err(_)) | Err(_) => false,
+        let is_decided = |status: &BrokerStatus| {
+            // With several brokers, each has its turn until the time is over.
+            is_up(status) || status.reason.is_some() && attempts == 1
         };
+        let decided = timeout(patience, status.wait_for(is_decided)).await;
+        drop(decided);
+        let found = status.borrow().clone();
         let connection = Self {
             publisher,
             reports,
@@ -75,16 +69,13 @@ impl Connection {
             stop,
             links,
         };
-        if is_up {
+        if is_up(&found) {
             return Ok(connection);
         }
         connection.close().await;
-        let reasons = failed.iter().map(|(url, why)| format!("{url}: {why}"));
-        let reasons: Vec<_> = reasons.collect();
-        Err(match reasons.as_slice() {
-            [] => "no answer in time".into(),
-            reasons => reasons.join("; "),
-        })
+        let url = found.url.as_deref().unwrap_or("the broker");
+        let reason = found.reason.as_deref().unwrap_or("no answer in time");
+        Err(format!("{url}: {reason}"))
     }
 
     /// What is wrong with the topology that was to be declared or checked.
@@ -326,4 +317,8 @@ impl<'c> Delivery<'c> {
         self.tally.unknown = (out + self.lanes.in_doubt()) as u64;
         self.tally
     }
+}
+
+fn is_up(status: &BrokerStatus) -> bool {
+    matches!(status.state, BrokerState::Connected | BrokerState::Blocked)
 }

@@ -127,7 +127,8 @@ async fn filters_ids_and_a_dry_run_say_what_is_replayed() {
         replayed(&["--status", "missed", "--since", "1h"]).await,
         pairs(&[("b", "missed"), ("c", "missed")])
     );
-    let id = before[1].id();
+    let is_b = |message: &&Message| message.correlation_id.as_deref() == Some("b");
+    let id = before.iter().find(is_b).unwrap().id();
     assert_eq!(
         replayed(&["4", id]).await,
         pairs(&[("b", "missed"), ("c", "missed")])
@@ -248,8 +249,7 @@ async fn a_body_that_is_not_what_was_received_is_not_published() {
     everything_in(&vhost, "all").await;
     bridge.terminate().await;
     let database = rusqlite::Connection::open(bridge.journal_dir().join("journal.db")).unwrap();
-    let damage =
-        "UPDATE events SET body = replace(CAST(body AS TEXT), 'printer', 'painter') WHERE seq = 1";
+    let damage = "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), 'printer', 'painter') AS BLOB) WHERE seq = 1";
     database.execute_batch(damage).unwrap();
     database.close().unwrap();
     let output = bridge.run("events", &["replay", "--all"]).await;

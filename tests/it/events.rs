@@ -12,8 +12,10 @@ use std::process::Output;
 
 use serde_json::Value;
 
+use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::sender::{array_of, session};
+use crate::support::vhost::Vhost;
 
 /// Exit code, standard output and standard error.
 fn told(output: &Output) -> (Option<i32>, String, String) {
@@ -49,6 +51,12 @@ fn objects(text: &str) -> Vec<Value> {
 
 fn field<'v>(objects: &'v [Value], name: &str) -> Vec<&'v Value> {
     objects.iter().map(|object| &object[name]).collect()
+}
+
+/// A bridge with a queue that gets everything.
+async fn bridge_with_queue(vhost: &Vhost, name: &str) -> Bridge {
+    let queue = format!("queues = [{{name = '{name}', keys = ['#']}}]");
+    BridgeBuilder::new(vhost).with(&queue).start().await
 }
 
 /// Posts sessions as one webhook.

@@ -1,6 +1,6 @@
 //! What cannot be is said in a sentence, with an exit code, and changes nothing.
 
-use super::{accept, failed, told};
+use super::{accept, bridge_with_queue, failed, told};
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::skip::is_root;
@@ -72,10 +72,7 @@ async fn another_user_than_the_owner_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_of_nothing_of_everything_by_accident_and_of_unknown_ids_publishes_nothing() {
     let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("queues = [{name = 'all', keys = ['#']}]")
-        .start()
-        .await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
     accept(&bridge, &[("a", "created")]).await;
     bridge.backlog_is_empty().await;
     let check = async |arguments: &[&str], code, words: &str| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{accept, done, failed, objects};
+use super::{accept, bridge_with_queue, done, failed, objects};
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::message::Message;
@@ -24,10 +24,7 @@ fn without_replayed_at(message: &Message) -> Message {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_beside_the_bridge_publishes_the_same_messages_in_order_and_is_counted() {
     let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("queues = [{name = 'all', keys = ['#']}]")
-        .start()
-        .await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
     for status in ["created", "handled", "missed", "completed"] {
         let sessions: Vec<_> = (0..100).map(|n| format!("s{n}")).collect();
         let sessions: Vec<_> = sessions.iter().map(|id| (id.as_str(), status)).collect();
@@ -86,10 +83,7 @@ async fn a_replay_beside_the_bridge_publishes_the_same_messages_in_order_and_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_ids_and_a_dry_run_say_what_is_replayed() {
     let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("queues = [{name = 'all', keys = ['#']}]")
-        .start()
-        .await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
     accept(
         &bridge,
         &[
@@ -152,10 +146,7 @@ async fn filters_ids_and_a_dry_run_say_what_is_replayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_new_queue_is_filled_and_no_other_is_disturbed() {
     let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("queues = [{name = 'old', keys = ['#']}]")
-        .start()
-        .await;
+    let bridge = bridge_with_queue(&vhost, "old").await;
     accept(
         &bridge,
         &[("a", "created"), ("b", "created"), ("a", "completed")],
@@ -240,10 +231,7 @@ async fn what_nobody_takes_is_reported_and_the_rest_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_not_what_was_received_is_not_published() {
     let vhost = Broker::shared().await.vhost().await;
-    let mut bridge = BridgeBuilder::new(&vhost)
-        .with("queues = [{name = 'all', keys = ['#']}]")
-        .start()
-        .await;
+    let mut bridge = bridge_with_queue(&vhost, "all").await;
     accept(&bridge, &[("a", "created"), ("b", "created")]).await;
     bridge.backlog_is_empty().await;
     everything_in(&vhost, "all").await;

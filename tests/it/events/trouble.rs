@@ -1,14 +1,13 @@
 //! A replay is interrupted, loses its broker, or is what brings everything back.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{done, objects};
-use crate::support::bridge::builder::BridgeBuilder;
+use super::{bridge_with_queue, done, objects};
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::message::Message;
@@ -49,10 +48,7 @@ fn assert_order(messages: &[Message]) {
 
 /// A bridge that has published everything, and a way to the broker for the replay alone.
 async fn bridge_and_proxy(vhost: &Vhost) -> (Bridge, Proxy) {
-    let mut bridge = BridgeBuilder::new(vhost)
-        .with("queues = [{name = 'all', keys = ['#']}]")
-        .start()
-        .await;
+    let mut bridge = bridge_with_queue(vhost, "all").await;
     fill(&bridge, 30).await;
     vhost.purge_queue("all").await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
@@ -63,16 +59,17 @@ async fn bridge_and_proxy(vhost: &Vhost) -> (Bridge, Proxy) {
     (bridge, proxy)
 }
 
+fn replay_begun(bridge: &Bridge) -> Child {
+    let mut command = bridge.command("events", &["replay", "--all", "--json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_in_the_middle_it_says_how_many_were_confirmed() {
     let vhost = Broker::shared().await.vhost().await;
     let (bridge, _proxy) = bridge_and_proxy(&vhost).await;
-    let child = bridge
-        .command("events", &["replay", "--all", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = replay_begun(&bridge);
     eventually("some have arrived", LONG, || async {
         vhost.message_count("all").await.unwrap() > 20
     })
@@ -103,12 +100,7 @@ async fn interrupted_in_the_middle_it_says_how_many_were_confirmed() {
 async fn a_connection_that_is_cut_costs_nothing_but_repetitions() {
     let vhost = Broker::shared().await.vhost().await;
     let (bridge, proxy) = bridge_and_proxy(&vhost).await;
-    let child = bridge
-        .command("events", &["replay", "--all", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = replay_begun(&bridge);
     for seen in [100, 600] {
         eventually("some have arrived", LONG, || async {
             vhost.message_count("all").await.unwrap() > seen
@@ -130,10 +122,7 @@ async fn a_connection_that_is_cut_costs_nothing_but_repetitions() {
 async fn a_broker_that_lost_its_disk_gets_back_what_the_journal_holds() {
     let broker = Broker::own().await;
     let vhost = broker.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("queues = [{name = 'all', keys = ['#']}]")
-        .start()
-        .await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
     fill(&bridge, 3).await;
     bridge.post("malformed").await;
     bridge.backlog_is_empty().await;

@@ -4,6 +4,7 @@ mod asyncapi;
 mod check;
 mod completions;
 mod dead_letters;
+mod events;
 pub mod failure;
 mod health;
 mod http_client;
@@ -76,6 +77,8 @@ enum Command {
     Tail(With<tail::Arguments>),
     /// Look into the dead-letter queue or another one, replay or discard what is in it
     DeadLetters(With<dead_letters::Arguments>),
+    /// Look into the journal, and publish again what it holds
+    Events(With<events::Arguments>),
     /// Show the configuration
     Config(With<show::Arguments>),
     /// Print the JSON Schema of a chat session
@@ -122,6 +125,7 @@ impl CommandLine {
             Command::DeadLetters(with) => {
                 dead_letters::run(&layers(&with.layering), &with.arguments)
             }
+            Command::Events(with) => events::run(&layers(&with.layering), &with.arguments),
             Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
             Command::Schema(with) => schema::run(&layers(&with.layering), &with.arguments),
             Command::Asyncapi(with) => asyncapi::run(&layers(&with.layering), &with.arguments),

@@ -11,6 +11,7 @@
 //!   and due time; settling a head promotes the next one. Taking costs the window (`reader`).
 //! - Totals change in the same commits as what they count (`totals`).
 
+pub mod archive;
 mod damage;
 mod directory;
 mod files;
@@ -22,6 +23,7 @@ mod shared;
 mod store;
 mod stored;
 mod totals;
+mod wishes;
 mod writer;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use reader::{Request, Run, Taken};
 pub use rows::{Ack, Change, Committed, Condemned, Held, RouteId, Seq, Settlement};
 pub use schema::SchemaError;
 pub use shared::{Failure, ObserveCommit};
+pub use wishes::{Wish, WishList};
 
 use crate::config;
 use crate::failpoint::{self, Place};
@@ -111,6 +114,23 @@ pub enum OpenError {
     /// The operating system gives no thread.
     #[error("starting the journal's thread")]
     Thread(#[source] std::io::Error),
+}
+
+/// Why a command cannot look into a journal, or leave a wish there. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum VisitError {
+    /// There is none.
+    #[error("there is no journal in `{0}`")]
+    Missing(PathBuf),
+    /// It is not ours to look at.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The database is not one that this release knows.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// SQLite failed.
+    #[error("reading the journal")]
+    Sqlite(#[from] rusqlite::Error),
 }
 
 /// Taking events failed; the disk's fault.

@@ -191,7 +191,7 @@ pub enum Link {
     Probe,
 }
 
-/// Messages of one route, published together on a channel that carries nothing else until all of
+/// Messages to one exchange, published together on a channel that carries nothing else until all of
 /// them are confirmed (only then are returns attributed with certainty).
 #[derive(Debug)]
 pub struct Window {
@@ -202,7 +202,7 @@ pub struct Window {
     /// Check the exchange on a throw-away channel first (with `topology = "declare"`: declare it
     /// if it is missing).
     pub ensure_exchange: bool,
-    /// Not empty, all with the same route.
+    /// Not empty, all to the same exchange.
     pub messages: Vec<Message>,
 }
 

@@ -143,7 +143,28 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     })
 }
 
+/// Whether a command of this user may look into the directory beside its bridge, or without one.
+///
+/// # Errors
+/// Its database belongs to another user, or it lies on a network file system.
+pub(super) fn check_visitor(path: &Path) -> Result<(), DirectoryError> {
+    check_files(path)?;
+    check_file_system(path)
+}
+
 fn check_owner(path: &Path) -> Result<(), DirectoryError> {
+    check_files(path)?;
+    // A directory may be shared on purpose (a mounted volume); the files in it are 0600 anyway.
+    let user = rustix::process::geteuid().as_raw();
+    let found = fs::metadata(path).map_err(|source| io_error("looking at", path, source))?;
+    if found.uid() == user && found.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|source| io_error("restricting", path, source))?;
+    }
+    Ok(())
+}
+
+fn check_files(path: &Path) -> Result<(), DirectoryError> {
     let user = rustix::process::geteuid().as_raw();
     for path in [path.to_owned(), path.join(DATABASE)] {
         let found = match fs::metadata(&path) {
@@ -158,12 +179,6 @@ fn check_owner(path: &Path) -> Result<(), DirectoryError> {
                 user,
             });
         }
-    }
-    // A directory may be shared on purpose (a mounted volume); the files in it are 0600 anyway.
-    let found = fs::metadata(path).map_err(|source| io_error("looking at", path, source))?;
-    if found.uid() == user && found.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(|source| io_error("restricting", path, source))?;
     }
     Ok(())
 }

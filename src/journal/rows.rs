@@ -97,6 +97,15 @@ impl Settlement {
         }
     }
 
+    /// The settlement of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        match Reason::from_name(name) {
+            Some(reason) => Self::DeadLettered(reason),
+            None => Self::Published,
+        }
+    }
+
     /// Whether the journal has the only copy of the body, so that retention must spare it.
     #[must_use]
     pub fn is_kept(self) -> bool {

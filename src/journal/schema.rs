@@ -15,9 +15,10 @@ use super::store::LOCK_PATIENCE;
 /// "ddbr": marks the file as ours.
 const APPLICATION_ID: i32 = 0x6464_6272;
 /// The schema this program writes.
-const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 /// `MIGRATIONS[n]` leads from version n to n + 1.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; VERSION as usize] =
+    [include_str!("schema.sql"), include_str!("schema-2.sql")];
 /// A session has some 2 KB: a page of 4 KiB would hold one and be half empty.
 pub(super) const PAGE_BYTES: u32 = 8192;
 /// The beginning of the second page: eight roots, which have no parent.
@@ -34,7 +35,8 @@ const ROOTS: [u8; 40] = {
 const WAL_BYTES_MAX: u32 = 16 << 20;
 
 /// A connection never is in two threads at a time: it needs no lock of its own.
-const WRITING: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+pub(super) const WRITING: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 const READING: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// Why a database cannot be used. It was not changed.
@@ -46,6 +48,14 @@ pub enum SchemaError {
     /// Written by a later release.
     #[error("`{path}` has schema version {found}, this release reads up to {VERSION}")]
     Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i32,
+    },
+    /// Written by an earlier release, and not to be brought up to date here.
+    #[error("`{path}` has schema version {found}, this release writes {VERSION}")]
+    Older {
         /// The database.
         path: PathBuf,
         /// Its version.
@@ -174,7 +184,7 @@ pub fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
     Ok(database)
 }
 
-fn check(database: &Connection, path: &Path) -> Result<i32, SchemaError> {
+pub(super) fn check(database: &Connection, path: &Path) -> Result<i32, SchemaError> {
     let pragma = |name: &str| {
         database
             .pragma_query_value(None, name, |row| row.get::<_, i32>(0))
@@ -245,7 +255,7 @@ fn restrict(path: &Path) -> Result<(), SchemaError> {
     result.map_err(|source| io_error("restricting", path, source))
 }
 
-fn open_error(path: &Path, source: rusqlite::Error) -> SchemaError {
+pub(super) fn open_error(path: &Path, source: rusqlite::Error) -> SchemaError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt) => SchemaError::Damaged { path, source },

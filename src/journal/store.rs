@@ -3,6 +3,7 @@
 
 mod append;
 mod carry;
+mod grant;
 mod reroute;
 mod retention;
 mod settle;
@@ -75,6 +76,7 @@ impl Store {
         store.in_transaction(|store| {
             store.catch_up_with_rows()?;
             store.forget_delays()?;
+            store.grant()?;
             store.reroute()
         })?;
         Ok(store)

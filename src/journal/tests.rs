@@ -1,6 +1,7 @@
 //! The journal by subject. `support` has the verbs.
 
 mod accounting;
+mod archive;
 mod cost;
 mod damage;
 mod durability;

@@ -18,12 +18,14 @@ pub(super) enum Name {
     BacklogBytes,
     RetainedBytes,
     LostEvents,
+    /// Events published again by an operator.
+    Replayed,
     /// The largest seq in use so far.
     LastSeq,
 }
 
 impl Name {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Accepted,
         Self::Published,
         Self::DeadLettered,
@@ -31,6 +33,7 @@ impl Name {
         Self::BacklogBytes,
         Self::RetainedBytes,
         Self::LostEvents,
+        Self::Replayed,
         Self::LastSeq,
     ];
 
@@ -43,6 +46,7 @@ impl Name {
             Self::BacklogBytes => "backlog_bytes",
             Self::RetainedBytes => "retained_bytes",
             Self::LostEvents => "lost_events",
+            Self::Replayed => "replayed",
             Self::LastSeq => "last_seq",
         }
     }
@@ -144,6 +148,7 @@ impl Counters {
                 Name::BacklogEvents => totals.backlog_events = value,
                 Name::BacklogBytes => totals.backlog_bytes = value,
                 Name::LostEvents => totals.lost_events = value,
+                Name::Replayed => totals.replayed = value,
                 Name::RetainedBytes | Name::LastSeq => {}
             }
         }

@@ -36,7 +36,6 @@ pub struct Metrics {
     registry: Registry,
     webhooks: Family<WebhookLabels, Counter>,
     last_received: Family<SourceLabels, Gauge<f64, AtomicU64>>,
-    replayed: Counter,
     retries: Family<ReasonLabels, Counter>,
     confirm: Histogram,
     delivery: Histogram,
@@ -72,7 +71,6 @@ impl Default for Metrics {
             registry: Registry::with_prefix(PREFIX),
             webhooks: Family::default(),
             last_received: Family::default(),
-            replayed: Counter::default(),
             retries: Family::default(),
             confirm: Histogram::new(CONFIRM_BUCKETS),
             delivery: Histogram::new(DELIVERY_BUCKETS),
@@ -114,11 +112,6 @@ impl Metrics {
                 source: Label(Arc::clone(source)),
             })
             .set(seconds);
-    }
-
-    /// That many events were taken up again by an operator.
-    pub fn replayed(&self, events: u64) {
-        self.replayed.inc_by(events);
     }
 
     /// A message was refused for this reason and will be published again.
@@ -176,11 +169,6 @@ impl Metrics {
             self.last_received.clone(),
         );
         registry.register(
-            "replayed",
-            "Events published again by an operator",
-            self.replayed.clone(),
-        );
-        registry.register(
             "publish_retries",
             "Messages the broker refused that are published again, by reason",
             self.retries.clone(),
@@ -227,7 +215,6 @@ mod tests {
         for series in [
             "deskbridge_webhooks_total{source=\"acme\",code=\"202\"} 0",
             "deskbridge_webhook_last_received_seconds{source=\"acme\"} 0",
-            "deskbridge_replayed_total 0",
             "deskbridge_publish_retries_total{reason=\"nacked\"} 0",
             "deskbridge_publish_retries_total{reason=\"unroutable\"} 0",
             "deskbridge_publish_confirm_seconds_count 0",

@@ -84,6 +84,8 @@ pub struct Totals {
     pub backlog_bytes: u64,
     /// Events lost with a damaged database, ever.
     pub lost_events: u64,
+    /// Events published again by an operator, ever; in none of the others.
+    pub replayed: u64,
 }
 
 /// What became of the last reload of the configuration.

@@ -99,6 +99,13 @@ impl Message {
         }
         message
     }
+
+    /// The same, sent once more by an operator who began to do so then.
+    #[must_use]
+    pub fn replayed(mut self, at: Timestamp) -> Self {
+        self.headers.push(("replayed-at", time(at)));
+        self
+    }
 }
 
 fn headers(event: &Event) -> Vec<(&'static str, Header)> {

@@ -13,6 +13,7 @@ mod contract_http;
 mod dead_letters;
 mod delayed;
 mod disk;
+mod events;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod fuzz;

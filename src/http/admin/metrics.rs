@@ -145,6 +145,14 @@ fn register_settled(registry: &mut Registry, totals: &Totals, statuses: &[Arc<st
         .inc_by(*events);
     }
     registry.register("dead_letters", "Events dead-lettered, by reason", dead);
+
+    let replayed = Counter::<u64>::default();
+    replayed.inc_by(totals.replayed);
+    registry.register(
+        "replayed",
+        "Events published again by an operator; in no other count",
+        replayed,
+    );
 }
 
 fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {

@@ -92,6 +92,7 @@ fn totals() -> Totals {
         backlog_events: 3,
         backlog_bytes: 300,
         lost_events: 1,
+        replayed: 5,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is done now and then: look at the disk, delete what is old, copy the log into the
+//! What is done now and then: look at the disk, do what commands have asked for, delete what is old, copy the log into the
 //! database, give space back.
 
 use std::time::Instant;
@@ -57,6 +57,11 @@ impl Writer {
     fn tidy(&mut self) -> rusqlite::Result<()> {
         if self.state.disk.write_error.is_some() {
             return Ok(());
+        }
+        if self.store.grant_wishes()? {
+            self.shared
+                .publish(self.store.totals(), self.store.commit_time);
+            self.state.written_bytes += COMMIT_BYTES;
         }
         let now = Timestamp::now();
         let is_swept = self

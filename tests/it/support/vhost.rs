@@ -44,11 +44,15 @@ impl Vhost {
             connection: Mutex::new(None),
             name,
         };
+        vhost.make().await;
         vhost
-            .management(Method::PUT, &format!("vhosts/{}", vhost.name), &json!({}))
+    }
+
+    /// Makes it, or makes it again on a broker that has forgotten it.
+    pub async fn make(&self) {
+        self.management(Method::PUT, &format!("vhosts/{}", self.name), &json!({}))
             .await;
-        vhost.allow("guest", ".*", ".*", ".*").await;
-        vhost
+        self.allow("guest", ".*", ".*", ".*").await;
     }
 
     /// The URL with another host and port, say of a proxy.

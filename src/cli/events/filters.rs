@@ -1,0 +1,153 @@
+//! Which events a command is about: filters as they are typed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use deskbridge::config::units::parse_duration;
+use deskbridge::journal::Seq;
+use deskbridge::journal::archive::{Selection, State};
+use deskbridge::webhook::routing::{Routing, UNKNOWN};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+/// Filters of `list` and `replay`; all that are given must hold.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Filters {
+    /// Only of this chat session; may be given several times
+    #[arg(long, value_name = "ID")]
+    session: Vec<String>,
+    /// Only with this status as it was sent; also unknown, invalid, malformed; may be given several times
+    #[arg(long, value_name = "STATUS")]
+    status: Vec<String>,
+    /// Only of this source; may be given several times
+    #[arg(long, value_name = "NAME")]
+    source: Vec<String>,
+    /// Only received then or later: 2026-11-26T14:00:00Z, or so long ago: 2h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only received before: 2026-11-26T15:00:00Z, or so long ago: 30m
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// Only in this state
+    #[arg(long, value_name = "STATE")]
+    state: Option<StateName>,
+}
+
+/// What has become of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateName {
+    /// It waits for the broker
+    Unsettled,
+    /// The broker has confirmed it
+    Published,
+    /// It lies in the dead-letter exchange's queue, or did
+    DeadLettered,
+}
+
+/// One event by its number, or by its `message_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Id {
+    /// Its number in the journal.
+    Seq(Seq),
+    /// All that carry it.
+    Message(Uuid),
+}
+
+impl Filters {
+    /// Whether nothing is left out.
+    pub fn are_empty(&self) -> bool {
+        self.session.is_empty()
+            && self.status.is_empty()
+            && self.source.is_empty()
+            && self.since.is_none()
+            && self.until.is_none()
+            && self.state.is_none()
+    }
+
+    /// What they select; the configuration knows which statuses are unknown.
+    pub fn selection(&self, routing: &Routing) -> Selection {
+        let is_unknown = self.status.iter().any(|status| status == UNKNOWN);
+        Selection {
+            sessions: self.session.clone(),
+            statuses: self.status.clone(),
+            statuses_but: is_unknown.then(|| routing.statuses().map(ToString::to_string).collect()),
+            sources: self.source.clone(),
+            since: self.since,
+            until: self.until,
+            state: self.state.map(|state| match state {
+                StateName::Unsettled => State::Unsettled,
+                StateName::Published => State::Published,
+                StateName::DeadLettered => State::DeadLettered,
+            }),
+            ..Selection::default()
+        }
+    }
+}
+
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seq = text.parse().ok().filter(|seq| *seq > 0).map(Self::Seq);
+        let message_id = || Uuid::try_parse(text).ok().map(Self::Message);
+        seq.or_else(message_id)
+            .ok_or_else(|| "expected the number of an event, such as 17, or its message_id".into())
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seq(seq) => write!(formatter, "{seq}"),
+            Self::Message(id) => write!(formatter, "{id}"),
+        }
+    }
+}
+
+/// A moment, or a time back from now.
+pub fn time(text: &str) -> Result<Timestamp, String> {
+    time_before(text, Timestamp::now())
+}
+
+fn time_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let back = parse_duration(text)
+        .ok()
+        .and_then(|back| SignedDuration::try_from(back).ok())
+        .and_then(|back| now.checked_sub(back).ok());
+    back.ok_or_else(|| {
+        "expected a time such as 2026-11-26T14:00:00Z, or how long ago, such as 2h or 30m".into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_moment_or_so_long_ago() {
+        let now: Timestamp = "2026-02-03T12:00:00Z".parse().unwrap();
+        let check = |text: &str, expected: &str| {
+            assert_eq!(time_before(text, now).unwrap().to_string(), expected);
+        };
+        check("2h", "2026-02-03T10:00:00Z");
+        check("1d12h", "2026-02-02T00:00:00Z");
+        check("2026-02-03T12:00:00+01:00", "2026-02-03T11:00:00Z");
+        for wrong in ["", "yesterday", "2026-02-03", "-2h", "2"] {
+            assert!(time_before(wrong, now).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_a_number_or_a_message_id() {
+        assert_eq!("17".parse(), Ok(Id::Seq(17)));
+        let id = "53d46ec3-435e-8633-874a-52aaacb9ecc7";
+        assert_eq!(id.parse::<Id>().unwrap().to_string(), id);
+        for wrong in ["", "0", "-3", "1.5", "53d46ec3"] {
+            assert!(wrong.parse::<Id>().is_err(), "{wrong}");
+        }
+    }
+}

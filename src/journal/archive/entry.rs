@@ -1,0 +1,140 @@
+//! An event of the journal with what has become of it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::Row;
+
+use crate::journal::rows::{Condemned, Seq, Settlement};
+use crate::journal::stored::{self, columns};
+use crate::webhook::routing::Route;
+use crate::webhook::{Event, Reason};
+
+use super::State;
+
+/// What [`read`] wants, with the body and without.
+macro_rules! entry_columns {
+    ($body:literal) => {
+        concat!(
+            columns!(body: $body),
+            ", octet_length(e.body), s.at, s.outcome, s.attempts, s.kept, p.attempts, p.reason, \
+             p.detail, p.at, r.exchange, r.routing_key"
+        )
+    };
+}
+pub(super) const BODIES: &str = entry_columns!("e.body");
+pub(super) const NO_BODIES: &str = entry_columns!("NULL");
+
+pub(super) const TABLES: &str = "FROM events e LEFT JOIN settled s ON s.seq = e.seq
+     LEFT JOIN pending p ON p.seq = e.seq LEFT JOIN routes r ON r.id = p.route";
+
+/// An event as the journal has it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its number.
+    pub seq: Seq,
+    /// The event; without its body if that was not asked for.
+    pub event: Event,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// What has become of it.
+    pub place: Place,
+}
+
+/// Where an event stands.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// It waits for the broker.
+    Unsettled {
+        /// Where it goes.
+        route: Option<Arc<Route>>,
+        /// How often it was published and refused.
+        attempts: u32,
+        /// What made it a dead letter, if it has become one.
+        condemned: Option<Condemned>,
+    },
+    /// It is done.
+    Settled {
+        /// How it ended.
+        settlement: Settlement,
+        /// When.
+        at: Timestamp,
+        /// How often it was published.
+        attempts: u32,
+        /// Exempt from retention: its body lies only here.
+        is_kept: bool,
+    },
+}
+
+impl Entry {
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.place {
+            Place::Unsettled { .. } => State::Unsettled,
+            Place::Settled {
+                settlement: Settlement::Published,
+                ..
+            } => State::Published,
+            Place::Settled {
+                settlement: Settlement::DeadLettered(_),
+                ..
+            } => State::DeadLettered,
+        }
+    }
+
+    /// Whether retention spares it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        matches!(self.place, Place::Settled { is_kept: true, .. })
+    }
+}
+
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    const PLACE: usize = stored::COLUMNS;
+    let attempts = |column| row.get::<_, Option<u32>>(PLACE + column);
+    let at = |column| -> rusqlite::Result<Timestamp> {
+        let micros: Option<i64> = row.get(PLACE + column)?;
+        Ok(stored::timestamp(micros.unwrap_or_default()))
+    };
+    let place = match row.get::<_, Option<String>>(PLACE + 2)? {
+        Some(outcome) => Place::Settled {
+            settlement: Settlement::from_name(&outcome),
+            at: at(1)?,
+            attempts: attempts(3)?.unwrap_or_default(),
+            is_kept: row.get::<_, Option<bool>>(PLACE + 4)?.unwrap_or_default(),
+        },
+        None => Place::Unsettled {
+            route: route(row)?,
+            attempts: attempts(5)?.unwrap_or_default(),
+            condemned: match row.get::<_, Option<String>>(PLACE + 6)? {
+                Some(reason) => Some(Condemned {
+                    reason: Reason::from_name(&reason).unwrap_or(Reason::Damaged),
+                    detail: row.get::<_, Option<String>>(PLACE + 7)?.unwrap_or_default(),
+                    at: at(8)?,
+                }),
+                None => None,
+            },
+        },
+    };
+    Ok(Entry {
+        seq: row.get(0)?,
+        event: stored::read(row)?,
+        bytes: row
+            .get::<_, Option<i64>>(PLACE)?
+            .unwrap_or_default()
+            .unsigned_abs(),
+        place,
+    })
+}
+
+fn route(row: &Row<'_>) -> rusqlite::Result<Option<Arc<Route>>> {
+    let text = |column| row.get::<_, Option<Arc<str>>>(stored::COLUMNS + column);
+    Ok(match (text(9)?, text(10)?) {
+        (Some(exchange), Some(routing_key)) => Some(Arc::new(Route {
+            exchange,
+            routing_key,
+        })),
+        _ => None,
+    })
+}

@@ -1,0 +1,114 @@
+//! What cannot be is said in a sentence, with an exit code, and changes nothing.
+
+use super::{accept, bridge_with_queue, failed, told};
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::broker::Broker;
+use crate::support::skip::is_root;
+
+const NOBODY: &str = "amqp://guest:guest@127.0.0.1:1/";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_journal_every_command_says_so_and_makes_none() {
+    let bridge = BridgeBuilder::at(NOBODY).build();
+    let commands: [&[&str]; 4] = [
+        &["list"],
+        &["show", "1"],
+        &["replay", "--all"],
+        &["discard", "1"],
+    ];
+    for command in commands {
+        let err = failed(&bridge.run("events", command).await, 1);
+        assert!(err.contains("there is no journal in"), "{command:?}: {err}");
+        assert!(err.contains("try:"), "{err}");
+    }
+    assert!(!bridge.journal_dir().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_a_newer_release_and_somebody_elses_file_are_refused() {
+    let mut bridge = BridgeBuilder::at(NOBODY).start().await;
+    bridge.terminate().await;
+    let path = bridge.journal_dir().join("journal.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("PRAGMA user_version = 99").unwrap();
+    database.close().unwrap();
+    let err = failed(&bridge.run("events", &["list"]).await, 1);
+    assert!(err.contains("schema version 99"), "{err}");
+    std::fs::write(&path, "somebody's notes").unwrap();
+    let err = failed(&bridge.run("events", &["list"]).await, 1);
+    assert!(err.contains("is not a journal"), "{err}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"somebody's notes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_an_older_release_is_read_and_not_written() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/journal-v1.db");
+    let bridge = BridgeBuilder::at(NOBODY).build();
+    std::fs::create_dir(bridge.journal_dir()).unwrap();
+    let path = bridge.journal_dir().join("journal.db");
+    std::fs::copy(golden, &path).unwrap();
+    let (code, out, err) = told(&bridge.run("events", &["list", "--json"]).await);
+    assert_eq!((code, out.lines().count()), (Some(0), 6), "{err}");
+    let err = failed(&bridge.run("events", &["replay", "--all"]).await, 1);
+    assert!(err.contains("schema version 1"), "{err}");
+    assert!(err.contains("deskbridge serve"), "{err}");
+    assert_eq!(std::fs::read(path).unwrap(), std::fs::read(golden).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_than_the_owner_is_refused() {
+    if !is_root("another_user_than_the_owner_is_refused") {
+        return;
+    }
+    let mut bridge = BridgeBuilder::at(NOBODY).start().await;
+    bridge.terminate().await;
+    let path = bridge.journal_dir().join("journal.db");
+    std::os::unix::fs::chown(&path, Some(61_003), None).unwrap();
+    let err = failed(&bridge.run("events", &["list"]).await, 1);
+    assert!(err.contains("belongs to user 61003"), "{err}");
+    assert!(err.contains("run it as the user of the bridge"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_nothing_of_everything_by_accident_and_of_unknown_ids_publishes_nothing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
+    accept(&bridge, &[("a", "created")]).await;
+    bridge.backlog_is_empty().await;
+    let check = async |arguments: &[&str], code, words: &str| {
+        let arguments = [&["replay"], arguments].concat();
+        let err = failed(&bridge.run("events", &arguments).await, code);
+        assert!(err.contains(words), "{arguments:?}: {err}");
+    };
+    check(&[], 2, "nothing says which events").await;
+    check(&["1", "--all"], 2, "do not go together").await;
+    check(
+        &["--session", "z"],
+        1,
+        "no event of the journal is selected",
+    )
+    .await;
+    check(&["1", "77"], 1, "no event 77").await;
+    check(&["--since", "soon"], 2, "expected a time").await;
+    check(
+        &["--all", "--to-queue", "absent"],
+        1,
+        "queue `absent` is missing",
+    )
+    .await;
+    assert_eq!(vhost.message_count("all").await, Some(1));
+    assert_eq!(bridge.metrics().await.sum("replayed_total"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_while_the_broker_is_away_fails_and_changes_nothing() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost).start().await;
+    accept(&bridge, &[("a", "created")]).await;
+    bridge.backlog_is_empty().await;
+    bridge.reconfigure(&format!("rabbitmq.urls = ['{NOBODY}']"));
+    let err = failed(&bridge.run("events", &["replay", "--all"]).await, 1);
+    assert!(err.contains("connecting to the broker"), "{err}");
+    assert!(err.contains("nothing was published"), "{err}");
+    assert_eq!(bridge.status().await["counters"]["replayed"], 0);
+}

@@ -1,0 +1,183 @@
+//! Events are listed and shown, filtered, beside a running bridge and without one.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{accept, done, failed, field, objects, told};
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::run::Bridge;
+use crate::support::broker::Broker;
+use crate::support::process::signal;
+use crate::support::proxy::Proxy;
+use crate::support::vhost::Vhost;
+
+/// A bridge with seven events: five published, two of them of an unknown status; one malformed, and
+/// one that waits.
+async fn seven(vhost: &Vhost) -> (Bridge, Proxy) {
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    accept(
+        &bridge,
+        &[
+            ("a", "created"),
+            ("b", "created"),
+            ("a", "handled"),
+            ("a", "archived"),
+            ("c", "archived"),
+        ],
+    )
+    .await;
+    bridge.post("malformed \u{1b}[31m").await;
+    bridge.backlog_is_empty().await;
+    proxy.refuse();
+    bridge.broker_is("connecting").await;
+    accept(&bridge, &[("a", "completed")]).await;
+    (bridge, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_filtered_and_shows_what_became_of_each_event() {
+    let vhost = Broker::shared().await.vhost().await;
+    let (mut bridge, _proxy) = seven(&vhost).await;
+    check_filters(&bridge).await;
+    bridge.terminate().await;
+    check_filters(&bridge).await;
+}
+
+async fn check_filters(bridge: &Bridge) {
+    let seqs = async |filters: &[&str]| {
+        let arguments = [&["list", "--json"], filters].concat();
+        let events = objects(&done(&bridge.run("events", &arguments).await));
+        let seqs = field(&events, "seq");
+        seqs.into_iter().map(|seq| seq.as_i64().unwrap()).collect()
+    };
+    let check = async |filters: &[&str], expected: &[i64]| {
+        let found: Vec<i64> = seqs(filters).await;
+        assert_eq!(found, expected, "{filters:?}");
+    };
+    check(&[], &[1, 2, 3, 4, 5, 6, 7]).await;
+    check(&["--session", "a"], &[1, 3, 4, 7]).await;
+    check(&["--session", "a", "--session", "b"], &[1, 2, 3, 4, 7]).await;
+    check(&["--status", "created"], &[1, 2]).await;
+    check(&["--status", "archived", "--status", "handled"], &[3, 4, 5]).await;
+    check(&["--status", "unknown"], &[4, 5]).await;
+    check(&["--status", "malformed"], &[6]).await;
+    check(&["--source", "deskdirector", "--status", "handled"], &[3]).await;
+    check(&["--source", "another"], &[]).await;
+    check(&["--state", "unsettled"], &[7]).await;
+    check(&["--state", "published", "--session", "a"], &[1, 3, 4]).await;
+    check(&["--state", "dead-lettered"], &[6]).await;
+    check(&["--since", "1h"], &[1, 2, 3, 4, 5, 6, 7]).await;
+    check(&["--until", "1h"], &[]).await;
+    check(&["--since", "2100-01-01T00:00:00Z"], &[]).await;
+    check(&["--limit", "2"], &[6, 7]).await;
+    check(
+        &["--limit", "2", "--session", "a", "--state", "published"],
+        &[3, 4],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_has_an_object_a_line_or_a_table_without_control_characters() {
+    let vhost = Broker::shared().await.vhost().await;
+    let (bridge, _proxy) = seven(&vhost).await;
+    accept(&bridge, &[("odd\u{1b}[2J", "created")]).await;
+    let events = objects(&done(&bridge.run("events", &["list", "--json"]).await));
+    let first = &events[0];
+    assert_eq!(first["session"], "a");
+    assert_eq!(first["status"], "created");
+    assert_eq!(first["source"], "deskdirector");
+    assert_eq!(first["state"], "published");
+    assert_eq!(first["attempts"], 1);
+    assert_eq!(first["webhook_index"], 0);
+    assert_eq!(first["kept"], false);
+    assert!(first["message_id"].as_str().unwrap().len() == 36);
+    assert!(first["received_at"].as_str().unwrap().ends_with('Z'));
+    assert!(first["settled_at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(
+        (&events[5]["reason"], &events[5]["session"]),
+        (&json!("malformed"), &Value::Null)
+    );
+    assert_eq!(events[6]["state"], "unsettled");
+    assert_eq!(events[6]["routing_key"], "chat-session.completed");
+
+    let table = done(&bridge.run("events", &["list"]).await);
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 9, "{table}");
+    assert!(lines[0].starts_with("SEQ") && lines[0].ends_with("BYTES"));
+    assert!(lines[6].contains("dead: malformed"), "{table}");
+    assert!(!table.contains('\u{1b}'), "{table:?}");
+
+    let (code, out, err) = told(&bridge.run("events", &["list", "--session", "z"]).await);
+    assert_eq!((code, &*out), (Some(0), ""));
+    assert!(err.contains("no such event"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_shown_with_its_body_by_number_and_by_id() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).start().await;
+    let element = "{\"id\": \"x\",\n \"status\":\"created\", \"n\": 1.000000000000000005}";
+    for _ in 0..2 {
+        bridge.post(format!("[ {element} ]")).await;
+    }
+    bridge.backlog_is_empty().await;
+    let show = async |arguments: &[&str]| {
+        let output = bridge.run("events", &[&["show"], arguments].concat()).await;
+        done(&output)
+    };
+    assert_eq!(show(&["1", "--body"]).await, element, "byte for byte");
+    let shown = objects(&show(&["1", "--json"]).await);
+    assert_eq!(shown[0]["body"]["id"], "x");
+    assert_eq!(shown[0]["damaged"], false);
+    let id = shown[0]["message_id"].as_str().unwrap();
+    let same = objects(&show(&[id, "--json"]).await);
+    assert_eq!(
+        field(&same, "seq"),
+        [1, 2],
+        "the same event, received twice"
+    );
+    assert_eq!(show(&[id, "--body"]).await, element);
+    let readable = show(&["2"]).await;
+    assert!(
+        readable.contains(id) && readable.contains("1.000000000000000005"),
+        "{readable}"
+    );
+
+    let err = failed(&bridge.run("events", &["show", "99"]).await, 1);
+    assert!(err.contains("no event 99") && err.contains("try:"), "{err}");
+    failed(&bridge.run("events", &["show", "nonsense"]).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_prints_what_is_received_from_then_on_until_it_is_interrupted() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).start().await;
+    accept(&bridge, &[("before", "created"), ("last", "created")]).await;
+    let arguments = ["list", "--json", "--follow", "--limit", "1"];
+    let mut child = bridge
+        .command("events", &arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line = lines.next().unwrap().unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()["session"].clone()
+    };
+    assert_eq!(next(), "last");
+    accept(&bridge, &[("new-1", "created"), ("new-2", "created")]).await;
+    assert_eq!(next(), "new-1");
+    assert_eq!(next(), "new-2");
+    accept(&bridge, &[("new-3", "created")]).await;
+    assert_eq!(next(), "new-3");
+    signal(child.id(), Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,260 @@
+//! Events are published again: the same, in order, to where the configuration of now sends them or
+//! into one queue.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{accept, bridge_with_queue, done, failed, objects};
+use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::broker::Broker;
+use crate::support::message::Message;
+use crate::support::sender::{array_of, session};
+use crate::support::sessions::everything_in;
+use crate::support::wait::{SOON, eventually};
+
+/// Everything but when it was replayed.
+fn without_replayed_at(message: &Message) -> Message {
+    let mut message = message.clone();
+    message.headers.remove("replayed-at");
+    message.redelivered = false;
+    message
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_beside_the_bridge_publishes_the_same_messages_in_order_and_is_counted() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
+    for status in ["created", "handled", "missed", "completed"] {
+        let sessions: Vec<_> = (0..100).map(|n| format!("s{n}")).collect();
+        let sessions: Vec<_> = sessions.iter().map(|id| (id.as_str(), status)).collect();
+        accept(&bridge, &sessions).await;
+    }
+    bridge.post("malformed").await;
+    bridge.backlog_is_empty().await;
+    let before = everything_in(&vhost, "all").await;
+    assert_eq!(before.len(), 400);
+    everything_in(&vhost, "chat-sessions.dead-letter").await;
+
+    let told = done(&bridge.run("events", &["replay", "--all", "--json"]).await);
+    let told = &objects(&told)[0];
+    assert_eq!(
+        (&told["confirmed"], &told["failed"]),
+        (&json!(401), &json!(0)),
+        "{told}"
+    );
+    let again = everything_in(&vhost, "all").await;
+    let by_session = |messages: &[Message]| {
+        let mut by_session: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for message in messages {
+            let lane = by_session
+                .entry(message.correlation_id.clone())
+                .or_default();
+            lane.push(without_replayed_at(message));
+        }
+        by_session
+    };
+    assert_eq!(by_session(&again), by_session(&before));
+    for message in &again {
+        let at = message.header("replayed-at").as_str().unwrap();
+        assert!(at.ends_with('Z') && at.starts_with("20"), "{at}");
+    }
+    let letters = everything_in(&vhost, "chat-sessions.dead-letter").await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].header("dead-letter-reason"), "malformed");
+    assert_eq!(letters[0].body, b"malformed");
+
+    eventually("the replay is counted", SOON, || async {
+        bridge.metrics().await.sum("replayed_total") == 401.0
+    })
+    .await;
+    let counters = bridge.status().await["counters"].clone();
+    assert_eq!(
+        (
+            &counters["accepted"],
+            &counters["published"],
+            &counters["dead_lettered"]
+        ),
+        (&json!(401), &json!(400), &json!(1)),
+        "replays count nowhere else"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_ids_and_a_dry_run_say_what_is_replayed() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with_queue(&vhost, "all").await;
+    accept(
+        &bridge,
+        &[
+            ("a", "created"),
+            ("b", "missed"),
+            ("a", "handled"),
+            ("c", "missed"),
+        ],
+    )
+    .await;
+    bridge.backlog_is_empty().await;
+    let before = everything_in(&vhost, "all").await;
+    let replayed = async |arguments: &[&str]| -> Vec<(String, String)> {
+        done(
+            &bridge
+                .run("events", &[&["replay"], arguments].concat())
+                .await,
+        );
+        let messages = everything_in(&vhost, "all").await;
+        let name = |message: &Message| {
+            let status = message.header("status").as_str().unwrap().to_owned();
+            (message.correlation_id.clone().unwrap(), status)
+        };
+        messages.iter().map(name).collect()
+    };
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        let owned = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
+        pairs.iter().map(owned).collect()
+    };
+    assert_eq!(
+        replayed(&["--session", "a"]).await,
+        pairs(&[("a", "created"), ("a", "handled")])
+    );
+    assert_eq!(
+        replayed(&["--status", "missed", "--since", "1h"]).await,
+        pairs(&[("b", "missed"), ("c", "missed")])
+    );
+    let is_b = |message: &&Message| message.correlation_id.as_deref() == Some("b");
+    let id = before.iter().find(is_b).unwrap().id();
+    assert_eq!(
+        replayed(&["4", id]).await,
+        pairs(&[("b", "missed"), ("c", "missed")])
+    );
+    assert_eq!(replayed(&["--session", "a", "--dry-run"]).await, pairs(&[]));
+    let dry = done(
+        &bridge
+            .run(
+                "events",
+                &["replay", "--session", "a", "--dry-run", "--json"],
+            )
+            .await,
+    );
+    let keys: Vec<Value> = objects(&dry)
+        .iter()
+        .map(|object| object["routing_key"].clone())
+        .collect();
+    assert_eq!(keys, ["chat-session.created", "chat-session.handled"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_new_queue_is_filled_and_no_other_is_disturbed() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with_queue(&vhost, "old").await;
+    accept(
+        &bridge,
+        &[("a", "created"), ("b", "created"), ("a", "completed")],
+    )
+    .await;
+    bridge.post("malformed").await;
+    bridge.backlog_is_empty().await;
+    vhost
+        .declare_queue("new", json!({"x-queue-type": "quorum"}))
+        .await;
+    let output = bridge
+        .run("events", &["replay", "--all", "--to-queue", "new"])
+        .await;
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(done(&output), "3 events confirmed\n");
+    assert!(err.contains("1 event left out"), "{err}");
+    let old = everything_in(&vhost, "old").await;
+    let new = everything_in(&vhost, "new").await;
+    let ids = |messages: &[Message]| -> Vec<String> {
+        let mut ids: Vec<_> = messages
+            .iter()
+            .map(|message| message.id().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&old), ids(&new));
+    let of_a: Vec<_> = new
+        .iter()
+        .filter(|message| message.correlation_id.as_deref() == Some("a"))
+        .map(|message| message.header("status"))
+        .collect();
+    assert_eq!(of_a, ["created", "completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_takes_is_reported_and_the_rest_goes_on() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost)
+        .with("queues = [{name = 'created', keys = ['chat-session.created']}]")
+        .with("routing.statuses.missed = {exchange = 'alarms'}")
+        .start()
+        .await;
+    accept(
+        &bridge,
+        &[
+            ("a", "created"),
+            ("b", "missed"),
+            ("c", "created"),
+            ("d", "handled"),
+        ],
+    )
+    .await;
+    bridge.backlog_is_empty().await;
+    everything_in(&vhost, "created").await;
+    // Nothing takes what is not created any more, and the exchange of what is missed is gone.
+    bridge.terminate().await;
+    vhost.delete_exchange("chat-sessions").await;
+    vhost.delete_exchange("alarms").await;
+    vhost
+        .declare_exchange("chat-sessions", "topic", json!({}))
+        .await;
+    vhost
+        .bind("created", "chat-sessions", "chat-session.created")
+        .await;
+    bridge.reconfigure("rabbitmq.topology = 'verify'");
+    let output = bridge.run("events", &["replay", "--all", "--json"]).await;
+    let err = failed(&output, 1);
+    let told = &objects(&String::from_utf8_lossy(&output.stdout))[0];
+    assert_eq!(
+        (&told["confirmed"], &told["failed"]),
+        (&json!(2), &json!(2)),
+        "{told}"
+    );
+    assert!(
+        err.contains("event 2: 404") && err.contains("event 4: returned: 312"),
+        "{err}"
+    );
+    assert_eq!(everything_in(&vhost, "created").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_what_was_received_is_not_published() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = bridge_with_queue(&vhost, "all").await;
+    accept(&bridge, &[("a", "created"), ("b", "created")]).await;
+    bridge.backlog_is_empty().await;
+    everything_in(&vhost, "all").await;
+    bridge.terminate().await;
+    let database = rusqlite::Connection::open(bridge.journal_dir().join("journal.db")).unwrap();
+    let damage = "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), 'printer', 'painter') AS BLOB) WHERE seq = 1";
+    database.execute_batch(damage).unwrap();
+    database.close().unwrap();
+    let output = bridge.run("events", &["replay", "--all"]).await;
+    let err = failed(&output, 1);
+    assert!(err.contains("event 1: its body is damaged"), "{err}");
+    let sessions: Vec<_> = everything_in(&vhost, "all").await;
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].correlation_id.as_deref(), Some("b"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bridge_has_still_to_publish_is_left_to_it() {
+    let bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+        .start()
+        .await;
+    let waiting = session("w", "created", json!({}));
+    assert_eq!(bridge.post(array_of(&[waiting])).await.status, 202);
+    let err = failed(&bridge.run("events", &["replay", "--all"]).await, 1);
+    assert!(err.contains("the bridge has still to publish"), "{err}");
+}

@@ -126,9 +126,7 @@ impl Management {
         self.add_policies(&mut existing, &place).await?;
         let mut unseen = Vec::new();
         let alarms = self.alarms().await.unwrap_or_else(|error| {
-            unseen.push(Line::warning(format!(
-                "alarms of the broker cannot be looked at: {error:#}"
-            )));
+            unseen.push(Line::note(format!("alarms were not looked at: {error:#}")));
             Vec::new()
         });
         let path = format!("permissions/{place}/{}", encoded(user));

@@ -75,7 +75,7 @@ fn matches(key: &[Option<String>], pattern: &[&str]) -> bool {
                 next += 1;
             }
             Some(&word) if word == "*" || fits(key[at].as_ref(), word) => {
-                (at, next) = (at + 1, next + 1)
+                (at, next) = (at + 1, next + 1);
             }
             _ => {
                 let Some((from, rest)) = retry else {

@@ -1,5 +1,8 @@
 //! Login, alarms, clock, certificates, and a management API that does not answer.
 
+use hyper::Method;
+use serde_json::json;
+
 use super::setup::{Setup, TICKETS, check, finds, unstarted};
 use crate::support::authority::Authority;
 use crate::support::bridge::builder::BridgeBuilder;
@@ -144,4 +147,33 @@ async fn a_certificate_of_the_broker_that_has_expired_is_found() {
         &format!("error: {url} refuses: "),
     ];
     finds(&bridge, 1, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_with_the_tag_management_is_enough_but_for_what_only_an_administrator_may_see() {
+    let mut setup = Setup::of(TICKETS).await;
+    let name = format!("{}-looker", setup.vhost.name);
+    let user = json!({"password": "looker-password", "tags": "management"});
+    setup
+        .vhost
+        .management(Method::PUT, &format!("users/{name}"), &user)
+        .await;
+    setup.vhost.allow(&name, "^$", "^$", "^$").await;
+    let url = setup.vhost.management_url();
+    let url = url.replace("guest:guest", &format!("{name}:looker-password"));
+    setup
+        .bridge
+        .reconfigure(&format!("rabbitmq.management_url = {url:?}"));
+    let checked = setup.finds(0, &[]).await;
+    let unseen: Vec<_> = checked
+        .notes
+        .iter()
+        .filter(|note| !note.starts_with("note: status `"))
+        .collect();
+    assert_eq!(unseen.len(), 1, "{checked:#?}");
+    assert!(
+        unseen[0].starts_with("note: what user `guest` may declare was not looked at"),
+        "{checked:#?}"
+    );
+    assert!(!checked.output.contains("looker-password"), "{checked:#?}");
 }

@@ -67,7 +67,7 @@ enum What {
 struct Where {
     #[command(flatten)]
     layering: Layering,
-    /// Another queue than the one of [dead_letter], such as chat-sessions.unrouted
+    /// Another queue than the one of `dead_letter.exchange`, such as chat-sessions.unrouted
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
     /// Look even if that uses up deliveries of the messages

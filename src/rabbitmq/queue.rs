@@ -3,7 +3,9 @@
 //! whatever way. For commands; the bridge itself consumes nothing.
 //!
 //! Measured on 3.10: a quorum queue takes messages back in order when their channel closes, as long
-//! as no more than 32 consumers of it hold any; `basic.nack` and `basic.get` shuffle them.
+//! as no more than 32 consumers of it hold any; `basic.nack` and `basic.get` shuffle them. It puts
+//! them before those that were never delivered and behind those that came back earlier: of these,
+//! all are taken or none.
 
 mod letter;
 mod nature;
@@ -71,6 +73,8 @@ pub struct Queue {
     seen: u64,
     removed: u64,
     windows: usize,
+    /// The last one taken had been given back before: others like it may be left.
+    is_among_returned: bool,
 }
 
 impl Queue {
@@ -95,6 +99,7 @@ impl Queue {
             seen: 0,
             removed: 0,
             windows: 0,
+            is_among_returned: false,
         };
         queue.waiting = queue.ready().await?.0;
         Ok(queue)
@@ -146,6 +151,8 @@ impl Queue {
             .channel
             .basic_cancel(consumer.tag(), BasicCancelOptions::default());
         self.call("end a look", cancel).await?;
+        let last = letters.last();
+        self.is_among_returned = last.is_some_and(|letter| letter.received.is_redelivered);
         Ok(letters)
     }
 
@@ -167,6 +174,8 @@ impl Queue {
     /// # Errors
     /// If the connection is lost: the last removals may not have happened then.
     pub async fn close(mut self) -> Result<(), QueueError> {
+        // A part of what had come back before would get behind the rest of it.
+        while self.is_among_returned && !self.take().await?.is_empty() {}
         self.call("close a look", self.channel.close(200, "OK".into()))
             .await?;
         self.channel = match self.live.open_channel().await {

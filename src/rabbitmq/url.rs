@@ -87,12 +87,6 @@ impl BrokerUrl {
         self.uri.scheme == AMQPScheme::AMQPS
     }
 
-    /// The virtual host.
-    #[must_use]
-    pub fn vhost(&self) -> &str {
-        &self.uri.vhost
-    }
-
     /// User and password, for whoever logs in. Not to be shown.
     #[must_use]
     pub fn credentials(&self) -> (&str, &str) {

@@ -232,7 +232,7 @@ impl Pass<'_> {
             if self.interrupt.is_set() {
                 return Ok(false);
             }
-            let Some(replayer) = &mut self.replayer else {
+            let Some(replayer) = &self.replayer else {
                 let held = &held[next];
                 let route = held.replays[0].route();
                 self.report.done("would replay", &held.summary, &[route])?;
@@ -250,7 +250,7 @@ impl Pass<'_> {
 
     /// All messages of a corrected body, or it does not count.
     async fn publish_all(&mut self, held: Held) -> anyhow::Result<bool> {
-        let Some(replayer) = &mut self.replayer else {
+        let Some(replayer) = &self.replayer else {
             let routes: Vec<_> = held.replays.iter().map(Replay::route).collect();
             self.report.done("would replay", &held.summary, &routes)?;
             return Ok(true);
@@ -279,7 +279,7 @@ impl Pass<'_> {
             Outcome::Nacked => "the broker refused it; is a queue full?".into(),
             Outcome::ChannelClosed(code, text) => format!("the broker refused it: {text} ({code})"),
             Outcome::Unknown => {
-                let why = match &mut self.replayer {
+                let why = match &self.replayer {
                     Some(replayer) => replayer.why_lost().await,
                     None => String::new(),
                 };

@@ -45,7 +45,7 @@ impl<'a> Report<'a> {
         self.done += 1;
         if self.is_json {
             let route = to.first();
-            return self.object(
+            return object(
                 summary,
                 &json!({
                     "outcome": verb,
@@ -74,7 +74,7 @@ impl<'a> Report<'a> {
     pub fn kept(&mut self, summary: &Summary, why: &str) -> anyhow::Result<()> {
         self.kept += 1;
         if self.is_json {
-            return self.object(summary, &json!({"outcome": "kept", "why": why}));
+            return object(summary, &json!({"outcome": "kept", "why": why}));
         }
         print(&format!(
             "kept {}: {}\n",
@@ -119,12 +119,12 @@ impl<'a> Report<'a> {
             Exit::No
         }
     }
+}
 
-    fn object(&self, summary: &Summary, outcome: &Value) -> anyhow::Result<()> {
-        let mut object = Map::new();
-        object.insert("id".into(), summary.id.clone().into());
-        object.insert("position".into(), summary.position.into());
-        object.extend(outcome.as_object().cloned().unwrap_or_default());
-        print(&format!("{}\n", Value::from(object)))
-    }
+fn object(summary: &Summary, outcome: &Value) -> anyhow::Result<()> {
+    let mut object = Map::new();
+    object.insert("id".into(), summary.id.clone().into());
+    object.insert("position".into(), summary.position.into());
+    object.extend(outcome.as_object().cloned().unwrap_or_default());
+    print(&format!("{}\n", Value::from(object)))
 }

@@ -10,7 +10,7 @@ use crate::cli::time::moment;
 #[derive(Debug, Clone, Default, Args)]
 pub struct Filters {
     /// Only of this reason: invalid malformed unroutable nacked too-large damaged, or the broker's
-    /// rejected expired maxlen delivery_limit
+    /// rejected expired maxlen `delivery_limit`
     #[arg(long, value_name = "REASON", value_delimiter = ',')]
     reason: Vec<String>,
     /// Only of this status
@@ -68,7 +68,7 @@ pub fn is_called(summary: &Summary, name: &str) -> bool {
 /// Messages to do something with.
 #[derive(Debug, Args)]
 pub struct Selection {
-    /// message_id, or #3 for the third message in the queue
+    /// The `message_id`, or #3 for the third message in the queue
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]

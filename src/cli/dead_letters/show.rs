@@ -27,7 +27,7 @@ Example:
 pub struct Arguments {
     #[command(flatten)]
     pub(super) at: Where,
-    /// message_id, or #3 for the third message in the queue
+    /// The `message_id`, or #3 for the third message in the queue
     #[arg(value_name = "ID")]
     id: String,
     /// One JSON object in one line

@@ -3,16 +3,13 @@
 //! whatever comes from a connection that publishes, acknowledgements too.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream::Stream;
-use futures_util::{FutureExt, StreamExt};
 use lapin::options::BasicPublishOptions;
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Event};
+use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
 use super::letter::Letter;
@@ -38,6 +35,7 @@ pub struct Replay {
 impl Replay {
     /// The same message, with some headers less and some more. It carries no `user_id`: the broker
     /// takes only our own.
+    #[must_use]
     pub fn of(
         letter: &Letter,
         route: Route,
@@ -102,7 +100,6 @@ fn without_user(from: &BasicProperties) -> BasicProperties {
 /// A connection that publishes.
 pub struct Replayer {
     live: Live,
-    events: std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>,
     confirm_timeout: Duration,
 }
 
@@ -115,18 +112,15 @@ impl Replayer {
         settings: &Settings,
         confirm_timeout: Duration,
     ) -> Result<Self, Unreachable> {
-        let live = Live::new(connection::connect_to_any(settings).await?);
-        let events = Box::pin(live.amqp().events_listener());
         Ok(Self {
-            live,
-            events,
+            live: Live::new(connection::connect_to_any(settings).await?),
             confirm_timeout,
         })
     }
 
     /// Publishes the first run of these, in order, and awaits what becomes of each: the outcomes of
     /// the first so many. After [`Outcome::Unknown`] the connection is gone.
-    pub async fn publish(&mut self, replays: &[Replay]) -> Vec<Outcome> {
+    pub async fn publish(&self, replays: &[Replay]) -> Vec<Outcome> {
         let run = &replays[..run_length(replays)];
         match self.attempt(run).await {
             Ok(outcomes) => outcomes,
@@ -143,12 +137,7 @@ impl Replayer {
     }
 
     /// Why nothing is known of what was published.
-    pub async fn why_lost(&mut self) -> String {
-        while let Some(Some(event)) = self.events.next().now_or_never() {
-            if let Event::ConnectionBlocked(reason) = event {
-                return format!("the broker takes no messages at the moment: {reason}");
-            }
-        }
+    pub async fn why_lost(&self) -> String {
         self.live.lost().await
     }
 
@@ -164,15 +153,27 @@ impl Replayer {
             return Ok(Vec::new());
         };
         let exchange = &first.route.exchange;
+        self.fail_if_blocked();
         // Publishing to a missing exchange could cost the connection.
         if !exchange.is_empty() && !self.live.is_known(exchange) {
             Scratch::new(&self.live).look_for_exchange(exchange).await?;
             self.live.set_known(exchange, true);
         }
         let channel = self.live.confirm_channel(exchange).await?;
-        let outcomes = self.exchange(&channel, run).await?;
-        self.live.keep_channel(&Arc::clone(exchange), channel);
-        Ok(outcomes)
+        let outcomes = self.exchange(&channel, run).await;
+        match &outcomes {
+            Ok(_) => self.live.keep_channel(exchange, channel),
+            Err(_) => self.live.set_known(exchange, false),
+        }
+        outcomes
+    }
+
+    /// An alarm of the broker stops every call on this connection: nobody waits for its end.
+    fn fail_if_blocked(&self) {
+        if self.live.amqp().status().blocked() {
+            self.live
+                .fail("the broker takes no messages at the moment: an alarm of memory or disk");
+        }
     }
 
     async fn exchange(&self, channel: &Channel, run: &[Replay]) -> Result<Vec<Outcome>, CallError> {
@@ -193,16 +194,15 @@ impl Replayer {
             }
             join_all(confirms).await.into_iter().collect()
         };
-        let confirmed: Result<Vec<Confirmation>, _> =
-            match timeout(self.confirm_timeout, self.live.unless_lost(confirmed)).await {
-                Ok(confirmed) => confirmed?,
-                Err(_) => {
-                    let after = self.confirm_timeout;
-                    self.live
-                        .fail(format!("nothing was confirmed within {after:?}"));
-                    return Err(CallError::Lost);
-                }
-            };
+        let within = timeout(self.confirm_timeout, self.live.unless_lost(confirmed));
+        let Ok(confirmed) = within.await else {
+            self.fail_if_blocked();
+            let after = self.confirm_timeout;
+            self.live
+                .fail(format!("not everything was confirmed within {after:?}"));
+            return Err(CallError::Lost);
+        };
+        let confirmed: Result<Vec<Confirmation>, _> = confirmed?;
         match confirmed {
             Ok(confirmations) => attribute(run, confirmations).ok_or_else(|| {
                 self.live

@@ -1,7 +1,7 @@
 //! What is not there, not ours or not right: a sentence, an exit code, nothing changed.
 
 use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::json;
 
@@ -52,21 +52,27 @@ async fn a_queue_that_is_somebody_elses_is_left_alone() {
     let told = dead_letters(&bridge, "list --queue mine").await.exits(1);
     assert!(told.err.contains("RESOURCE_LOCKED"), "{told:?}");
 
-    put_letters(&vhost, "a", 1, "nacked").await;
+    // Quorum queues know no exclusive consumers.
+    let classic = json!({"x-queue-type": "classic"});
+    vhost.declare_queue("legacy", classic).await;
     let exclusive = BasicConsumeOptions {
         exclusive: true,
         ..Default::default()
     };
+    let one = BasicQosOptions::default();
+    channel.basic_qos(1, one).await.unwrap();
     let mut deliveries = channel
-        .basic_consume(DEAD.into(), "".into(), exclusive, FieldTable::default())
+        .basic_consume("legacy".into(), "".into(), exclusive, FieldTable::default())
         .await
         .unwrap();
+    for _ in 0..2 {
+        assert!(vhost.publish("", "legacy", b"{}").await);
+    }
     let _held = deliveries.next().await.unwrap().unwrap();
-    vhost.publish(DEAD, "x", b"{}").await;
-    let told = dead_letters(&bridge, "list").await.exits(1);
+    let told = dead_letters(&bridge, "list --queue legacy").await.exits(1);
     assert!(told.err.contains("exclusive"), "{told:?}");
     other.close(200, "OK".into()).await.unwrap();
-    holds(&vhost, DEAD, 2).await;
+    holds(&vhost, "legacy", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,4 +144,27 @@ async fn what_cannot_be_replayed_stays_with_the_reason() {
     let left = dead_letters(&bridge, "list --json").await.exits(0);
     assert_eq!(left.field("id"), ["bare", "missing", "large", "fine"]);
     dead_letters(&bridge, "replay nobody").await.exits(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_of_the_broker_ends_a_replay_and_nothing_is_lost() {
+    let broker = Broker::own().await;
+    let vhost = broker.vhost().await;
+    let bridge = bridge_with(&vhost, "rabbitmq.confirm_timeout = '1s'").await;
+    vhost.declare_exchange("orders", "topic", json!({})).await;
+    vhost.queue_bound("orders", "orders", "k").await;
+    put_letters(&vhost, "a", 3, "nacked").await;
+    broker.raise_memory_alarm().await;
+    let told = dead_letters(&bridge, "replay --all").await.exits(1);
+    assert!(told.err.contains("an alarm of memory or disk"), "{told:?}");
+    assert!(
+        told.err
+            .contains("0 replayed, everything else is still in queue"),
+        "{told:?}"
+    );
+    dead_letters(&bridge, "list").await.exits(0);
+    broker.clear_memory_alarm().await;
+    holds(&vhost, DEAD, 3).await;
+    dead_letters(&bridge, "replay --all").await.exits(0);
+    holds(&vhost, DEAD, 0).await;
 }

@@ -1,6 +1,8 @@
 //! Where messages go, a channel for each status and one for dead letters, and where they lie, a
 //! channel for each queue of the plan.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::messages::{DEAD_LETTER, GIVEN_UP};
@@ -37,15 +39,15 @@ impl Channels {
         for object in &topology.objects {
             if let Object::Queue(queue) = object {
                 let bindings = bindings(topology, queue);
-                let messages = match () {
-                    () if topology.dead_letter_queue.as_ref() == Some(&queue.name) => {
+                let messages = match Some(&queue.name) {
+                    name if name == topology.dead_letter_queue.as_ref() => {
                         vec![DEAD_LETTER.to_owned(), GIVEN_UP.to_owned()]
                     }
-                    () if topology.unrouted_queue.as_ref() == Some(&queue.name) => addresses
-                        .iter()
-                        .map(|address| key(&address.status))
-                        .collect(),
-                    () => taken(&bindings, &addresses),
+                    name if name == topology.unrouted_queue.as_ref() => {
+                        let statuses = addresses.iter().map(|address| &address.status);
+                        statuses.map(|status| key(status)).collect()
+                    }
+                    _ => taken(&bindings, &addresses),
                 };
                 all.hold(queue, &bindings, &messages, vhost);
             }
@@ -97,7 +99,7 @@ impl Channels {
                 "bindingVersion": BINDING_VERSION,
             } },
             "x-bindings": bound.collect::<Vec<_>>(),
-            "x-arguments": arguments.collect::<std::collections::BTreeMap<_, _>>(),
+            "x-arguments": arguments.collect::<BTreeMap<_, _>>(),
         });
         self.channels.insert(name, channel);
     }

@@ -62,7 +62,8 @@ fn all(value: &Value) -> (Vec<Path>, Vec<Path>) {
 }
 
 fn pointer(path: &[String]) -> String {
-    path.iter().map(|step| format!("/{step}")).collect()
+    let steps = path.iter().flat_map(|step| ["/", step]);
+    steps.collect()
 }
 
 /// The schema of one key: references followed, the names of sources and statuses passed over.

@@ -58,7 +58,7 @@ fn with(path: &[String], value: &Value) -> Value {
 /// The paths of all fields, each kind of object once.
 fn paths(schema: &Value, object: &Value, path: &[String], found: &mut Vec<Vec<String>>) {
     for (name, field) in object["properties"].as_object().into_iter().flatten() {
-        let path = [path, &[name.clone()]].concat();
+        let path = [path, std::slice::from_ref(name)].concat();
         let shapes = field["anyOf"].as_array().cloned().unwrap_or_default();
         for shape in shapes {
             let target = shape["$ref"]

@@ -48,11 +48,11 @@ impl Manager {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/tell", listener.local_addr().unwrap());
         let heard = Arc::<Heard>::default();
-        let hears = Arc::clone(&heard);
+        let ear = Arc::clone(&heard);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let hears = Arc::clone(&hears);
-                thread::spawn(move || hears.serve(stream.unwrap()));
+                let ear = Arc::clone(&ear);
+                thread::spawn(move || ear.serve(stream.unwrap()));
             }
         });
         Self { url, heard }

@@ -6,6 +6,7 @@ mod entry;
 mod selection;
 
 use std::path::Path;
+use std::{fs, io};
 
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
@@ -253,9 +254,8 @@ impl Archive {
 
 /// Whether there is a journal that this user may look at.
 pub(super) fn check(dir: &Path) -> Result<(), VisitError> {
-    if !dir.join(DATABASE).is_file() {
-        // It may be there, and we not allowed to see it.
-        directory::check_visitor(dir)?;
+    let found = fs::symlink_metadata(dir.join(DATABASE));
+    if found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Err(VisitError::Missing(dir.to_owned()));
     }
     Ok(directory::check_visitor(dir)?)

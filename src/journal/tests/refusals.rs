@@ -99,17 +99,17 @@ fn a_newer_schema_is_refused_with_its_number() {
     let is_newer = |error: &OpenError| {
         matches!(
             error,
-            OpenError::Schema(SchemaError::Newer { found: 2, .. })
-        ) && error.to_string().contains("schema version 2")
+            OpenError::Schema(SchemaError::Newer { found: 3, .. })
+        ) && error.to_string().contains("schema version 3")
     };
     let newer = |dir: &Path| {
         killed(dir, "");
         let database = Connection::open(dir.join("journal.db")).unwrap();
-        database.execute_batch("PRAGMA user_version = 2").unwrap();
+        database.execute_batch("PRAGMA user_version = 3").unwrap();
     };
     check(newer, is_newer);
     // Its log is not even copied into it.
-    check(|dir| killed(dir, "PRAGMA user_version = 2"), is_newer);
+    check(|dir| killed(dir, "PRAGMA user_version = 3"), is_newer);
 }
 
 #[test]

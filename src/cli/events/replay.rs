@@ -190,7 +190,7 @@ fn settings(config: &Config, to_queue: Option<&str>) -> anyhow::Result<Settings>
             })],
             unrouted_queue: None,
             dead_letter_queue: None,
-            notes: Vec::new(),
+            delayed: Vec::new(),
         };
     }
     Ok(settings)

@@ -4,12 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use deskbridge::config::units::parse_duration;
 use deskbridge::journal::Seq;
 use deskbridge::journal::archive::{Selection, State};
 use deskbridge::webhook::routing::{Routing, UNKNOWN};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use uuid::Uuid;
+
+use crate::cli::time::moment;
 
 /// Filters of `list` and `replay`; all that are given must hold.
 #[derive(Debug, Clone, Default, Args)]
@@ -24,10 +25,10 @@ pub struct Filters {
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
     /// Only received then or later: 2026-11-26T14:00:00Z, or so long ago: 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
     /// Only received before: 2026-11-26T15:00:00Z, or so long ago: 30m
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
     /// Only in this state
     #[arg(long, value_name = "STATE")]
@@ -105,41 +106,9 @@ impl fmt::Display for Id {
     }
 }
 
-/// A moment, or a time back from now.
-pub fn time(text: &str) -> Result<Timestamp, String> {
-    time_before(text, Timestamp::now())
-}
-
-fn time_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    if let Ok(moment) = text.parse() {
-        return Ok(moment);
-    }
-    let back = parse_duration(text)
-        .ok()
-        .and_then(|back| SignedDuration::try_from(back).ok())
-        .and_then(|back| now.checked_sub(back).ok());
-    back.ok_or_else(|| {
-        "expected a time such as 2026-11-26T14:00:00Z, or how long ago, such as 2h or 30m".into()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_a_moment_or_so_long_ago() {
-        let now: Timestamp = "2026-02-03T12:00:00Z".parse().unwrap();
-        let check = |text: &str, expected: &str| {
-            assert_eq!(time_before(text, now).unwrap().to_string(), expected);
-        };
-        check("2h", "2026-02-03T10:00:00Z");
-        check("1d12h", "2026-02-02T00:00:00Z");
-        check("2026-02-03T12:00:00+01:00", "2026-02-03T11:00:00Z");
-        for wrong in ["", "yesterday", "2026-02-03", "-2h", "2"] {
-            assert!(time_before(wrong, now).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_id_is_a_number_or_a_message_id() {

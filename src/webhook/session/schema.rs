@@ -52,7 +52,9 @@ mod tests {
             Value::Array(values) => values.iter().collect(),
             _ => Vec::new(),
         };
-        below.into_iter().for_each(|value| properties(value, found));
+        for value in below {
+            properties(value, found);
+        }
     }
 
     #[test]

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::messages::{DEAD_LETTER, GIVEN_UP};
-use super::{BINDING_VERSION, key};
+use super::{BINDING_VERSION, headers, key};
 use crate::config::Config;
 use crate::rabbitmq::topology::{Argument, Binding, Object, Queue, Topology};
-use crate::webhook::Reason;
 use crate::webhook::routing::{Address, Routing};
 
 /// Channels by key, and what the bridge does with them.
@@ -138,7 +137,7 @@ fn dead_letters(exchange: &str, vhost: &str) -> Value {
         "title": "Dead letters",
         "parameters": { "reason": {
             "description": "Why it is a dead letter.",
-            "enum": Reason::ALL.map(Reason::as_str),
+            "enum": headers::reasons(),
         } },
         "messages": references(&[DEAD_LETTER.to_owned()]),
         "bindings": topic(exchange, vhost),

@@ -8,6 +8,15 @@ use crate::webhook::Reason;
 /// One header: its name, whether every message has it, what it is.
 type Header = (&'static str, bool, Value);
 
+/// What the broker says of a message that died in a consumers' queue.
+const REASONS_OF_THE_BROKER: [&str; 4] = ["rejected", "delivery_limit", "expired", "maxlen"];
+
+/// Everything that a dead letter may have for a reason.
+pub(super) fn reasons() -> Vec<&'static str> {
+    let own = Reason::ALL.into_iter().map(Reason::as_str);
+    own.chain(REASONS_OF_THE_BROKER).collect()
+}
+
 /// Of every message of a session.
 pub(super) fn session() -> Value {
     object(session_headers())
@@ -105,11 +114,10 @@ fn session_headers() -> [Header; 10] {
 }
 
 fn dead_letter_headers() -> [Header; 7] {
-    let reasons = Reason::ALL.map(Reason::as_str);
     let reason = json!({
         "description": "Why it is a dead letter; its routing key too.",
         "type": "string",
-        "enum": reasons,
+        "enum": reasons(),
     });
     [
         ("dead-letter-reason", true, reason),

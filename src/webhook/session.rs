@@ -204,13 +204,13 @@ pub struct Period {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CloseRecord {
-    /// Who.
+    /// The user who closed it; the published example has no `company` in it.
     #[serde(skip_serializing_if = "Lenient::is_absent")]
     pub user: Lenient<User>,
     /// What they wrote to it.
     #[serde(skip_serializing_if = "Lenient::is_absent")]
     pub note: Lenient<String>,
-    /// When.
+    /// When this record changed last (ISO 8601).
     #[serde(skip_serializing_if = "Lenient::is_absent")]
     #[schemars(extend("examples" = [TIME]))]
     pub last_modified_date_time: Lenient<String>,

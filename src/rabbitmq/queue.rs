@@ -39,6 +39,9 @@ const WINDOWS_MAX: usize = 32;
 const QUIET: Duration = Duration::from_millis(300);
 /// A queue that says it has messages, and hands none over for so long, keeps them.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Removals between two questions, each of which waits for the queue: a channel keeps back what is
+/// more than 32 ahead of a quorum queue, and forgets it when it closes.
+const REMOVALS_MAX: u64 = 16;
 /// How long what was held may take to be in its queue again.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -166,6 +169,9 @@ impl Queue {
             .basic_ack(letter.tag, BasicAckOptions::default());
         self.call("take an acknowledgement", ack).await?;
         self.removed += 1;
+        if self.removed.is_multiple_of(REMOVALS_MAX) {
+            self.ready().await?;
+        }
         Ok(())
     }
 
@@ -176,6 +182,11 @@ impl Queue {
     pub async fn close(mut self) -> Result<(), QueueError> {
         // A part of what had come back before would get behind the rest of it.
         while self.is_among_returned && !self.take().await?.is_empty() {}
+        if self.removed > 0 {
+            for _ in 0..3 {
+                self.ready().await?;
+            }
+        }
         self.call("close a look", self.channel.close(200, "OK".into()))
             .await?;
         self.channel = match self.live.open_channel().await {

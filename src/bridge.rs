@@ -127,10 +127,12 @@ impl Bridge {
         let opened = open_journal(&config, routing.clone(), &metrics)?;
         let journal = opened.journal;
 
+        let delayed = settings.topology.delayed.clone();
         let (reports_sender, reports) = mpsc::channel(REPORTS_MAX);
         let links_stop = CancellationToken::new();
         let (publisher, broker, links) =
             rabbitmq::start(settings, reports_sender, links_stop.clone());
+        publisher.retry_rejected(delayed);
 
         let (reroutes, reroutes_receiver) = mpsc::channel(1);
         let (routes_sender, routes) = watch::channel(Vec::new());

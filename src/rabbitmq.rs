@@ -114,12 +114,18 @@ impl Publisher {
 
     /// Declares or checks another topology, now if there is a connection, and from now on.
     pub fn redeclare(&self, topology: Topology) {
+        self.retry_rejected(topology.delayed.clone());
+        self.command(Link::Main, Command::Redeclare(topology));
+    }
+
+    /// Sees to the rejected messages of these queues from now on, and of no others. Whoever only
+    /// looks or publishes leaves them to the bridge.
+    pub fn retry_rejected(&self, of: Vec<Delayed>) {
         self.delayed.send_if_modified(|delayed| {
-            let is_other = *delayed != topology.delayed;
-            delayed.clone_from(&topology.delayed);
+            let is_other = *delayed != of;
+            *delayed = of;
             is_other
         });
-        self.command(Link::Main, Command::Redeclare(topology));
     }
 
     fn command(&self, link: Link, command: Command) {
@@ -132,9 +138,9 @@ impl Publisher {
     }
 }
 
-/// Starts both links, and a third connection if rejected messages of a queue are to come again.
-/// They end, politely if the broker lets them and within a second or so, when
-/// `shutdown` is cancelled; the handle then completes.
+/// Starts both links, and a third connection when [`Publisher::retry_rejected`] asks for it. They
+/// end, politely if the broker lets them and within a second or so, when `shutdown` is cancelled;
+/// the handle then completes.
 ///
 /// Reports are sent in order and waited for: a caller that does not take them holds up publishing.
 #[must_use]
@@ -144,7 +150,7 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Publisher, watch::Receiver<BrokerStatus>, JoinHandle<()>) {
     let declarer = Declarer::new(settings.topology.clone());
-    let (delayed, delayed_queues) = watch::channel(settings.topology.delayed.clone());
+    let (delayed, delayed_queues) = watch::channel(Vec::new());
     let shared = Arc::new(Shared {
         settings,
         declarer,

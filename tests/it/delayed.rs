@@ -270,30 +270,6 @@ async fn verifying_retries_through_what_is_there_and_says_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_again_to_a_full_queue_waits_until_there_is_room() {
-    const FILLING: usize = 60;
-    let vhost = Broker::shared().await.vhost().await;
-    let queues = queue("crm", "messages_max = 5\nretry_delay = '1s'");
-    let queues = format!("retry = {{delay_max = '200ms', attempts_max = 100000}}\n{queues}");
-    let bridge = bridge(&vhost.amqp_url, &queues).await;
-    bridge.post(array_of_new("rejected", 1)).await;
-    reject_one(&vhost, "crm", false).await;
-    bridge.post(array_of_new("filling", FILLING)).await;
-    eventually("the queue is full", SOON, || async {
-        let metrics = bridge.metrics().await;
-        metrics.sum_where("publish_retries_total", &[("reason", "nacked")]) > 0.0
-    })
-    .await;
-    // Long after its delay.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let mut crm = Consumer::of(&vhost, "crm").await;
-    let messages = crm.receive_n(FILLING + 1).await;
-    let ids: BTreeSet<_> = messages.iter().map(Message::id).collect();
-    assert_eq!(ids.len(), FILLING + 1);
-    assert_eq!(vhost.message_count(DEAD_LETTER).await, Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_with_a_single_active_consumer_gives_everything_to_one() {
     let vhost = Broker::shared().await.vhost().await;
     let queues = queue("crm", "single_active_consumer = true");

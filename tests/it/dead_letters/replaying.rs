@@ -262,6 +262,7 @@ async fn a_queue_that_is_full_keeps_the_letters_it_refuses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
     const COUNT: usize = 3_000;
+    const FORGOTTEN_MAX: usize = 64;
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_with(&vhost, "").await;
     orders(&vhost, json!({"x-queue-type": "quorum"})).await;
@@ -273,7 +274,12 @@ async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
     assert!(said.contains("interrupted: "), "{said}");
     let done = String::from_utf8_lossy(&told.stdout).lines().count();
     assert!(done < COUNT, "it was not in the middle");
-    holds(&vhost, DEAD, COUNT - done).await;
+    // The broker may forget removals that were under way: those letters arrive twice, as they were.
+    eventually("what was not replayed lies there", LONG, || async {
+        let left = vhost.message_count(DEAD).await.unwrap() as usize;
+        (COUNT - done..=COUNT - done + FORGOTTEN_MAX).contains(&left)
+    })
+    .await;
     let expected: Vec<_> = (0..COUNT).map(|n| format!("a-{n}")).collect();
     assert_eq!(ids(&consumer.receive_n(done).await), expected[..done]);
 
@@ -291,8 +297,8 @@ async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
     holds(&vhost, DEAD, 0).await;
     let arrived = consumer.all();
     assert!(
-        arrived.len() <= COUNT + 64,
-        "at most one run twice: {}",
+        arrived.len() <= COUNT + 2 * FORGOTTEN_MAX,
+        "at most a run of each twice: {}",
         arrived.len()
     );
     assert!(arrived.iter().all(|one| one.id().as_bytes() == one.body));

@@ -35,9 +35,7 @@ const WINDOW_MIN: u16 = 256;
 const WINDOW_MAX: u16 = 16_384;
 /// Windows of a pass: more could come back in another order.
 const WINDOWS_MAX: usize = 32;
-/// After so long without a message the queue is asked whether there is one.
-const QUIET: Duration = Duration::from_millis(300);
-/// A queue that says it has messages, and hands none over for so long, keeps them.
+/// A queue that hands nothing over for so long keeps what it has, or somebody else has taken it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Removals between two questions, each of which waits for the queue: a channel keeps back what is
 /// more than 32 ahead of a quorum queue, and forgets it when it closes.
@@ -222,13 +220,11 @@ impl Queue {
         size: u16,
     ) -> Result<Vec<Letter>, QueueError> {
         let mut letters = Vec::new();
-        let mut until = Instant::now() + PATIENCE;
         while letters.len() < size.into() {
-            match timeout(QUIET, consumer.next()).await {
+            match timeout(PATIENCE, consumer.next()).await {
                 Ok(Some(Ok(delivery))) => {
                     self.seen += 1;
                     letters.push(Letter::new(self.seen, delivery));
-                    until = Instant::now() + PATIENCE;
                 }
                 Ok(Some(Err(error))) => {
                     let error = self.live.classify("hand its messages over", &error);
@@ -240,7 +236,6 @@ impl Queue {
                     self.waiting = self.seen;
                     break;
                 }
-                Err(_) if Instant::now() < until => {}
                 Err(_) => return Err(QueueError::Withheld(self.name.to_string())),
             }
         }

@@ -1,5 +1,6 @@
 //! `dead-letters`: looks into the dead-letter queue or another one, replays and discards.
 
+mod again;
 mod corrected;
 mod discard;
 mod interrupt;

@@ -133,6 +133,15 @@ impl Queue {
         self.waiting - self.seen
     }
 
+    /// Lets the pass go on with what has arrived since it was opened.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn extend(&mut self) -> Result<(), QueueError> {
+        self.waiting = self.seen + self.ready().await?.0;
+        Ok(())
+    }
+
     /// Takes the next window; empty when all were taken that were ready at the start.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::interrupt::Interrupt;
 use super::report::Report;
 use super::selection::Selection;
 use super::summary::Summary;
-use super::{Place, Where, corrected, look};
+use super::{Place, Where, again, corrected, look};
 use crate::cli::Exit;
 use crate::cli::failure::{failed, misused};
 
@@ -29,7 +29,9 @@ finishes what is on its way; killed, at worst a message is in both places.
 --body FILE sends the session (or the array of sessions) in FILE in place of one message: routed by what \
 stands in it, with a message_id of its own and the header `corrected-from`.
 
-A message of reason too-large has no body here; `deskbridge events replay` sends its event from the journal.
+A message of reason invalid or malformed is kept unless it is given a corrected body. One of reason too-large \
+has no body here; `deskbridge events replay` sends its event from the journal. What comes back to the queue of \
+`unrouted.exchange`, since nobody is bound for its key, is told of, and the command exits with 1.
 
 Examples:
   deskbridge dead-letters replay --reason unroutable,nacked --dry-run
@@ -98,6 +100,15 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
     let result = pass.go().await;
     look::tell_untaken(place, &pass.queue, matches!(result, Ok(true)));
     let waiting = pass.queue.waiting();
+    let (result, again) = match result {
+        Ok(true) if !arguments.dry_run && pass.report.count() > 0 => {
+            match again::look(place, &mut pass.queue, pass.now).await {
+                Ok(again) => (Ok(true), again),
+                Err(error) => (Err(error), None),
+            }
+        }
+        result => (result, None),
+    };
     let closed = pass.queue.close().await;
     let verb = if arguments.dry_run {
         "would be replayed"
@@ -112,7 +123,8 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         }
     };
     closed.map_err(|error| look::told(place, error))?;
-    Ok(pass.report.end(verb, waiting, !is_whole))
+    let exit = pass.report.end(verb, waiting, !is_whole);
+    Ok(again.map_or(exit, |again| again.tell(place)))
 }
 
 /// The header that tells of a replay.
@@ -208,6 +220,11 @@ impl Pass<'_> {
         }
         if summary.is_in_journal() {
             return Err("its body is in the journal: `deskbridge events replay` is the way".into());
+        }
+        if let Some(reason) = summary.fault() {
+            return Err(format!(
+                "it is {reason}; send a corrected body with --body FILE"
+            ));
         }
         let route = summary.origin.clone()?;
         let added = [replayed_at(self.now)];

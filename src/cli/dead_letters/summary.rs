@@ -77,6 +77,14 @@ impl Summary {
         self.reason.as_deref() == Some(Reason::TooLarge.as_str()) && self.bytes == 0
     }
 
+    /// What is wrong with its body, so that nobody can take it as it is.
+    pub fn fault(&self) -> Option<&'static str> {
+        [Reason::Invalid, Reason::Malformed]
+            .iter()
+            .map(|reason| reason.as_str())
+            .find(|reason| self.reason.as_deref() == Some(reason))
+    }
+
     /// As a JSON object.
     pub fn json(&self) -> Map<String, Value> {
         let origin = self.origin.as_ref().ok();

@@ -56,6 +56,11 @@ pub enum Id {
 }
 
 impl Filters {
+    /// Whether sessions are named.
+    pub fn has_session(&self) -> bool {
+        !self.session.is_empty()
+    }
+
     /// Whether nothing is left out.
     pub fn are_empty(&self) -> bool {
         self.session.is_empty()

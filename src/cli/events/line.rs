@@ -10,13 +10,14 @@ use deskbridge::webhook::{Content, Event};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// A column of the table: its head and its width. The first five fit into 80.
+/// A column of the table: its head and its width. The first four fit into 80, and of the state what
+/// tells it from another.
 const COLUMNS: [(&str, usize); 7] = [
     ("SEQ", 6),
     ("RECEIVED", 20),
     ("SESSION", 18),
     ("STATUS", 9),
-    ("STATE", 16),
+    ("STATE", 25),
     ("SOURCE", 12),
     ("BYTES", 7),
 ];
@@ -154,7 +155,7 @@ fn stands(entry: &Entry) -> String {
         Place::Settled {
             settlement: Settlement::DeadLettered(reason),
             ..
-        } => format!("dead: {}", reason.as_str()),
+        } => format!("{} ({})", entry.state().as_str(), reason.as_str()),
         _ => entry.state().as_str().to_owned(),
     }
 }

@@ -64,6 +64,11 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     if !list.is_begun {
         eprintln!("no such event in `{}`", config.journal.dir.display());
+        if arguments.filters.has_session() {
+            eprintln!(
+                "an invalid element is not found by its session: `deskbridge events list --status invalid`"
+            );
+        }
     }
     Ok(Exit::Done)
 }

@@ -160,13 +160,18 @@ async fn what_nobody_had_subscribed_to_arrives_later_in_order_and_ends_where_nob
     holds(&vhost, UNROUTED, 20).await;
     let line = format!("replay --queue {UNROUTED} --all");
     // They come back to the same queue, and are not replayed for ever.
-    let told = dead_letters(&bridge, &line).await.exits(0);
+    let told = dead_letters(&bridge, &line).await.exits(1);
     assert!(told.err.contains("20 replayed"), "{told:?}");
+    let again = format!("20 messages are in queue `{UNROUTED}` again: nobody is bound");
+    assert!(told.err.contains(&again), "{told:?}");
     holds(&vhost, UNROUTED, 20).await;
+    let told = dead_letters(&bridge, &format!("{line} --dry-run")).await;
+    assert!(!told.exits(0).err.contains("again"));
     vhost
         .queue_bound("crm", "chat-sessions", "chat-session.created")
         .await;
-    dead_letters(&bridge, &line).await.exits(0);
+    let told = dead_letters(&bridge, &line).await.exits(0);
+    assert!(!told.err.contains("again"), "{told:?}");
     holds(&vhost, UNROUTED, 0).await;
     let messages = everything_in(&vhost, "crm").await;
     let steps: Vec<_> = messages
@@ -235,6 +240,38 @@ async fn a_corrected_body_takes_the_place_of_an_invalid_one() {
     assert_eq!(message.header("webhook-index"), 1);
     assert!(message.headers.contains_key("replayed-at"));
     assert!(!message.headers.contains_key("dead-letter-reason"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_in_itself_is_kept_unless_it_is_corrected_and_the_others_are_replayed() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "unrouted.exchange = ''").await;
+    let sent = session("s1", "missed", json!({}));
+    bridge
+        .post(array_of(&[json!({"id": "x"}), sent.clone()]))
+        .await;
+    bridge.post("{").await;
+    bridge.backlog_is_empty().await;
+    holds(&vhost, DEAD, 3).await;
+    vhost.queue_bound("crm", "chat-sessions", "#").await;
+    let id = dead_letters(&bridge, "list --json --reason invalid").await;
+    let id = id.field("id")[0].as_str().unwrap().to_owned();
+    let kept = format!("kept {id}: it is invalid; send a corrected body with --body FILE\n");
+    for (line, left) in [("replay --all --dry-run", 3), ("replay --all", 2)] {
+        let told = dead_letters(&bridge, line).await.exits(1);
+        assert!(told.text.contains(&kept), "{told:?}");
+        let malformed = ": it is malformed; send a corrected body with --body FILE\n";
+        assert!(told.text.contains(malformed), "{told:?}");
+        let missed = " to chat-sessions chat-session.missed\n";
+        assert!(told.text.contains(missed), "{told:?}");
+        holds(&vhost, DEAD, left).await;
+    }
+    let told = dead_letters(&bridge, &format!("replay {id}")).await;
+    assert_eq!(told.exits(1).text, kept);
+    holds(&vhost, DEAD, 2).await;
+    let arrived = everything_in(&vhost, "crm").await;
+    assert_eq!(arrived.len(), 1);
+    assert_eq!(arrived[0].json(), sent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

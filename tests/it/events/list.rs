@@ -112,12 +112,23 @@ async fn a_list_has_an_object_a_line_or_a_table_without_control_characters() {
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), 9, "{table}");
     assert!(lines[0].starts_with("SEQ") && lines[0].ends_with("BYTES"));
-    assert!(lines[6].contains("dead: malformed"), "{table}");
+    assert!(lines[6].contains("dead-lettered (malformed)"), "{table}");
     assert!(!table.contains('\u{1b}'), "{table:?}");
 
     let (code, out, err) = told(&bridge.run("events", &["list", "--session", "z"]).await);
     assert_eq!((code, &*out), (Some(0), ""));
     assert!(err.contains("no such event"), "{err}");
+    assert!(
+        err.contains("`deskbridge events list --status invalid`"),
+        "{err}"
+    );
+    let (_, _, err) = told(
+        &bridge
+            .run("events", &["list", "--since", "2100-01-01"])
+            .await,
+    );
+    assert!(err.contains("no such event"), "{err}");
+    assert!(!err.contains("invalid"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

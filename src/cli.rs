@@ -149,7 +149,16 @@ impl Layering {
     }
 
     fn load(&self) -> Result<Loaded, ConfigError> {
-        Config::load(&self.layers())
+        let layers = self.layers();
+        Config::load(&layers).map_err(|mut error| {
+            let sources = error.findings.iter_mut().find(|finding| finding.key == "sources");
+            if let Some(finding) = sources.filter(|_| layers.is_without_file()) {
+                finding.problem.push_str(
+                    "; no configuration file was read: no `--config` is given and `config/deskbridge.toml` is not here",
+                );
+            }
+            error
+        })
     }
 
     /// The same; if there are findings, a journal that cannot be written is among them.

@@ -1,5 +1,5 @@
-//! SIGHUP: sources, routes, queues and log level are read again. A bad new configuration is
-//! refused whole.
+//! SIGHUP: sources, routes, queues and log level are read again, and what is missing on the broker
+//! is declared. A bad new configuration is refused whole.
 
 use std::sync::Arc;
 
@@ -68,11 +68,9 @@ impl Bridge {
         {
             return vec![error.to_string()];
         }
-        let topology = Topology::plan(&new);
-        if topology != Topology::plan(&self.config) {
-            // Before the routes: a new exchange is to be there when its first event is.
-            self.publisher.redeclare(topology);
-        }
+        // Before the routes: a new exchange is to be there when its first event is. Without a change
+        // too: somebody may have deleted what was declared.
+        self.publisher.redeclare(Topology::plan(&new));
         let has_new_routes =
             (&new.routing, &new.dead_letter) != (&self.config.routing, &self.config.dead_letter);
         if has_new_routes && let Err(finding) = self.reroute(routing.clone()).await {

@@ -68,7 +68,12 @@ fn tell(lines: &[Line], is_json: bool) -> anyhow::Result<()> {
     }
     let is_sound = lines.iter().all(|line| line.severity == Severity::Note);
     if is_sound && !is_json {
-        output.push_str("ok: nothing would stop or lose traffic\n");
+        let is_whole = !lines.iter().any(|line| line.is_unseen);
+        output.push_str(if is_whole {
+            "ok: nothing would stop or lose traffic\n"
+        } else {
+            "ok: nothing that was looked at would stop or lose traffic\n"
+        });
     }
     print(&output)
 }

@@ -44,6 +44,12 @@ impl Layers {
         }
     }
 
+    /// Whether no file is among them.
+    #[must_use]
+    pub fn is_without_file(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// One tree a layer, weakest first, or what keeps a layer from being read.
     pub(super) fn read(&self) -> Result<Vec<Layer>, Vec<Finding>> {
         let mut findings = Vec::new();

@@ -77,6 +77,12 @@ pub struct Queue {
     pub effective_policy_definition: Value,
     /// `running`, `down`, `minority`, …
     pub state: Option<String>,
+    /// All messages in it, as of a few seconds ago.
+    pub messages: Option<i64>,
+    /// Those of them that consumers have and may still give back.
+    pub messages_unacknowledged: Option<i64>,
+    /// Bytes of those that no consumer has.
+    pub message_bytes_ready: Option<i64>,
 }
 
 /// A binding as it is.
@@ -177,6 +183,13 @@ impl Queue {
     #[must_use]
     pub fn argument(&self, name: &str) -> Option<&Value> {
         self.arguments.get(format!("x-{name}"))
+    }
+
+    /// Messages that count for its limit: those no consumer has, and those on their way to a
+    /// dead-letter queue.
+    #[must_use]
+    pub fn waiting(&self) -> Option<i64> {
+        Some(self.messages? - self.messages_unacknowledged?)
     }
 
     /// Whether it is gone when nobody uses it.

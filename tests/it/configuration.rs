@@ -159,6 +159,13 @@ fn a_journal_that_cannot_be_written_is_found_with_the_rest() {
 fn without_a_source_the_bridge_says_how_to_add_one() {
     let run = Operator::new().run("serve");
     run.found(&["sources: there is no source, so nobody could post; add `[sources.deskdirector]`"]);
+    let without_file = "no configuration file was read";
+    assert!(run.stderr.contains(without_file), "{}", run.stderr);
+    let run = Operator::new()
+        .file("empty.toml", "")
+        .run("--config empty.toml check");
+    run.found(&["sources: there is no source, so nobody could post"]);
+    assert!(!run.stderr.contains(without_file), "{}", run.stderr);
 }
 
 #[test]

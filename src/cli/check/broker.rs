@@ -18,9 +18,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::case::{self, Case};
-use super::line::Line;
+use super::line::{DECLARE, Line};
 use super::management::{Management, Told};
-use super::{certificates, exchanges, permissions, statuses};
+use super::{certificates, exchanges, management, permissions, statuses};
 
 /// Beyond the connect timeouts of all URLs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,7 +84,7 @@ async fn ask_management(config: &Config, url: &BrokerUrl, lines: &mut Vec<Line>)
     let address = &config.rabbitmq.management_url;
     if address.expose().is_empty() {
         lines.push(
-            Line::note("not looked at: bindings, kinds of queues, overflow, dead-lettering, delivery limits, TTLs, alternate exchanges, permissions to declare, alarms and the clock")
+            Line::unseen("not looked at: bindings, kinds of queues, overflow, full queues, dead-lettering, delivery limits, TTLs, alternate exchanges, permissions to declare, alarms and the clock")
                 .trying("`rabbitmq.management_url = \"http://HOST:15672\"`"),
         );
         return None;
@@ -93,16 +93,19 @@ async fn ask_management(config: &Config, url: &BrokerUrl, lines: &mut Vec<Line>)
         Ok(management) => management
             .ask(url.vhost(), url.credentials().0)
             .await
-            .map_err(|error| format!("{} cannot be asked: {error:#}", management.url())),
-        Err(error) => Err(format!("{error:#}")),
+            .map_err(|error| {
+                let problem = format!("{} cannot be asked: {error:#}", management.url());
+                (problem, management::advice(&error))
+            }),
+        Err(error) => Err((format!("{error:#}"), "`http://USER:PASSWORD@HOST:15672`")),
     };
     match asked {
         Ok(told) => Some(told),
-        Err(problem) => {
+        Err((problem, advice)) => {
             lines.push(
                 Line::warning(format!("rabbitmq.management_url: {problem}"))
                     .losing("bindings, queues, policies, permissions and alarms were not looked at")
-                    .trying("a user with the tag `management` and access to the vhost (`rabbitmqctl set_user_tags USER management`), with its password in the URL"),
+                    .trying(advice),
             );
             None
         }
@@ -138,6 +141,7 @@ fn judge(config: &Config, plan: &Topology, url: &BrokerUrl, told: Told) -> Vec<L
         lines.extend(permissions::judge(&permissions, &existing, plan, user));
     }
     lines.extend(exchanges::unbound(&existing, plan, declares));
+    let present = existing.clone();
     let existing = if declares {
         existing.with_missing_of(plan)
     } else {
@@ -145,6 +149,7 @@ fn judge(config: &Config, plan: &Topology, url: &BrokerUrl, told: Told) -> Vec<L
     };
     let case = Case {
         existing: &existing,
+        present: &present,
         plan,
         config,
         vhost: url.vhost(),
@@ -252,7 +257,11 @@ fn lines(status: &BrokerStatus, declares: bool, url: &BrokerUrl) -> Vec<Line> {
 fn of_topology(finding: &str, declares: bool) -> Line {
     let is_missing = finding.ends_with("is missing");
     match (is_missing, declares) {
-        (true, true) => Line::warning(format!("{finding}; `serve` will declare it")),
+        (true, true) => Line::warning(format!(
+            "{finding}; `serve` declares it when it starts, after a reconnect, or on SIGHUP"
+        ))
+        .losing("until then what it is for goes elsewhere, or waits")
+        .trying(DECLARE),
         (true, false) => Line::error(finding)
             .losing(
                 "with rabbitmq.topology = \"verify\" its events wait until somebody declares it",

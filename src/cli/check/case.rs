@@ -19,6 +19,8 @@ use super::line::{exactly, quoted};
 pub struct Case<'a> {
     /// What there is; what `serve` would declare is taken to be there.
     pub existing: &'a Existing,
+    /// What there is now.
+    pub present: &'a Existing,
     /// What has to be there.
     pub plan: &'a Topology,
     /// What was configured.

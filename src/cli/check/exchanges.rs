@@ -5,7 +5,7 @@ use deskbridge::rabbitmq::topology::{Exchange, Object, Topology};
 use serde_json::json;
 
 use super::case::Case;
-use super::line::{Line, quoted};
+use super::line::{DECLARE, Line, quoted};
 
 /// Every exchange of the plan that exists.
 pub fn judge(case: &Case<'_>) -> Vec<Line> {
@@ -43,10 +43,10 @@ pub fn unbound(existing: &Existing, plan: &Topology, declares: bool) -> Vec<Line
         let problem = format!("{binding} is missing");
         if declares {
             Line::warning(format!(
-                "{problem}; `serve` will declare it when it connects"
+                "{problem}; `serve` declares it when it starts, after a reconnect, or on SIGHUP"
             ))
             .losing("until then what it is for goes elsewhere")
-            .trying("restart the bridge; it accepts webhooks again within a second")
+            .trying(DECLARE)
         } else {
             Line::error(problem)
                 .losing("with rabbitmq.topology = \"verify\" nobody makes it, and what it is for goes elsewhere")
@@ -141,7 +141,7 @@ fn alternate(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) ->
 fn anew(case: &Case<'_>, found: &existing::Exchange) -> String {
     format!(
         "delete it in the management pages or with `rabbitmqadmin --vhost={} delete exchange name={}`; \
-         with `rabbitmq.topology = \"declare\"` the bridge declares it anew; then bind your queues again",
+         with `rabbitmq.topology = \"declare\"` `serve` declares it anew: {DECLARE}; then bind your queues again",
         quoted(case.vhost),
         quoted(&found.name)
     )

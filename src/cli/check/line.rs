@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+/// What has `serve` declare what is missing.
+pub const DECLARE: &str = "`kill -HUP $(pidof deskbridge)` while `serve` runs (`kill -HUP 1` in its container); else start it";
+
 /// Whether a finding stops or loses traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,6 +30,9 @@ pub struct Line {
     pub lost: Option<String>,
     /// What to do, or type.
     pub advice: Option<String>,
+    /// Whether it says what was not looked at.
+    #[serde(skip)]
+    pub is_unseen: bool,
 }
 
 impl Line {
@@ -43,6 +49,14 @@ impl Line {
     /// Something to know.
     pub fn note(text: impl Into<String>) -> Self {
         Self::new(Severity::Note, text)
+    }
+
+    /// Something that was not looked at.
+    pub fn unseen(text: impl Into<String>) -> Self {
+        Self {
+            is_unseen: true,
+            ..Self::note(text)
+        }
     }
 
     /// The same with what is lost by it.
@@ -73,6 +87,7 @@ impl Line {
             problem: problem.into(),
             lost: None,
             advice: None,
+            is_unseen: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Asks the broker's management API what exists in our virtual host. Never shows its password.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use deskbridge::config::sources::Secret;
@@ -19,8 +19,8 @@ use super::permissions::Permissions;
 use crate::cli::http_client::{Answer, Client};
 
 /// What is asked of every queue; without it the answer holds statistics, a hundred times as much.
-const QUEUE_COLUMNS: &str =
-    "name,type,durable,auto_delete,exclusive,arguments,policy,effective_policy_definition,state";
+const QUEUE_COLUMNS: &str = "name,type,durable,auto_delete,exclusive,arguments,policy,\
+    effective_policy_definition,state,messages,messages_unacknowledged,message_bytes_ready";
 
 /// Everything the API told.
 pub struct Told {
@@ -42,6 +42,11 @@ pub struct Management {
     authorization: String,
     client: Client,
 }
+
+/// Another answer than the one that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("it answered {} {_1}", .0.as_u16())]
+struct Refused(StatusCode, String);
 
 #[derive(Deserialize)]
 struct Overview {
@@ -126,14 +131,15 @@ impl Management {
         self.add_policies(&mut existing, &place).await?;
         let mut unseen = Vec::new();
         let alarms = self.alarms().await.unwrap_or_else(|error| {
-            unseen.push(Line::note(format!("alarms were not looked at: {error:#}")));
+            let problem = format!("alarms were not looked at: {error:#}");
+            unseen.push(Line::unseen(problem));
             Vec::new()
         });
         let path = format!("permissions/{place}/{}", encoded(user));
         let permissions = self.get(&path).await?;
         let permissions = match permissions.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                unseen.push(Line::note(format!(
+                unseen.push(Line::unseen(format!(
                     "what user `{user}` may declare was not looked at: that takes a user with the tag `administrator` in `rabbitmq.management_url`"
                 )));
                 None
@@ -197,11 +203,21 @@ impl Management {
     }
 }
 
+/// What to do when it cannot be asked.
+pub fn advice(error: &anyhow::Error) -> &'static str {
+    let refused = error.downcast_ref::<Refused>();
+    if refused.is_some_and(|refused| refused.0 == StatusCode::UNAUTHORIZED) {
+        "a user with the tag `management` and access to the vhost (`rabbitmqctl set_user_tags USER management`), with its password in the URL"
+    } else {
+        "is this where the management API listens (`rabbitmq-plugins enable rabbitmq_management`; its port is 15672 unless configured otherwise)?"
+    }
+}
+
 fn parsed<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
     if !answer.status.is_success() {
         let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let reason = told["reason"].as_str().unwrap_or_default().to_owned();
-        bail!("it answered {} {reason}", answer.status.as_u16());
+        return Err(Refused(answer.status, reason).into());
     }
     serde_json::from_slice(&answer.body).context("its answer is none of RabbitMQ's")
 }

@@ -114,11 +114,14 @@ impl Mend<'_> {
     }
 }
 
-/// The command that takes a queue away if nothing waits in it.
+/// The command that takes an empty queue away.
 pub fn delete(case: &Case<'_>, queue: &Queue) -> String {
-    format!(
-        "`rabbitmqctl delete_queue -p {} {} --if-empty`",
-        quoted(case.vhost),
-        quoted(&queue.name)
-    )
+    let (vhost, name) = (quoted(case.vhost), quoted(&queue.name));
+    let command = format!("rabbitmqctl delete_queue -p {vhost} {name}");
+    // Only classic queues know the flag.
+    if queue.kind == "classic" {
+        format!("`{command} --if-empty`")
+    } else {
+        format!("`{command}` (it deletes what is in it, too)")
+    }
 }

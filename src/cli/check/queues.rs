@@ -6,7 +6,7 @@ use deskbridge::rabbitmq::topology::Object;
 use serde_json::Value;
 
 use super::case::Case;
-use super::line::Line;
+use super::line::{DECLARE, Line, quoted};
 use super::mend::{Mend, delete};
 
 /// What a queue holds.
@@ -26,6 +26,7 @@ pub fn judge(case: &Case<'_>, queue: &Queue, held: &Held) -> Vec<Line> {
     let mend = Mend { case, queue };
     let mut lines = Vec::new();
     lines.extend(durability(&mend));
+    lines.extend(full(case, queue));
     lines.extend(length(&mend));
     lines.extend(age(&mend, held));
     lines.extend(deliveries(&mend));
@@ -93,6 +94,34 @@ fn durability(mend: &Mend<'_>) -> Option<Line> {
     );
     let lost = "a power failure of the broker loses what it has confirmed";
     Some(Line::error(problem).losing(lost).trying(mend.anew()))
+}
+
+/// A queue that refuses what comes beyond its limit, and is there.
+fn full(case: &Case<'_>, queue: &Queue) -> Option<Line> {
+    if !queue.text("overflow")?.starts_with("reject-publish") {
+        return None;
+    }
+    let limits = [
+        ("max-length", queue.waiting(), "messages"),
+        ("max-length-bytes", queue.message_bytes_ready, "bytes"),
+    ];
+    let (name, count, limit, unit) = limits.into_iter().find_map(|(name, count, unit)| {
+        let (count, limit) = (count?, queue.number(name)?);
+        (count >= limit).then_some((name, count, limit, unit))
+    })?;
+    let problem = format!(
+        "{} is full ({count} of {limit} {unit}) and refuses",
+        called(queue)
+    );
+    let attempts = case.config.retry.attempts_max;
+    let lost = format!(
+        "events for it are tried up to {attempts} times while their sessions wait, and become dead letters (`nacked`)"
+    );
+    let advice = format!(
+        "let a consumer drain it (`rabbitmqctl list_queues -p {} name messages_ready messages_unacknowledged consumers` shows whether one does), or raise its `{name}`",
+        quoted(case.vhost)
+    );
+    Some(Line::error(problem).losing(lost).trying(advice))
 }
 
 fn length(mend: &Mend<'_>) -> Option<Line> {
@@ -237,7 +266,7 @@ fn differences(case: &Case<'_>, queue: &Queue) -> Option<Line> {
             differing.join(", ")
         ))
         .trying(format!(
-            "when it is empty: {}; `serve` declares it anew",
+            "when it is empty: {}; then `serve` declares it anew: {DECLARE}",
             delete(case, queue)
         ))
     })

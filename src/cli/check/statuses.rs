@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use deskbridge::config::units::{format_duration, format_size};
 use deskbridge::rabbitmq::existing::key::Key;
+use deskbridge::rabbitmq::existing::{Existing, Queue, Reach};
 use deskbridge::webhook::Reason;
 
 use super::case::{Case, StatusRoute};
-use super::line::Line;
+use super::line::{DECLARE, Line};
 use super::queues::{self, Held};
 
 /// Everything between the exchanges and the consumers.
@@ -19,9 +20,14 @@ pub fn judge(case: &Case<'_>) -> Vec<Line> {
     for status in &statuses {
         let reach = case.existing.reach(&status.route.exchange, &status.key);
         lines.push(note(case, status));
-        let is_lasting = reach.queues.iter().any(|name| is_lasting(case, name));
+        let is_lasting = reach
+            .queues
+            .iter()
+            .any(|name| is_lasting(case.existing, name));
         if reach.alternate.is_some() || !is_lasting {
             lines.push(unsubscribed(case, status, is_lasting));
+        } else {
+            lines.extend(undeclared(case, status));
         }
         for name in reach.queues.iter().filter(|_| reach.alternate.is_none()) {
             let held = held.entry(name).or_default();
@@ -40,48 +46,93 @@ pub fn judge(case: &Case<'_>) -> Vec<Line> {
     lines
 }
 
-fn is_lasting(case: &Case<'_>, queue: &str) -> bool {
-    let queue = case.existing.queue(queue);
-    queue.is_some_and(deskbridge::rabbitmq::existing::Queue::is_lasting)
+fn is_lasting(existing: &Existing, queue: &str) -> bool {
+    existing.queue(queue).is_some_and(Queue::is_lasting)
 }
 
-/// Where the events of a status are, whether that is well or not.
+/// Where the events of a status are now, whether that is well or not, and what is missing there.
 fn note(case: &Case<'_>, status: &StatusRoute) -> Line {
-    let reach = case.existing.reach(&status.route.exchange, &status.key);
+    let reach = case.present.reach(&status.route.exchange, &status.key);
     let kind = |name: &str| {
-        let queue = case.existing.queue(name);
+        let queue = case.present.queue(name);
         queue.map_or("?", |queue| &queue.kind).to_owned()
     };
     let queues = reach.queues.iter();
     let mut queues: Vec<_> = queues
         .map(|name| format!("`{name}` ({})", kind(name)))
         .collect();
-    if queues.is_empty() {
-        queues.push("no queue".into());
-    }
     let by = match reach.alternate {
         Some(alternate) => format!(", by the alternate exchange `{alternate}`"),
         None => String::new(),
     };
+    let planned = case.existing.reach(&status.route.exchange, &status.key);
+    let missing = planned.queues.difference(&reach.queues).map(|name| {
+        let what = match case.present.queue(name) {
+            Some(_) => "its binding is missing",
+            None => "missing",
+        };
+        format!("`{name}` ({what})")
+    });
+    let mut missing: Vec<_> = missing.collect();
+    if queues.is_empty() {
+        queues.append(&mut missing);
+    }
+    if queues.is_empty() {
+        queues.push("no queue".into());
+    }
+    let missing = missing.iter().map(|queue| format!("; {queue}"));
     Line::note(format!(
-        "status `{}`: exchange `{}`, key `{}`: {}{by}",
+        "status `{}`: exchange `{}`, key `{}`: {}{by}{}",
         status.name,
         status.route.exchange,
         status.key,
-        queues.join(", ")
+        queues.join(", "),
+        missing.collect::<String>()
     ))
 }
 
-fn unsubscribed(case: &Case<'_>, status: &StatusRoute, is_caught: bool) -> Line {
+/// A status whose queue has yet to be declared.
+fn undeclared(case: &Case<'_>, status: &StatusRoute) -> Option<Line> {
+    let StatusRoute { route, key, .. } = status;
+    let reach = case.present.reach(&route.exchange, key);
+    let is_kept = reach
+        .queues
+        .iter()
+        .any(|name| is_lasting(case.present, name));
+    if is_kept && reach.alternate.is_none() {
+        return None;
+    }
+    let problem = unbound(status);
+    let is_there = route.exchange.is_empty() || case.present.exchange(&route.exchange).is_some();
+    let line = if is_there {
+        losing(case, &reach, is_kept, problem)
+    } else {
+        Line::warning(problem)
+            .losing("its events wait in the journal until `serve` has declared it")
+    };
+    Some(line.trying(DECLARE))
+}
+
+fn unbound(status: &StatusRoute) -> String {
     let StatusRoute { name, route, key } = status;
+    format!(
+        "status `{name}`: no durable queue is bound to exchange `{}` for its key `{key}`",
+        route.exchange
+    )
+}
+
+fn unsubscribed(case: &Case<'_>, status: &StatusRoute, is_caught: bool) -> Line {
+    let StatusRoute { route, key, .. } = status;
     let exchange = &route.exchange;
-    let problem = format!(
-        "status `{name}`: no durable queue is bound to exchange `{exchange}` for its key `{key}`"
-    );
     let advice = format!(
         "`[[queues]]` with `name = \"…\"`, `exchange = \"{exchange}\"` and `keys = [\"{key}\"]`, or bind a queue of your own"
     );
     let reach = case.existing.reach(exchange, key);
+    losing(case, &reach, is_caught, unbound(status)).trying(advice)
+}
+
+/// What becomes of events that no durable queue is bound for.
+fn losing(case: &Case<'_>, reach: &Reach<'_>, is_caught: bool, problem: String) -> Line {
     if is_caught {
         let alternate = reach.alternate.unwrap_or_default();
         let unrouted = &case.config.unrouted;
@@ -96,7 +147,7 @@ fn unsubscribed(case: &Case<'_>, status: &StatusRoute, is_caught: bool) -> Line 
         } else {
             format!("its events go to `{alternate}`")
         };
-        return Line::warning(problem).losing(lost).trying(advice);
+        return Line::warning(problem).losing(lost);
     }
     let lost = if reach.queues.is_empty() {
         let attempts = case.config.retry.attempts_max;
@@ -112,7 +163,7 @@ fn unsubscribed(case: &Case<'_>, status: &StatusRoute, is_caught: bool) -> Line 
             queues.join(", ")
         )
     };
-    Line::error(problem).losing(lost).trying(advice)
+    Line::error(problem).losing(lost)
 }
 
 /// Queues that were asked for and get nothing: most often a key with a slip of the pen.
@@ -138,7 +189,10 @@ fn dead_letters(case: &Case<'_>) -> Option<Line> {
         let reach = case
             .existing
             .reach(exchange, &Key::literal(reason.as_str()));
-        reach.queues.iter().any(|name| is_lasting(case, name))
+        reach
+            .queues
+            .iter()
+            .any(|name| is_lasting(case.existing, name))
     };
     let lost: Vec<_> = Reason::ALL
         .into_iter()

@@ -57,6 +57,7 @@ impl Seed {
         let existing = self.existing.with_missing_of(&plan);
         let case = Case {
             existing: &existing,
+            present: &existing,
             plan: &plan,
             config,
             vhost: "/",
@@ -150,6 +151,103 @@ fn kinds_and_states_of_queues_are_told() {
             "error: status `unknown`",
             "error: quorum queue `own` expires when nobody uses it",
         ]);
+}
+
+#[test]
+fn a_queue_that_is_full_and_refuses_is_told() {
+    let of = |limits: Value, messages: i64, unacknowledged: i64, bytes: i64| {
+        let mut arguments = safe();
+        for (name, limit) in limits.as_object().unwrap() {
+            arguments[name] = limit.clone();
+        }
+        Seed::of("4.0.2", &arguments)
+            .with("messages", json!(messages))
+            .with("messages_unacknowledged", json!(unacknowledged))
+            .with("message_bytes_ready", json!(bytes))
+    };
+    let full = "error: quorum queue `own` is full ";
+    let two = || json!({"x-max-length": 2});
+    of(two(), 3, 0, 90).has(&[&format!(
+        "{full}(3 of 2 messages) and refuses; events for it"
+    )]);
+    of(two(), 2, 0, 90).has(&[&format!("{full}(2 of 2 messages) and refuses")]);
+    of(two(), 1, 0, 90).has(&[]);
+    // What consumers have does not count.
+    of(two(), 5, 4, 90).has(&[]);
+    let bytes = || json!({"x-max-length": 2, "x-max-length-bytes": 90});
+    of(bytes(), 1, 0, 90).has(&[&format!("{full}(90 of 90 bytes) and refuses")]);
+    of(bytes(), 1, 0, 89).has(&[]);
+    // The oldest go there, and that is told.
+    of(
+        json!({"x-max-length": 2, "x-overflow": "drop-head"}),
+        2,
+        0,
+        0,
+    )
+    .has(&[
+        "error: quorum queue `own` drops its oldest messages",
+        "error: quorum queue `own` dead-letters at most once",
+    ]);
+    // A broker that counts nothing says nothing.
+    Seed::of("4.0.2", &safe()).has(&[]);
+}
+
+#[test]
+fn what_is_planned_and_not_there_yet_is_not_taken_to_be_bound() {
+    let mut config = Config::default();
+    config.queues.push(deskbridge::config::queues::Queue {
+        name: "own".into(),
+        keys: vec!["#".into()],
+        ..deskbridge::config::queues::Queue::default()
+    });
+    let plan = Topology::plan(&config);
+    let existing = Existing::default().with_missing_of(&plan);
+    let told = |present: &Existing| {
+        let case = Case {
+            existing: &existing,
+            present,
+            plan: &plan,
+            config: &config,
+            vhost: "/",
+        };
+        let lines = statuses::judge(&case);
+        let lines = lines.iter().map(ToString::to_string);
+        let of_created: Vec<_> = lines.filter(|line| line.contains("`created`")).collect();
+        of_created
+    };
+    let bound = told(&existing);
+    assert_eq!(bound.len(), 1, "{bound:#?}");
+    assert!(bound[0].ends_with(": `own` (quorum)"), "{bound:#?}");
+
+    let nothing = told(&Existing::default());
+    assert!(nothing[0].ends_with(": `own` (missing)"), "{nothing:#?}");
+    assert!(
+        nothing[1].contains("wait in the journal until"),
+        "{nothing:#?}"
+    );
+
+    let mut without_queue = existing.clone();
+    without_queue.queues.retain(|queue| queue.name != "own");
+    without_queue
+        .bindings
+        .retain(|binding| binding.destination != "own");
+    let caught = told(&without_queue);
+    assert!(caught[0].ends_with("; `own` (missing)"), "{caught:#?}");
+    assert!(
+        caught[1].starts_with("warning: ")
+            && caught[1].contains("its events wait in `chat-sessions.unrouted`"),
+        "{caught:#?}"
+    );
+
+    without_queue
+        .exchanges
+        .retain(|exchange| exchange.name == "chat-sessions");
+    without_queue.exchanges[0].arguments = Value::Null;
+    let returned = told(&without_queue);
+    assert!(
+        returned[1].starts_with("error: ") && returned[1].contains("become dead letters"),
+        "{returned:#?}"
+    );
 }
 
 #[test]

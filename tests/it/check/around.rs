@@ -109,7 +109,8 @@ async fn a_management_api_that_refuses_or_does_not_answer_is_a_warning_that_name
     let refusing = vhost
         .management_url()
         .replace("guest:guest", "guest:not-the-password");
-    for url in [&*refusing, "http://guest:not-the-password@127.0.0.1:1"] {
+    let nobody = "http://guest:not-the-password@127.0.0.1:1";
+    for (url, is_of_the_login) in [(&*refusing, true), (nobody, false)] {
         let bridge = unstarted(&vhost, "rabbitmq.topology = \"declare\"")
             .with(&format!("rabbitmq.management_url = {url:?}"))
             .build();
@@ -125,6 +126,8 @@ async fn a_management_api_that_refuses_or_does_not_answer_is_a_warning_that_name
             ),
             "{checked:#?}"
         );
+        let is_told = checked.output.contains("the tag `management`");
+        assert_eq!(is_told, is_of_the_login, "{checked:#?}");
         assert!(!checked.output.contains("not-the-password"), "{checked:#?}");
     }
 }

@@ -8,18 +8,19 @@ use crate::support::broker::Broker;
 const UNROUTED: &str = "{\"alternate-exchange\":\"chat-sessions.unrouted\"}";
 
 /// That finding, and what follows from it for the only queue there is.
-fn and_nothing_arrives(finding: &str) -> [&str; 8] {
-    [
-        finding,
-        "warning: queue `tickets` of `[[queues]]` gets nothing",
-        "warning: status `created`: no durable queue is bound",
-        "warning: status `handled`: no durable queue is bound",
-        "warning: status `missed`: no durable queue is bound",
-        "warning: status `completed`: no durable queue is bound",
-        "warning: status `callback`: no durable queue is bound",
-        "warning: status `unknown`: no durable queue is bound",
-    ]
+fn and_nothing_arrives(finding: &str) -> Vec<&str> {
+    let idle = "warning: queue `tickets` of `[[queues]]` gets nothing";
+    [&[finding, idle], &UNBOUND[..]].concat()
 }
+
+const UNBOUND: [&str; 6] = [
+    "warning: status `created`: no durable queue is bound",
+    "warning: status `handled`: no durable queue is bound",
+    "warning: status `missed`: no durable queue is bound",
+    "warning: status `completed`: no durable queue is bound",
+    "warning: status `callback`: no durable queue is bound",
+    "warning: status `unknown`: no durable queue is bound",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_of_another_type_is_found() {
@@ -103,18 +104,37 @@ async fn a_user_who_may_not_declare_what_is_missing_is_found() {
     let bridge = unstarted(&vhost, TICKETS)
         .with(&format!("rabbitmq.urls = [{url:?}]"))
         .build();
-    let expected = [
-        "warning: exchange `chat-sessions.dead-letter` is missing; `serve` will declare it",
-        "warning: queue `chat-sessions.dead-letter` is missing; `serve` will declare it",
-        "warning: exchange `chat-sessions.unrouted` is missing; `serve` will declare it",
-        "warning: queue `chat-sessions.unrouted` is missing; `serve` will declare it",
-        "warning: exchange `chat-sessions` is missing; `serve` will declare it",
-        "warning: queue `tickets` is missing; `serve` will declare it",
+    let missing = [
+        "warning: exchange `chat-sessions.dead-letter` is missing; `serve` declares it",
+        "warning: queue `chat-sessions.dead-letter` is missing; `serve` declares it",
+        "warning: exchange `chat-sessions.unrouted` is missing; `serve` declares it",
+        "warning: queue `chat-sessions.unrouted` is missing; `serve` declares it",
+        "warning: exchange `chat-sessions` is missing; `serve` declares it",
+        "warning: queue `tickets` is missing; `serve` declares it",
         &format!(
             "error: queue `tickets` is missing, and user `{user}` may not configure `tickets`"
         ),
     ];
-    finds(&bridge, 1, &expected).await;
+    finds(&bridge, 1, &[&missing, &UNBOUND[..]].concat()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_somebody_deleted_is_told_as_missing_until_sighup_declares_it() {
+    let setup = Setup::of(TICKETS).await;
+    setup.vhost.delete_queue("tickets").await;
+    let missing = "warning: queue `tickets` is missing; `serve` declares it when it starts, after a reconnect, or on SIGHUP";
+    let checked = setup.finds(0, &[&[missing], &UNBOUND[..]].concat()).await;
+    let created = "note: status `created`: exchange `chat-sessions`, key `chat-session.created`: \
+                   `chat-sessions.unrouted` (quorum), by the alternate exchange \
+                   `chat-sessions.unrouted`; `tickets` (missing)";
+    assert_eq!(checked.notes[0], created, "{checked:#?}");
+    assert!(checked.output.contains("`kill -HUP "), "{checked:#?}");
+    setup.bridge.hang_up();
+    let checked = setup.finds(0, &[]).await;
+    assert!(
+        checked.notes[0].ends_with("`tickets` (quorum)"),
+        "{checked:#?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,12 +142,10 @@ async fn a_binding_that_somebody_took_away_is_found() {
     let mut setup = Setup::of(TICKETS).await;
     setup.vhost.unbind("tickets", "chat-sessions", "#").await;
     let missing = "binding of queue `tickets` to exchange `chat-sessions` with key `#` is missing";
-    setup
-        .finds(
-            0,
-            &[&format!("warning: {missing}; `serve` will declare it")],
-        )
-        .await;
+    let found = format!("warning: {missing}; `serve` declares it");
+    let checked = setup.finds(0, &[&[&*found], &UNBOUND[..]].concat()).await;
+    let note = "key `chat-session.created`: `chat-sessions.unrouted` (quorum), by the alternate exchange `chat-sessions.unrouted`; `tickets` (its binding is missing)";
+    assert!(checked.notes[0].ends_with(note), "{checked:#?}");
     setup.bridge.reconfigure("rabbitmq.topology = \"verify\"");
     let found = format!("error: {missing}");
     setup.finds(1, &and_nothing_arrives(&found)).await;

@@ -63,7 +63,7 @@ async fn alone(options: QueueDeclareOptions) -> (Setup, lapin::Channel) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthy_setup_has_no_findings_and_its_statuses_are_told_with_their_queues() {
-    let setup = beside(&json!({})).await;
+    let mut setup = beside(&json!({})).await;
     let checked = setup.finds(0, &[]).await;
     for line in [
         "note: status `created`: exchange `chat-sessions`, key `chat-session.created`: `tickets` (quorum)",
@@ -81,6 +81,11 @@ async fn a_healthy_setup_has_no_findings_and_its_statuses_are_told_with_their_qu
         shown.ends_with("ok: nothing would stop or lose traffic\n") || shown.contains("tmpfs"),
         "{shown}"
     );
+    setup.bridge.reconfigure("rabbitmq.management_url = \"\"");
+    let shown = setup.bridge.run("check", &[]).await;
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let ok = "ok: nothing that was looked at would stop or lose traffic\n";
+    assert!(shown.ends_with(ok) || shown.contains("tmpfs"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +96,24 @@ async fn a_classic_queue_is_found() {
         "error: queue `own` is a classic queue, which confirms before it has written to the disk",
         "error: classic queue `own` dead-letters at most once: only quorum queues can do better",
     ];
-    setup.finds(1, &found).await;
+    let checked = setup.finds(1, &found).await;
+    assert!(
+        checked.output.contains(" 'own' --if-empty`"),
+        "{checked:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_full_and_refuses_is_found_until_it_is_drained() {
+    let setup = beside(&json!({"x-max-length": 2})).await;
+    for body in [b"1", b"2", b"3"] {
+        let key = "chat-session.missed";
+        setup.vhost.publish("chat-sessions", key, body).await;
+    }
+    let found = "error: quorum queue `own` is full (3 of 2 messages) and refuses";
+    setup.finds(1, &[found]).await;
+    setup.vhost.purge_queue("own").await;
+    setup.finds(0, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,5 +288,15 @@ async fn a_queue_of_ours_that_was_declared_otherwise_is_found() {
         .await;
     let setup = Setup::on(vhost, TICKETS).await;
     let found = "warning: quorum queue `tickets` was declared otherwise and is left as it is: `x-delivery-limit` is 7, not 5";
-    setup.finds(0, &[found]).await;
+    let checked = setup.finds(0, &[found]).await;
+    // Quorum queues do not know `--if-empty`: what is to be typed works.
+    let vhost = &setup.vhost.name;
+    let typed = format!("rabbitmqctl delete_queue -p '{vhost}' 'tickets'");
+    assert!(
+        checked.output.contains(&format!("`{typed}`")),
+        "{checked:#?}"
+    );
+    Broker::shared().await.type_in(&typed);
+    setup.bridge.hang_up();
+    setup.finds(0, &[]).await;
 }

@@ -257,6 +257,49 @@ async fn a_new_queue_is_declared_after_sighup_and_its_rejected_messages_come_aga
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_is_there_again_after_sighup_without_any_change_and_no_finding_stays() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost)
+        .with("[[queues]]\nname = 'crm'\nkeys = ['#']")
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    vhost.delete_queue("crm").await;
+    assert_eq!(vhost.message_count("crm").await, None);
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    eventually("the queue is there again", SOON, || async {
+        vhost.message_count("crm").await.is_some()
+    })
+    .await;
+    // Bound, too.
+    eventually("an event arrives in it", SOON, || async {
+        bridge.post(array_of_new("again", 1)).await;
+        vhost.message_count("crm").await > Some(0)
+    })
+    .await;
+
+    // Somebody declares it otherwise, and takes it away again.
+    vhost.delete_queue("crm").await;
+    vhost
+        .declare_queue("crm", json!({"x-queue-type": "quorum"}))
+        .await;
+    let findings = async || bridge.status().await["broker"]["findings"].to_string();
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    eventually("the difference is reported", SOON, || async {
+        findings()
+            .await
+            .contains("queue `crm` exists with other arguments")
+    })
+    .await;
+    vhost.delete_queue("crm").await;
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    eventually("nothing is reported any more", SOON, || async {
+        !findings().await.contains("crm")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_configuration_under_load_changes_nothing_until_it_is_mended() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = BridgeBuilder::new(&vhost).start().await;

@@ -190,8 +190,15 @@ impl Queue {
         // A part of what had come back before would get behind the rest of it.
         while self.is_among_returned && !self.take().await?.is_empty() {}
         if self.removed > 0 {
+            // To begin and end a look waits for what was removed before; a mere question does not.
             for _ in 0..3 {
-                self.ready().await?;
+                self.windows += 1;
+                let consumer = self.consume(1).await?;
+                let tag = consumer.tag();
+                let cancel = self
+                    .channel
+                    .basic_cancel(tag, BasicCancelOptions::default());
+                self.call("end a look", cancel).await?;
             }
         }
         self.call("close a look", self.channel.close(200, "OK".into()))

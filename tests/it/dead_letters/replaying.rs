@@ -57,10 +57,11 @@ async fn an_unroutable_session_arrives_where_it_was_going_once_somebody_has_boun
         .await
         .exits(0);
     assert_eq!(told.field("outcome"), ["would replay", "would replay"]);
-    assert_eq!(
-        told.field("routing_key"),
-        ["chat-session.missed", "chat-session.created"]
-    );
+    // Sessions do not wait for each other.
+    let keys = told.field("routing_key");
+    for key in ["chat-session.missed", "chat-session.created"] {
+        assert!(keys.contains(&key.into()), "{keys:?}");
+    }
     holds(&vhost, DEAD, 2).await;
     bridge.kill().await; // it is not needed
     let told = dead_letters(&bridge, "replay --status missed --json")

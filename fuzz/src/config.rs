@@ -20,6 +20,13 @@ static DIR: LazyLock<TempDir> =
 /// # Panics
 /// What is said above does not hold.
 pub fn check(input: &[u8]) {
+    // What stands in a name is no secret: names are shown.
+    if input
+        .windows(SECRET.len())
+        .any(|part| part == SECRET.as_bytes())
+    {
+        return;
+    }
     let mut parts = input.split(|byte| *byte == 0);
     let text = parts.next().unwrap_or_default();
     let file = DIR

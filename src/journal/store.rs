@@ -32,16 +32,6 @@ use crate::webhook::routing::{Route, Routing};
 /// Settled events a group may delete in any case.
 const EXPIRED_MIN: usize = 64;
 
-/// What a commit must have done when it returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    /// On the disk: power may fail.
-    Synced,
-    /// In the operating system's hands: this process may end in any way. Whatever is synced later
-    /// brings it to the disk too; the log holds both in order.
-    Written,
-}
-
 /// The only connection that writes.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -51,8 +41,7 @@ pub(super) struct Store {
     routes: HashMap<Arc<Route>, RouteId>,
     counters: Counters,
     is_retaining: bool,
-    durability: Durability,
-    /// How long the last commit took, fsync included; zero if it had none.
+    /// How long the last commit took, fsync included.
     pub(super) commit_time: Duration,
 }
 
@@ -70,7 +59,6 @@ impl Store {
             routing,
             routes: HashMap::new(),
             is_retaining,
-            durability: Durability::Synced,
             commit_time: Duration::ZERO,
         };
         store.in_transaction(|store| {
@@ -96,9 +84,6 @@ impl Store {
 
     /// Commits a group: its changes first, then its webhooks, so that an event whose predecessor
     /// is settled here is the head of its session. Every change is acknowledged.
-    ///
-    /// Without a webhook nobody waits for the disk: a change that a power failure takes is made
-    /// again, since its event is published again.
     pub(super) fn commit(
         &mut self,
         changes: &[Change],
@@ -106,12 +91,7 @@ impl Store {
         now: Timestamp,
         retention: &Retention,
     ) -> rusqlite::Result<Committed> {
-        let durability = if webhooks.is_empty() {
-            Durability::Written
-        } else {
-            Durability::Synced
-        };
-        self.in_transaction_that_is(durability, |store| {
+        self.in_transaction(|store| {
             let mut committed = Committed::default();
             for change in changes {
                 committed.acks.push(store.change(change, now)?);
@@ -177,25 +157,13 @@ impl Store {
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        self.in_transaction_that_is(Durability::Synced, work)
-    }
-
-    fn in_transaction_that_is<T>(
-        &mut self,
-        durability: Durability,
-        work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        self.set_durability(durability)?;
         self.execute("BEGIN IMMEDIATE")?;
         let result = work(self).and_then(|done| {
             self.counters.store(&self.database)?;
             failpoint::pass(Place::JournalCommitBefore);
             let began = Instant::now();
             self.execute("COMMIT")?;
-            self.commit_time = match durability {
-                Durability::Synced => began.elapsed(),
-                Durability::Written => Duration::ZERO,
-            };
+            self.commit_time = began.elapsed();
             failpoint::pass(Place::JournalCommitAfter);
             Ok(done)
         });
@@ -210,18 +178,6 @@ impl Store {
             let _ = self.database.execute_batch("ROLLBACK");
         }
         result
-    }
-
-    fn set_durability(&mut self, durability: Durability) -> rusqlite::Result<()> {
-        if self.durability != durability {
-            let level = match durability {
-                Durability::Synced => "FULL",
-                Durability::Written => "NORMAL",
-            };
-            self.database.pragma_update(None, "synchronous", level)?;
-            self.durability = durability;
-        }
-        Ok(())
     }
 
     fn execute(&self, statement: &str) -> rusqlite::Result<()> {

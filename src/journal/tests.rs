@@ -4,7 +4,6 @@ mod accounting;
 mod archive;
 mod cost;
 mod damage;
-mod durability;
 mod parked;
 mod queue;
 mod refusals;

@@ -35,8 +35,6 @@ const GROUP_WEBHOOKS_MAX: usize = 512;
 const GROUP_BYTES_MAX: u64 = 8 << 20;
 /// Changes in one transaction at most, unless more were kept after a failure.
 const GROUP_CHANGES_MAX: usize = 4096;
-/// How long changes wait for more of them: each commit writes some pages whatever is in it.
-const GATHERING: Duration = Duration::from_millis(1);
 /// How often the disk is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -140,25 +138,14 @@ impl Writer {
             }
         };
         group.changes = std::mem::take(&mut self.state.unsaved);
-        let gathered_at = Instant::now() + GATHERING;
         while let Some(request) = next {
             self.accept(request, &mut group);
             if group.is_full() || self.state.stopping.is_some() {
                 break;
             }
-            next = self.next_for(&group, gathered_at);
+            next = self.requests.try_recv().ok();
         }
         group
-    }
-
-    /// What else there is; while no webhook waits for the group, what comes within a moment too.
-    fn next_for(&self, group: &Group, gathered_at: Instant) -> Option<Request> {
-        let next = self.requests.try_recv();
-        if next.is_ok() || !group.webhooks.is_empty() {
-            return next.ok();
-        }
-        let left = gathered_at.saturating_duration_since(Instant::now());
-        self.requests.recv_timeout(left).ok()
     }
 
     fn accept(&mut self, request: Request, group: &mut Group) {

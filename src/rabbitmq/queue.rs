@@ -41,7 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// more than 32 ahead of a quorum queue, and forgets it when it closes.
 const REMOVALS_MAX: u64 = 16;
 /// How long what was held may take to be in its queue again.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a polite goodbye may take, and our consumers after it.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a queue cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -207,14 +209,20 @@ impl Queue {
             Ok(channel) => channel,
             Err(error) => return Err(failed(&self.live, self.name.as_str(), error).await),
         };
-        let until = Instant::now() + RETURN_TIMEOUT;
-        let is_back = |(ready, consumers): (u64, u32), held: u64| ready >= held || consumers > 0;
-        while !is_back(self.ready().await?, self.waiting - self.removed) && Instant::now() < until {
+        let began = Instant::now();
+        loop {
+            let (ready, consumers) = self.ready().await?;
+            // Our own consumers are counted a moment longer; somebody else's takes what is back.
+            let is_taken = consumers > 0 && began.elapsed() > FAREWELL;
+            let is_back = ready >= self.waiting - self.removed;
+            if is_back || is_taken || began.elapsed() > RETURN_TIMEOUT {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let goodbye = self.live.amqp().close(200, "OK".into());
         // All is done; how we part does not matter.
-        let _ = timeout(RETURN_TIMEOUT, goodbye).await;
+        let _ = timeout(FAREWELL, goodbye).await;
         Ok(())
     }
 

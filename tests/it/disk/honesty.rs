@@ -169,9 +169,8 @@ async fn no_202_is_written_before_the_fsync_of_its_commit_returned_for_webhooks_
     check_honesty(&log, &answered);
 }
 
-/// Settlements are not synced, webhooks between them are.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_202_is_written_before_its_fsync_while_settlements_are_written_without_one() {
+async fn no_202_is_written_before_the_fsync_of_its_commit_returned_while_events_are_settled() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = traced_at(&vhost.amqp_url, "delay_exit=20ms").start().await;
     bridge.broker_is("connected").await;

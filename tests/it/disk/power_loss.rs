@@ -11,6 +11,7 @@ use crate::support::consumer::Consumer;
 use crate::support::disk::Disk;
 use crate::support::load::{Ledger, Load};
 use crate::support::proxy::Proxy;
+use crate::support::sender::array_of_new;
 use crate::support::skip::skipped;
 use crate::support::vhost::Vhost;
 
@@ -153,6 +154,23 @@ async fn nothing_that_was_acknowledged_is_lost_when_the_power_fails() {
     };
     assert_eq!((tally.lost, tally.torn), (0, 0), "{tally:?}");
     assert!(tally.cuts >= rounds && tally.acknowledged >= 30 * rounds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_accepted_once_the_disk_is_gone() {
+    let test = "nothing_is_accepted_once_the_disk_is_gone";
+    let Some(mut machine) = Machine::new(test, None, 1).await else {
+        return;
+    };
+    let held = machine.bridge.post(array_of_new("in-time", 1)).await;
+    assert_eq!(held.status, 202);
+    machine.cut();
+    let refused = machine.bridge.try_post(array_of_new("too-late", 1)).await;
+    assert!(
+        refused.is_err() || refused.is_ok_and(|answer| answer.status == 503),
+        "accepted without a disk"
+    );
+    machine.bridge.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

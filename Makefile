@@ -1,7 +1,7 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench simulate chaos failpoints plant power-loss outage flood fuzz \
+.PHONY: help run demo test lint bench bench-scale bench-micro bench-table simulate chaos failpoints plant power-loss outage flood fuzz \
 	test-rabbitmq compose-test
 
 help: ## list these targets
@@ -42,9 +42,19 @@ outage: ## alarms, a frozen broker and a dead link for a minute each: what the s
 lint: ## formatting, clippy, licences and advisories, spelling
 	@scripts/lint.sh
 
-bench: ## speed, processor time and memory of a release build beside a plain publisher
+bench: ## figures of a release build beside lapin alone and a forwarder (BENCH_ONLY=speed,answers,outage,idle)
 	@scripts/test-needs.sh
 	@cargo bench --locked --bench bridge
+
+bench-scale: ## cost and memory as the work grows: backlog, sessions, arrays, bodies, routes
+	@scripts/test-needs.sh
+	@BENCH_ONLY=scale cargo bench --locked --bench bridge
+
+bench-micro: ## single steps of a session's way (STEP=split)
+	@cargo bench --locked --bench micro -- $(STEP)
+
+bench-table: ## README, docs/performance.md and its plot from bench/results.json
+	@scripts/figures.py write
 
 chaos: ## faults of every kind under load, then the verdict: MINUTES=3 SEED=1 RUNS=1, or KIND=crash ROUNDS=500
 	@scripts/test-needs.sh

@@ -1,42 +1,75 @@
-//! Processor time of a process, from `/proc/<pid>/stat` (in steps of 10 ms).
+//! What a process has used, from `/proc`: processor time (in steps of 10 ms) whole and by thread,
+//! resident memory, and how often its threads went to sleep.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 /// User and system time of a process up to now.
-#[derive(Debug, Clone, Copy)]
-pub struct Cost(Duration);
+#[derive(Debug, Clone)]
+pub struct Cost {
+    whole: Duration,
+    /// By name of the thread; what has ended is only in `whole`.
+    threads: BTreeMap<String, Duration>,
+}
+
+/// Processor time of the bridge by what it was used for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Parts {
+    /// The runtime's threads: HTTP, splitting, the forwarder, and making messages.
+    pub ingress: Duration,
+    /// The thread that writes the database.
+    pub journal: Duration,
+    /// lapin's threads.
+    pub publishing: Duration,
+}
 
 impl Cost {
     pub fn of(pid: u32) -> Self {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-        Self(used(&stat))
-    }
-
-    /// What it has used since.
-    pub fn since(self, pid: u32) -> Duration {
-        Self::of(pid).0.saturating_sub(self.0)
-    }
-
-    /// What it has used since, of one core over `span`.
-    pub fn percent_of(self, pid: u32, span: Duration) -> f64 {
-        100.0 * self.since(pid).as_secs_f64() / span.as_secs_f64()
-    }
-}
-
-/// Processor time of a process by the names of its threads, the greatest first.
-pub fn by_thread(pid: u32) -> Vec<(String, Duration)> {
-    let mut by_name = BTreeMap::<String, Duration>::new();
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
-    for thread in threads.flatten() {
-        let read = |file| std::fs::read_to_string(thread.path().join(file));
-        if let (Ok(name), Ok(stat)) = (read("comm"), read("stat")) {
-            *by_name.entry(name.trim().to_owned()).or_default() += used(&stat);
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+        let mut threads = BTreeMap::<String, Duration>::new();
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))
+            .expect("the process runs")
+            .flatten()
+        {
+            let read = |file| fs::read_to_string(thread.path().join(file));
+            if let (Ok(name), Ok(stat)) = (read("comm"), read("stat")) {
+                *threads.entry(name.trim().to_owned()).or_default() += used(&stat);
+            }
+        }
+        Self {
+            whole: used(&stat),
+            threads,
         }
     }
-    let mut threads: Vec<_> = by_name.into_iter().collect();
-    threads.sort_by_key(|(_, used)| std::cmp::Reverse(*used));
-    threads
+
+    /// What the process has used since.
+    pub fn since(&self, pid: u32) -> Duration {
+        Self::of(pid).whole.saturating_sub(self.whole)
+    }
+
+    /// The same by part, which add up to the whole: each thread's time is rounded down.
+    pub fn parts_since(&self, pid: u32) -> Parts {
+        let now = Self::of(pid);
+        let mut parts = Parts::default();
+        for (name, used) in &now.threads {
+            let before = self.threads.get(name).copied().unwrap_or_default();
+            let part = match name.as_str() {
+                name if name.starts_with("journal") => &mut parts.journal,
+                name if name.starts_with("lapin") => &mut parts.publishing,
+                _ => &mut parts.ingress,
+            };
+            *part += used.saturating_sub(before);
+        }
+        let whole = now.whole.saturating_sub(self.whole).as_secs_f64();
+        let sum = (parts.ingress + parts.journal + parts.publishing).as_secs_f64();
+        let factor = if sum > 0.0 { whole / sum } else { 0.0 };
+        Parts {
+            ingress: parts.ingress.mul_f64(factor),
+            journal: parts.journal.mul_f64(factor),
+            publishing: parts.publishing.mul_f64(factor),
+        }
+    }
 }
 
 /// Fields 14 and 15, utime and stime; the state behind the name is field 3.
@@ -47,4 +80,41 @@ fn used(stat: &str) -> Duration {
         .map(|field| field.parse::<u64>().expect("ticks"))
         .sum();
     Duration::from_millis(10 * ticks)
+}
+
+/// Resident memory now, in MiB.
+pub fn resident_mib(pid: u32) -> f64 {
+    memory_mib(pid, "VmRSS:")
+}
+
+/// The most it was since [`forget_peak`] or the start, in MiB.
+pub fn peak_mib(pid: u32) -> f64 {
+    memory_mib(pid, "VmHWM:")
+}
+
+/// Lets the peak begin anew.
+pub fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the process is ours");
+}
+
+fn memory_mib(pid: u32, field: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    number(&status, field) / 1024.0
+}
+
+/// How often threads of a process went to sleep by themselves up to now.
+pub fn voluntary_switches(pid: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let statuses = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    statuses
+        .map(|status| number(&status, "voluntary_ctxt_switches:"))
+        .sum()
+}
+
+fn number(status: &str, field: &str) -> f64 {
+    let line = status.lines().find(|line| line.starts_with(field));
+    let value = line.and_then(|line| line.split_whitespace().nth(1));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }

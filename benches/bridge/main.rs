@@ -1,14 +1,27 @@
 //! `make bench`: what the bridge achieves as a process of its own between a sender that costs
-//! little and a real RabbitMQ, beside a plain lapin publisher of the same messages to the same queue in
-//! the same run.
+//! little and a real RabbitMQ, beside what it cannot beat (a pipelined publisher) and what people
+//! would use instead (a forwarder without a journal), in the same run. Every figure of the README
+//! and of `docs/performance.md` comes from here.
 //!
-//! Rounds alternate, medians are compared. `BENCH_ROUNDS` (5) and `BENCH_SESSIONS` (30000 a round)
-//! make it longer or shorter.
+//! A machine without a broker, with too little disk or busy with something else gets no figures:
+//! nothing is written, and the exit code is 1. [`settings`] has the `BENCH_*` variables.
 
+mod answers;
+mod bodies;
 mod cost;
+mod forwarder;
+mod idle;
+mod machine;
+mod outage;
+mod place;
 mod publisher;
-mod report;
+mod results;
+mod role;
+mod scale;
 mod sender;
+mod settings;
+mod speed;
+mod statistics;
 
 /// Broker and bridge as the integration tests start them.
 #[path = "../../tests/it"]
@@ -17,161 +30,73 @@ mod it {
 }
 use it::support;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
 
-use serde_json::json;
+use serde_json::Map;
 
-use cost::Cost;
-use lapin::BasicProperties;
-use publisher::Publisher;
-use report::{Report, Round};
-use support::bridge::builder::BridgeBuilder;
-use support::bridge::run::Bridge;
-use support::broker::Broker;
-use support::vhost::Vhost;
-use support::wait::eventually;
+use place::Place;
+use settings::{Part, Settings};
 
-const QUEUE: &str = "bench";
-const EXCHANGE: &str = "chat-sessions";
-const SENDER_CONNECTIONS: usize = 32;
-const ARRAYS: [usize; 2] = [10, 1];
-const ROUND_MAX: Duration = Duration::from_mins(5);
-const IDLE: Duration = Duration::from_secs(5);
-
-fn main() {
+fn main() -> ExitCode {
+    if let Some(role) = role::of_this_process() {
+        role.play();
+        return ExitCode::SUCCESS;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    runtime.expect("a runtime").block_on(run());
-}
-
-async fn run() {
-    let rounds = setting("BENCH_ROUNDS", 5);
-    let sessions = setting("BENCH_SESSIONS", 30_000);
-    println!("{}", report::machine());
-    println!("{rounds} rounds of {sessions} sessions, {SENDER_CONNECTIONS} connections");
-
-    let broker = Broker::shared().await;
-    let vhost = broker.vhost().await;
-    let mut bridge = configured(&vhost).build();
-    let begin = Instant::now();
-    bridge.start().await;
-    let mut report = Report {
-        ready: begin.elapsed(),
-        ..Report::default()
-    };
-    bridge.broker_is("connected").await;
-    subscribe(&vhost).await;
-
-    let idle = Cost::of(bridge.pid());
-    tokio::time::sleep(IDLE).await;
-    report.idle_cpu_percent = idle.percent_of(bridge.pid(), IDLE);
-    report.idle_rss_bytes = bridge.rss_bytes();
-
-    let bare = Publisher::bare();
-    let same = properties_of_the_bridge(&vhost, &bridge).await;
-    for round in 0..rounds {
-        eprintln!("round {} of {rounds}", round + 1);
-        for (properties, rounds) in [&bare, &same].into_iter().zip(&mut report.publisher) {
-            rounds.push(publish_round(broker, &vhost, properties, sessions).await);
-        }
-        for (array, rounds) in ARRAYS.into_iter().zip(&mut report.bridge) {
-            rounds.push(bridge_round(broker, &vhost, &bridge, sessions, array).await);
+    let runtime = runtime.expect("a runtime");
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run())));
+    let outcome = outcome.unwrap_or_else(|_| Err("the benchmark failed, see above".into()));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("no figures: {why}");
+            ExitCode::FAILURE
         }
     }
-    report.threads = cost::by_thread(bridge.pid());
-    report.rss_bytes_max = bridge.rss_bytes_max();
-    bridge.terminate().await;
-    println!("{report}");
 }
 
-fn configured(vhost: &Vhost) -> BridgeBuilder {
-    // The journal on the disk that the build is on: a file system in memory would flatter it.
-    let journal = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-journal");
-    let _ = std::fs::remove_dir_all(&journal);
-    BridgeBuilder::new(vhost)
-        .with("telemetry.log_level = \"info\"")
-        .journal_in(&journal)
-}
-
-async fn subscribe(vhost: &Vhost) {
-    vhost
-        .declare_queue(QUEUE, json!({"x-queue-type": "quorum"}))
-        .await;
-    vhost.bind(QUEUE, EXCHANGE, "#").await;
-}
-
-/// Those of a message that the bridge has published.
-async fn properties_of_the_bridge(vhost: &Vhost, bridge: &Bridge) -> BasicProperties {
-    sender::send(bridge.address(), sender::requests(1, 1), 1).await;
-    arrived(vhost, 1).await;
-    let mut publisher = Publisher::connect(&vhost.amqp_url).await;
-    publisher.properties_of(QUEUE).await
-}
-
-async fn publish_round(
-    broker: &Broker,
-    vhost: &Vhost,
-    properties: &BasicProperties,
-    sessions: usize,
-) -> Round {
-    let bodies = sender::elements(sessions);
-    let mut publisher = Publisher::connect(&vhost.amqp_url).await;
-    let own = Cost::of(std::process::id());
-    let of_broker = Cost::of(broker.pid());
-    let begin = Instant::now();
-    publisher.publish(EXCHANGE, properties, &bodies).await;
-    arrived(vhost, sessions).await;
-    let took = begin.elapsed();
-    let cost = own.since(std::process::id());
-    let broker = of_broker.since(broker.pid());
-    vhost.purge_queue(QUEUE).await;
-    Round {
-        sessions,
-        took,
-        cost,
-        broker,
-        answers: Vec::new(),
+async fn run() -> Result<(), String> {
+    let settings = Settings::read()?;
+    if cfg!(debug_assertions) {
+        return Err("this is no release build: `make bench`".into());
     }
-}
-
-async fn bridge_round(
-    broker: &Broker,
-    vhost: &Vhost,
-    bridge: &Bridge,
-    sessions: usize,
-    array: usize,
-) -> Round {
-    let requests = sender::requests(sessions, array);
-    let cost = Cost::of(bridge.pid());
-    let of_broker = Cost::of(broker.pid());
-    let begin = Instant::now();
-    let answers = sender::send(bridge.address(), requests, SENDER_CONNECTIONS).await;
-    arrived(vhost, sessions).await;
-    let took = begin.elapsed();
-    bridge.backlog_is_empty().await;
-    let cost = cost.since(bridge.pid());
-    let broker = of_broker.since(broker.pid());
-    vhost.purge_queue(QUEUE).await;
-    Round {
-        sessions,
-        took,
-        cost,
-        broker,
-        answers,
+    machine::examine(&settings)?;
+    let commit = machine::commit();
+    let place = Place::make(settings.dir.clone()).await;
+    let machine = machine::describe(&settings.dir, &place.rabbitmq().await);
+    let mut parts = Map::new();
+    for part in &settings.parts {
+        eprintln!("== {}", part.name());
+        let measured = match part {
+            Part::Speed => speed::measure(&place, &settings).await?,
+            Part::Answers => answers::measure(&place, &settings).await,
+            Part::Outage => outage::measure(&place, &settings).await,
+            Part::Idle => idle::measure(&place, &settings).await,
+            Part::Scale => scale::measure(&place, &settings).await,
+        };
+        parts.insert(part.name().into(), measured);
     }
+    let dropped = results::write(&settings.results, &commit, &machine, parts)?;
+    for part in dropped {
+        eprintln!(
+            "`{part}` was measured of another commit or machine and is gone: BENCH_ONLY={part}"
+        );
+    }
+    show(&settings.results);
+    Ok(())
 }
 
-async fn arrived(vhost: &Vhost, sessions: usize) {
-    let count = u32::try_from(sessions).expect("a count of messages");
-    eventually("everything is in the queue", ROUND_MAX, || async {
-        vhost.message_count(QUEUE).await == Some(count)
-    })
-    .await;
-}
-
-fn setting(name: &str, default: usize) -> usize {
-    let value = std::env::var(name).ok();
-    value.map_or(default, |value| value.parse().expect("a number"))
+/// Prints the tables; the results are there, whether Python is or not.
+fn show(results: &Path) {
+    println!("results: {}", results.display());
+    let script = support::process::script("figures.py");
+    let _ = Command::new("python3")
+        .arg(script)
+        .arg("show")
+        .arg(results)
+        .status();
 }

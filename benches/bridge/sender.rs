@@ -1,88 +1,231 @@
-//! A sender that costs little: requests are signed and laid out in memory before the clock starts,
-//! answers are only looked at for their status.
+//! DeskDirector's part, in a process of its own: requests are signed and laid out in memory before
+//! the clock starts, answers are only looked at for their status. Every answer must be 202.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::bodies::{Elements, Shape};
+use crate::cost::Cost;
+use crate::role;
+use crate::statistics::quantile;
 use crate::support::sender::signed_head;
 
-const STATUSES: [&str; 3] = ["created", "handled", "completed"];
-
-/// So many sessions as DeskDirector describes them (about 1 KB each), no two of one id.
-pub fn elements(count: usize) -> Vec<Vec<u8>> {
-    let sample = include_str!("../../tests/data/completed.json");
-    let sample: serde_json::Value = serde_json::from_str(sample).expect("the sample is JSON");
-    let round = uuid::Uuid::new_v4().simple();
-    (0..count)
-        .map(|number| {
-            let mut session = sample[0].clone();
-            session["id"] = format!("{round}-{number}").into();
-            session["status"] = STATUSES[number % STATUSES.len()].into();
-            serde_json::to_vec(&session).expect("a session is JSON")
-        })
-        .collect()
+/// What is sent, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Load {
+    pub server: SocketAddr,
+    pub sessions: usize,
+    /// Sessions of one request.
+    pub array: usize,
+    pub connections: usize,
+    pub shape: Shape,
+    pub pace: Pace,
 }
 
-/// The same sessions as complete, signed requests with `array` of them each.
-pub fn requests(count: usize, array: usize) -> Vec<Vec<u8>> {
-    let elements = elements(count);
-    elements
-        .chunks(array)
-        .map(|chunk| {
-            let body = [b"[", chunk.join(&b","[..]).as_slice(), b"]"].concat();
-            [signed_head(&body).as_bytes(), &body].concat()
-        })
-        .collect()
+/// When the next request goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Pace {
+    /// When the one before it on the same connection was answered.
+    Full,
+    /// The same, with requests made on the way: for more of them than memory should hold.
+    FullUnprepared,
+    /// So many sessions a second, whatever the answers do, until it is stopped; made on the way.
+    /// An answer's time counts from when its request was due.
+    UntilStopped(f64),
 }
 
-/// Sends all over so many keep-alive connections; gives the time each answer took.
-pub async fn send(server: SocketAddr, requests: Vec<Vec<u8>>, connections: usize) -> Vec<Duration> {
-    let requests = Arc::new(Mutex::new(requests));
-    let workers: Vec<_> = (0..connections)
-        .map(|_| tokio::spawn(work(server, Arc::clone(&requests))))
+impl Load {
+    pub fn new(server: SocketAddr, sessions: usize, array: usize, connections: usize) -> Self {
+        Self {
+            server,
+            sessions,
+            array,
+            connections,
+            shape: Shape::default(),
+            pace: Pace::Full,
+        }
+    }
+}
+
+/// How it went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answers {
+    pub sessions: usize,
+    /// Bytes of all bodies.
+    pub bytes: usize,
+    pub took: Duration,
+    /// The sender's own processor time.
+    pub cpu: Duration,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+}
+
+impl Answers {
+    pub fn rate(&self) -> f64 {
+        crate::statistics::float(self.sessions) / self.took.as_secs_f64()
+    }
+}
+
+/// Plays the role.
+pub fn play(load: &Load) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answers = runtime.expect("a runtime").block_on(send(load));
+    role::say(&answers);
+}
+
+async fn send(load: &Load) -> Answers {
+    let work = Arc::new(Work::new(load));
+    role::wait_for_go();
+    if let Pace::UntilStopped(_) = load.pace {
+        let work = Arc::clone(&work);
+        std::thread::spawn(move || {
+            role::wait_for_line();
+            work.is_stopped.store(true, Ordering::Relaxed);
+        });
+    }
+    let pid = std::process::id();
+    let (cost, begin) = (Cost::of(pid), Instant::now());
+    let workers: Vec<_> = (0..load.connections)
+        .map(|_| tokio::spawn(connection(Arc::clone(&work), begin)))
         .collect();
-    let mut answers = Vec::new();
+    let mut took = Vec::new();
     for worker in workers {
-        answers.extend(worker.await.expect("a sender ends well"));
+        took.extend(worker.await.expect("a sender ends well"));
+    }
+    let (elapsed, cpu) = (begin.elapsed(), cost.since(pid));
+    took.sort_unstable();
+    let milliseconds = |part| quantile(&took, part).as_secs_f64() * 1e3;
+    let requests = work.next.load(Ordering::Relaxed).min(work.requests);
+    Answers {
+        sessions: (requests * load.array).min(work.sessions),
+        bytes: work.bytes.load(Ordering::Relaxed),
+        took: elapsed,
+        cpu,
+        p50_ms: milliseconds(0.5),
+        p99_ms: milliseconds(0.99),
+        p999_ms: milliseconds(0.999),
+        max_ms: milliseconds(1.0),
+    }
+}
+
+/// What all connections share.
+struct Work {
+    load: Load,
+    elements: Elements,
+    sessions: usize,
+    requests: usize,
+    prepared: Vec<Vec<u8>>,
+    next: AtomicUsize,
+    bytes: AtomicUsize,
+    is_stopped: AtomicBool,
+}
+
+impl Work {
+    fn new(load: &Load) -> Self {
+        let sessions = match load.pace {
+            Pace::UntilStopped(_) => usize::MAX / 2,
+            Pace::Full | Pace::FullUnprepared => load.sessions,
+        };
+        let mut work = Self {
+            load: load.clone(),
+            elements: Elements::new(load.shape.clone()),
+            sessions,
+            requests: sessions.div_ceil(load.array),
+            prepared: Vec::new(),
+            next: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            is_stopped: AtomicBool::new(false),
+        };
+        if load.pace == Pace::Full {
+            work.prepared = (0..work.requests).map(|n| work.request(n)).collect();
+        }
+        work
+    }
+
+    /// A complete, signed request.
+    fn request(&self, number: usize) -> Vec<u8> {
+        let first = number * self.load.array;
+        let end = (first + self.load.array).min(self.sessions);
+        let body = self.elements.array(first..end);
+        self.bytes.fetch_add(body.len(), Ordering::Relaxed);
+        [signed_head(&body).as_bytes(), &body].concat()
+    }
+
+    /// The number of the next request, and when it is due.
+    fn take(&self) -> Option<(usize, Duration)> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number >= self.requests || self.is_stopped.load(Ordering::Relaxed) {
+            self.next.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let due = match self.load.pace {
+            Pace::Full | Pace::FullUnprepared => Duration::ZERO,
+            Pace::UntilStopped(sessions_per_second) => {
+                let first = crate::statistics::float(number * self.load.array);
+                Duration::from_secs_f64(first / sessions_per_second)
+            }
+        };
+        Some((number, due))
+    }
+}
+
+async fn connection(work: Arc<Work>, begin: Instant) -> Vec<Duration> {
+    let mut stream = TcpStream::connect(work.load.server)
+        .await
+        .expect("somebody listens");
+    stream.set_nodelay(true).expect("a socket option");
+    let is_paced = matches!(work.load.pace, Pace::UntilStopped(_));
+    let mut answers = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    while let Some((number, due)) = work.take() {
+        let made;
+        let request = if let Some(prepared) = work.prepared.get(number) {
+            prepared
+        } else {
+            made = work.request(number);
+            &made
+        };
+        let due = begin + due;
+        let is_late = Instant::now() >= due;
+        tokio::time::sleep_until(due.into()).await;
+        let since = if is_paced && is_late {
+            due
+        } else {
+            Instant::now()
+        };
+        stream.write_all(request).await.expect("sent");
+        read_answer(&mut stream, &mut buffer).await;
+        answers.push(since.elapsed());
     }
     answers
 }
 
-async fn work(server: SocketAddr, requests: Arc<Mutex<Vec<Vec<u8>>>>) -> Vec<Duration> {
-    let mut stream = TcpStream::connect(server)
-        .await
-        .expect("the bridge listens");
-    stream.set_nodelay(true).expect("a socket option");
-    let mut answers = Vec::new();
-    let mut buffer = vec![0; 4096];
-    loop {
-        let next = requests.lock().expect("no sender panics").pop();
-        let Some(request) = next else { return answers };
-        let begin = Instant::now();
-        stream.write_all(&request).await.expect("sent");
-        read_answer(&mut stream, &mut buffer).await;
-        answers.push(begin.elapsed());
-    }
-}
-
-async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+/// Reads one whole answer; anything but 202 ends the process.
+pub async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     let mut length = 0;
     loop {
         let read = stream.read(&mut buffer[length..]).await.expect("an answer");
-        assert!(read > 0, "the bridge closed the connection");
+        assert!(read > 0, "the connection was closed without an answer");
         length += read;
         // The body is one JSON object, without a brace in any string of a 202 without problems.
         if buffer[..length].ends_with(b"}") {
             break;
         }
     }
+    let answer = &buffer[..length];
     assert!(
-        buffer.starts_with(b"HTTP/1.1 202"),
+        answer.starts_with(b"HTTP/1.1 202"),
         "{}",
-        String::from_utf8_lossy(buffer)
+        String::from_utf8_lossy(answer)
     );
 }

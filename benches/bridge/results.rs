@@ -1,0 +1,63 @@
+//! The file of results: parts that were measured of one commit on one machine, and nothing else.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// Writes a part beside those of the same commit and machine; others are dropped, so that nobody
+/// compares what cannot be compared. Gives their names.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(
+    path: &Path,
+    commit: &str,
+    machine: &Value,
+    parts: serde_json::Map<String, Value>,
+) -> Result<Vec<String>, String> {
+    let old: Value = fs::read(path)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    let is_same = |key: &str| old["machine"][key] == machine[key];
+    let is_comparable = old["commit"] == commit
+        && ["cores", "processor", "rabbitmq", "rustc"]
+            .into_iter()
+            .all(is_same);
+    let mut all = old["parts"].as_object().cloned().unwrap_or_default();
+    let mut dropped = Vec::new();
+    if !is_comparable {
+        let stale = all.keys().filter(|name| !parts.contains_key(*name));
+        dropped.extend(stale.cloned());
+        all.clear();
+    }
+    all.extend(parts);
+    let machine = if is_comparable {
+        &old["machine"]
+    } else {
+        machine
+    };
+    let date = jiff::Timestamp::now().to_string();
+    let date = date.split('T').next().unwrap_or_default();
+    let results = json!({"commit": commit, "date": date, "machine": machine, "parts": all});
+    let text = serde_json::to_string_pretty(&results).expect("JSON");
+    let write = || {
+        fs::create_dir_all(path.parent().expect("a directory"))?;
+        fs::write(path, text + "\n")
+    };
+    write().map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+    Ok(dropped)
+}
+
+/// A number with as many digits as it is worth.
+pub fn rounded(value: f64) -> Value {
+    let digits = match value.abs() {
+        value if value >= 1000.0 => 0,
+        value if value >= 10.0 => 1,
+        value if value >= 1.0 => 2,
+        _ => 3,
+    };
+    let factor = 10_f64.powi(digits);
+    json!((value * factor).round() / factor)
+}

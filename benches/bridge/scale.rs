@@ -1,0 +1,234 @@
+//! Does a session cost the same, whatever there is of it? Each series lets one thing grow and keeps
+//! the rest.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::bodies::Shape;
+use crate::cost::{self, Cost};
+use crate::place::{ARRAY, CONNECTIONS, Place, send, timed};
+use crate::results::rounded;
+use crate::sender::{Load, Pace};
+use crate::settings::Settings;
+use crate::statistics::{float, median};
+use crate::support::bridge::run::Bridge;
+
+const QUEUE: &str = "quorum";
+const ROUNDS: usize = 3;
+/// Elements of the series of arrays: 10,000 of them fit into a body.
+const SMALL_BYTES: usize = 500;
+/// Bytes of all bodies of a point in the series of bodies.
+const BODIES_BYTES: usize = 60_000_000;
+
+/// One measurement: so much of something, at this cost.
+struct Point {
+    x: usize,
+    events: usize,
+    /// Microseconds of processor time for each session.
+    cpu: f64,
+    rate: f64,
+    peak_mib: f64,
+}
+
+/// Measures everything.
+pub async fn measure(place: &Place, settings: &Settings) -> Value {
+    let mut bridge = place.bridge().build();
+    bridge.start().await;
+    bridge.broker_is("connected").await;
+    let base = settings.sessions;
+    send_warm(place, &bridge, base.min(10_000)).await;
+    let sessions = series(
+        place,
+        &bridge,
+        "sessions",
+        &[1, 10, 100, 1_000, 10_000, 100_000],
+        |distinct| {
+            // One session is published one by one.
+            let events = (distinct * 2_000).min(base).max(distinct.min(base * 4));
+            let mut load = Load::new(bridge.address(), events, ARRAY, CONNECTIONS);
+            load.shape.distinct = distinct;
+            load
+        },
+    )
+    .await;
+    let arrays = series(
+        place,
+        &bridge,
+        "arrays",
+        &[1, 10, 100, 1_000, 10_000],
+        |array| {
+            let connections = if array < 1_000 { CONNECTIONS } else { 4 };
+            let mut load = Load::new(bridge.address(), base.max(array), array, connections);
+            load.shape.bytes = Some(SMALL_BYTES);
+            load
+        },
+    )
+    .await;
+    let bodies = series(
+        place,
+        &bridge,
+        "bodies",
+        &[1_000, 10_000, 100_000, 1_000_000, 10_000_000],
+        |bytes| {
+            let events = (BODIES_BYTES / bytes).clamp(6, base);
+            let connections = if bytes < 1_000_000 { CONNECTIONS } else { 2 };
+            let mut load = Load::new(bridge.address(), events, 1, connections);
+            load.shape.bytes = Some(bytes);
+            load
+        },
+    )
+    .await;
+    bridge.terminate().await;
+
+    let mut bridge = place
+        .bridge()
+        .with("routing.routing_key = \"{company}.{status}\"")
+        .build();
+    bridge.start().await;
+    bridge.broker_is("connected").await;
+    send_warm(place, &bridge, base.min(10_000)).await;
+    let routes = series(place, &bridge, "routes", &[1, 10, 100], |routes| {
+        let mut load = Load::new(bridge.address(), base, ARRAY, CONNECTIONS);
+        load.shape = Shape {
+            companies: routes,
+            statuses: 1,
+            ..Shape::default()
+        };
+        load
+    })
+    .await;
+    bridge.terminate().await;
+    let backlog = backlogs(place, settings.scale_max).await;
+    json!({
+        "backlog": backlog, "sessions": sessions, "arrays": arrays, "bodies": bodies, "routes": routes,
+    })
+}
+
+async fn send_warm(place: &Place, bridge: &Bridge, sessions: usize) {
+    place.subscribe(QUEUE).await;
+    send(Load::new(bridge.address(), sessions, ARRAY, CONNECTIONS)).await;
+    place.drained(bridge, QUEUE).await;
+}
+
+/// Medians of a few rounds for each size.
+async fn series(
+    place: &Place,
+    bridge: &Bridge,
+    name: &str,
+    sizes: &[usize],
+    load: impl Fn(usize) -> Load,
+) -> Vec<Value> {
+    let mut points = Vec::new();
+    for &x in sizes {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            place.subscribe(QUEUE).await;
+            rounds.push(point(place, bridge, x, load(x)).await);
+        }
+        let of = |value: fn(&Point) -> f64| median(rounds.iter().map(value));
+        let point = Point {
+            x,
+            events: rounds[0].events,
+            cpu: of(|point| point.cpu),
+            rate: of(|point| point.rate),
+            peak_mib: of(|point| point.peak_mib),
+        };
+        points.push(told(name, &point));
+    }
+    points
+}
+
+async fn point(place: &Place, bridge: &Bridge, x: usize, load: Load) -> Point {
+    let events = load.sessions;
+    cost::forget_peak(bridge.pid());
+    let used = Cost::of(bridge.pid());
+    let (begin, _) = timed(load).await;
+    place.arrived(QUEUE, events).await;
+    let took = begin.elapsed();
+    bridge.backlog_is_empty().await;
+    Point {
+        x,
+        events,
+        cpu: used.since(bridge.pid()).as_secs_f64() * 1e6 / float(events),
+        rate: float(events) / took.as_secs_f64(),
+        peak_mib: cost::peak_mib(bridge.pid()),
+    }
+}
+
+/// A broker that is frozen while a backlog piles up; small ones again and again, until there is
+/// something to measure. The cost is that of accepting and of forwarding.
+async fn backlogs(place: &Place, events_max: usize) -> Vec<Value> {
+    let mut points = Vec::new();
+    let times = [
+        (1, 300),
+        (10, 100),
+        (100, 50),
+        (1_000, 10),
+        (10_000, 3),
+        (100_000, 1),
+        (1_000_000, 1),
+    ];
+    for (events, times) in times {
+        if events > events_max {
+            break;
+        }
+        // A journal of its own for each: space that a larger backlog left behind is not reused.
+        let mut bridge = place.bridge().build();
+        bridge.start().await;
+        bridge.broker_is("connected").await;
+        send_warm(place, &bridge, 1_000).await;
+        place.subscribe(QUEUE).await;
+        cost::forget_peak(bridge.pid());
+        let used = Cost::of(bridge.pid());
+        let mut took = Duration::ZERO;
+        for _ in 0..times {
+            place.broker.freeze();
+            let mut load = Load::new(bridge.address(), events, ARRAY, CONNECTIONS.min(events));
+            load.pace = Pace::FullUnprepared;
+            send(load).await;
+            place.broker.thaw();
+            let begin = Instant::now();
+            if events < 100_000 {
+                place.arrived(QUEUE, events).await;
+                took += begin.elapsed();
+                place.vhost.purge_queue(QUEUE).await;
+            } else {
+                place.drained(&bridge, QUEUE).await;
+                took += begin.elapsed();
+            }
+        }
+        bridge.backlog_is_empty().await;
+        let all = events * times;
+        let point = Point {
+            x: events,
+            events: all,
+            cpu: used.since(bridge.pid()).as_secs_f64() * 1e6 / float(all),
+            rate: float(all) / took.as_secs_f64(),
+            peak_mib: cost::peak_mib(bridge.pid()),
+        };
+        points.push(told("backlog", &point));
+        bridge.terminate().await;
+    }
+    points
+}
+
+fn told(series: &str, point: &Point) -> Value {
+    let Point {
+        x,
+        events,
+        cpu,
+        rate,
+        peak_mib,
+    } = point;
+    eprintln!(
+        "{series} {x:>9}: {cpu:>8.1} µs, {rate:>8.0}/s, {peak_mib:>6.1} MiB ({events} events)"
+    );
+    json!({
+        "x": x,
+        "events": events,
+        "cpu_us": rounded(*cpu),
+        "sessions_per_second": rounded(*rate),
+        "peak_mib": rounded(*peak_mib),
+    })
+}

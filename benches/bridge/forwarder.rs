@@ -82,10 +82,10 @@ async fn serve(forwarding: &Forwarding) {
     let listener = tokio::net::TcpListener::bind(forwarding.listen).await;
     let listener = listener.expect("a free address");
     role::say(&"ready");
-    let server = axum::serve(listener, app);
+    let serving = axum::serve(listener, app);
     let end = tokio::task::spawn_blocking(role::wait_for_line);
     tokio::select! {
-        served = server.into_future() => served.expect("serving"),
+        ended = serving.into_future() => ended.expect("serving"),
         _ = end => {}
     }
 }

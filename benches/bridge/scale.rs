@@ -16,6 +16,8 @@ use crate::support::bridge::run::Bridge;
 
 const QUEUE: &str = "quorum";
 const ROUNDS: usize = 3;
+/// Sessions before the clock runs.
+const WARM: usize = 2_000;
 /// Elements of the series of arrays: 10,000 of them fit into a body.
 const SMALL_BYTES: usize = 500;
 /// Bytes of all bodies of a point in the series of bodies.
@@ -33,63 +35,40 @@ struct Point {
 
 /// Measures everything.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
-    let mut bridge = place.bridge().build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
     let base = settings.sessions;
-    send_warm(place, &bridge, base.min(10_000)).await;
-    let sessions = series(
-        place,
-        &bridge,
-        "sessions",
-        &[1, 10, 100, 1_000, 10_000, 100_000],
-        |distinct| {
-            // One session is published one by one.
-            let events = (distinct * 2_000).min(base).max(distinct.min(base * 4));
-            let mut load = Load::new(bridge.address(), events, ARRAY, CONNECTIONS);
-            load.shape.distinct = distinct;
-            load
-        },
-    )
+    let load = |sessions, array, connections| {
+        // The server is not known yet.
+        Load::new(([127, 0, 0, 1], 0).into(), sessions, array, connections)
+    };
+    let mut all = json!({"backlog": backlogs(place, settings.scale_max).await});
+    let sizes = [1, 10, 100, 1_000, 10_000, 100_000];
+    all["sessions"] = series(place, "sessions", &sizes, |distinct| {
+        // One session is published one by one.
+        let events = (distinct * 2_000).min(base).max(distinct.min(base * 4));
+        let mut load = load(events, ARRAY, CONNECTIONS);
+        load.shape.distinct = distinct;
+        load
+    })
     .await;
-    let arrays = series(
-        place,
-        &bridge,
-        "arrays",
-        &[1, 10, 100, 1_000, 10_000],
-        |array| {
-            let connections = if array < 1_000 { CONNECTIONS } else { 4 };
-            let mut load = Load::new(bridge.address(), base.max(array), array, connections);
-            load.shape.bytes = Some(SMALL_BYTES);
-            load
-        },
-    )
+    let sizes = [1, 10, 100, 1_000, 10_000];
+    all["arrays"] = series(place, "arrays", &sizes, |array| {
+        let connections = if array < 1_000 { CONNECTIONS } else { 4 };
+        let mut load = load(base.max(array), array, connections);
+        load.shape.bytes = Some(SMALL_BYTES);
+        load
+    })
     .await;
-    let bodies = series(
-        place,
-        &bridge,
-        "bodies",
-        &[1_000, 10_000, 100_000, 1_000_000, 10_000_000],
-        |bytes| {
-            let events = (BODIES_BYTES / bytes).clamp(6, base);
-            let connections = if bytes < 1_000_000 { CONNECTIONS } else { 2 };
-            let mut load = Load::new(bridge.address(), events, 1, connections);
-            load.shape.bytes = Some(bytes);
-            load
-        },
-    )
+    let sizes = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+    all["bodies"] = series(place, "bodies", &sizes, |bytes| {
+        let events = (BODIES_BYTES / bytes).clamp(6, base);
+        let connections = if bytes < 1_000_000 { CONNECTIONS } else { 2 };
+        let mut load = load(events, 1, connections);
+        load.shape.bytes = Some(bytes);
+        load
+    })
     .await;
-    bridge.terminate().await;
-
-    let mut bridge = place
-        .bridge()
-        .with("routing.routing_key = \"{company}.{status}\"")
-        .build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
-    send_warm(place, &bridge, base.min(10_000)).await;
-    let routes = series(place, &bridge, "routes", &[1, 10, 100], |routes| {
-        let mut load = Load::new(bridge.address(), base, ARRAY, CONNECTIONS);
+    all["routes"] = series(place, "routes", &[1, 10, 100], |routes| {
+        let mut load = load(base, ARRAY, CONNECTIONS);
         load.shape = Shape {
             companies: routes,
             statuses: 1,
@@ -98,45 +77,48 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
         load
     })
     .await;
-    bridge.terminate().await;
-    let backlog = backlogs(place, settings.scale_max).await;
-    json!({
-        "backlog": backlog, "sessions": sessions, "arrays": arrays, "bodies": bodies, "routes": routes,
-    })
+    all
 }
 
-async fn send_warm(place: &Place, bridge: &Bridge, sessions: usize) {
+/// A bridge of its own for each point: what an earlier one has left in memory is not the next one's.
+async fn fresh(place: &Place) -> Bridge {
+    let key = "routing.routing_key = \"{company}.{status}\"";
+    let mut bridge = place.bridge().with(key).build();
+    bridge.start().await;
+    bridge.broker_is("connected").await;
     place.subscribe(QUEUE).await;
-    send(Load::new(bridge.address(), sessions, ARRAY, CONNECTIONS)).await;
-    place.drained(bridge, QUEUE).await;
+    send(Load::new(bridge.address(), WARM, ARRAY, CONNECTIONS)).await;
+    place.drained(&bridge, QUEUE).await;
+    bridge
 }
 
 /// Medians of a few rounds for each size.
-async fn series(
-    place: &Place,
-    bridge: &Bridge,
-    name: &str,
-    sizes: &[usize],
-    load: impl Fn(usize) -> Load,
-) -> Vec<Value> {
+async fn series(place: &Place, name: &str, sizes: &[usize], load: impl Fn(usize) -> Load) -> Value {
     let mut points = Vec::new();
     for &x in sizes {
+        let mut bridge = fresh(place).await;
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            place.subscribe(QUEUE).await;
-            rounds.push(point(place, bridge, x, load(x)).await);
+            let mut load = load(x);
+            load.server = bridge.address();
+            rounds.push(point(place, &bridge, x, load).await);
+            place.vhost.purge_queue(QUEUE).await;
         }
+        bridge.terminate().await;
         let of = |value: fn(&Point) -> f64| median(rounds.iter().map(value));
         let point = Point {
             x,
             events: rounds[0].events,
             cpu: of(|point| point.cpu),
             rate: of(|point| point.rate),
-            peak_mib: of(|point| point.peak_mib),
+            peak_mib: rounds
+                .iter()
+                .map(|point| point.peak_mib)
+                .fold(0.0, f64::max),
         };
         points.push(told(name, &point));
     }
-    points
+    points.into()
 }
 
 async fn point(place: &Place, bridge: &Bridge, x: usize, load: Load) -> Point {
@@ -173,12 +155,7 @@ async fn backlogs(place: &Place, events_max: usize) -> Vec<Value> {
         if events > events_max {
             break;
         }
-        // A journal of its own for each: space that a larger backlog left behind is not reused.
-        let mut bridge = place.bridge().build();
-        bridge.start().await;
-        bridge.broker_is("connected").await;
-        send_warm(place, &bridge, 1_000).await;
-        place.subscribe(QUEUE).await;
+        let mut bridge = fresh(place).await;
         cost::forget_peak(bridge.pid());
         let used = Cost::of(bridge.pid());
         let mut took = Duration::ZERO;

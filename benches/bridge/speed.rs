@@ -99,10 +99,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Result<Value, String
     }
     let peak = rounded(cost::peak_mib(speed.bridge.pid()));
     let forwarder_peak = rounded(cost::peak_mib(speed.forwarder.pid()));
-    let cases: Vec<_> = rounds
-        .iter()
-        .map(|(case, _)| told(*case, &rounds))
-        .collect();
+    let cases: Vec<_> = rounds.keys().map(|case| told(*case, &rounds)).collect();
     let mut bridge = speed.bridge;
     bridge.terminate().await;
     Ok(json!({

@@ -31,7 +31,7 @@ def number(value, unit=""):
         return ""
     if abs(value) >= 1000:
         text = f"{value:,.0f}"
-    elif abs(value) >= 10 or value == int(value):
+    elif abs(value) >= 100 or value == int(value):
         text = f"{value:.0f}"
     else:
         text = f"{value:.1f}"

@@ -66,7 +66,7 @@ async fn run() -> Result<(), String> {
     }
     machine::examine(&settings)?;
     let commit = machine::commit();
-    let place = Place::make(settings.dir.clone()).await;
+    let place = Place::make(settings.dir.clone()).await?;
     let machine = machine::describe(&settings.dir, &place.rabbitmq().await);
     let mut parts = Map::new();
     for part in &settings.parts {

@@ -31,10 +31,14 @@ pub struct Place {
 
 impl Place {
     /// Starts a broker of our own.
-    pub async fn make(dir: PathBuf) -> Self {
-        let broker = Broker::own().await;
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub async fn make(dir: PathBuf) -> Result<Self, String> {
+        let broker = tokio::spawn(Broker::own()).await;
+        let broker = broker.map_err(|_| "no RabbitMQ could be started, see above")?;
         let vhost = broker.vhost().await;
-        Self { broker, vhost, dir }
+        Ok(Self { broker, vhost, dir })
     }
 
     /// The broker's version.

@@ -16,6 +16,7 @@ mod disk;
 mod events;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod figures;
 mod fuzz;
 mod host;
 mod house;

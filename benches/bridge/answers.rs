@@ -16,10 +16,7 @@ const QUEUE: &str = "quorum";
 
 /// Measures everything.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
-    let mut bridge = place.bridge().build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
-    place.subscribe(QUEUE).await;
+    let mut bridge = place.working_bridge("", QUEUE).await;
     let full = full_rate(place, &bridge, settings.sessions).await;
     let span = Duration::from_secs(settings.seconds as u64);
     let (mut answering, mut frozen) = (Vec::new(), Vec::new());

@@ -27,10 +27,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
         starts.push(first_answer(&mut bridge).await);
         bridge.terminate().await;
     }
-    let mut bridge = place.bridge().build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
-    place.subscribe("quorum").await;
+    let mut bridge = place.working_bridge("", "quorum").await;
     let span = Duration::from_secs(settings.seconds as u64);
     tokio::time::sleep(span / 2).await;
     let (switches, used) = (

@@ -4,7 +4,7 @@
 //! and of `docs/performance.md` comes from here.
 //!
 //! A machine without a broker, with too little disk or busy with something else gets no figures:
-//! nothing is written, and the exit code is 1. [`settings`] has the `BENCH_*` variables.
+//! nothing is written of the part that was measured, and the exit code is 1. [`settings`] has the `BENCH_*` variables.
 
 mod answers;
 mod bodies;
@@ -17,6 +17,7 @@ mod place;
 mod publisher;
 mod results;
 mod role;
+mod rounds;
 mod scale;
 mod sender;
 mod settings;
@@ -33,8 +34,6 @@ use it::support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode};
-
-use serde_json::Map;
 
 use place::Place;
 use settings::{Part, Settings};
@@ -68,7 +67,6 @@ async fn run() -> Result<(), String> {
     let commit = machine::commit();
     let place = Place::make(settings.dir.clone()).await?;
     let machine = machine::describe(&settings.dir, &place.rabbitmq().await);
-    let mut parts = Map::new();
     for part in &settings.parts {
         eprintln!("== {}", part.name());
         let measured = match part {
@@ -78,13 +76,10 @@ async fn run() -> Result<(), String> {
             Part::Idle => idle::measure(&place, &settings).await,
             Part::Scale => scale::measure(&place, &settings).await,
         };
-        parts.insert(part.name().into(), measured);
-    }
-    let dropped = results::write(&settings.results, &commit, &machine, parts)?;
-    for part in dropped {
-        eprintln!(
-            "`{part}` was measured of another commit or machine and is gone: BENCH_ONLY={part}"
-        );
+        let dropped = results::write(&settings.results, &commit, &machine, part.name(), measured)?;
+        for part in dropped {
+            eprintln!("`{part}` was of another commit or machine and is gone: BENCH_ONLY={part}");
+        }
     }
     show(&settings.results);
     Ok(())

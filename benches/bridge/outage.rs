@@ -28,10 +28,7 @@ const IN_HAND: f64 = 1_000.0;
 
 /// Measures everything.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
-    let mut bridge = place.bridge().build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
-    place.subscribe(QUEUE).await;
+    let mut bridge = place.working_bridge("", QUEUE).await;
     let full = full_rate(place, &bridge, settings.sessions).await;
 
     place.broker.stop().await;

@@ -60,6 +60,15 @@ impl Place {
             .journal_in(&journal)
     }
 
+    /// The same with these lines of configuration, started, connected, and subscribed to.
+    pub async fn working_bridge(&self, toml: &str, queue: &str) -> Bridge {
+        let mut bridge = self.bridge().with(toml).build();
+        bridge.start().await;
+        bridge.broker_is("connected").await;
+        self.subscribe(queue).await;
+        bridge
+    }
+
     /// Lets a queue of this kind, and no other one, take everything; the exchange must be there.
     pub async fn subscribe(&self, kind: &str) {
         for queue in QUEUES {

@@ -14,7 +14,8 @@ pub fn write(
     path: &Path,
     commit: &str,
     machine: &Value,
-    parts: serde_json::Map<String, Value>,
+    part: &str,
+    measured: Value,
 ) -> Result<Vec<String>, String> {
     let old: Value = fs::read(path)
         .ok()
@@ -28,11 +29,11 @@ pub fn write(
     let mut all = old["parts"].as_object().cloned().unwrap_or_default();
     let mut dropped = Vec::new();
     if !is_comparable {
-        let stale = all.keys().filter(|name| !parts.contains_key(*name));
+        let stale = all.keys().filter(|name| *name != part);
         dropped.extend(stale.cloned());
         all.clear();
     }
-    all.extend(parts);
+    all.insert(part.to_owned(), measured);
     let machine = if is_comparable {
         &old["machine"]
     } else {

@@ -83,10 +83,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
 /// A bridge of its own for each point: what an earlier one has left in memory is not the next one's.
 async fn fresh(place: &Place) -> Bridge {
     let key = "routing.routing_key = \"{company}.{status}\"";
-    let mut bridge = place.bridge().with(key).build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
-    place.subscribe(QUEUE).await;
+    let bridge = place.working_bridge(key, QUEUE).await;
     send(Load::new(bridge.address(), WARM, ARRAY, CONNECTIONS)).await;
     place.drained(&bridge, QUEUE).await;
     bridge

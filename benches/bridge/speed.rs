@@ -1,7 +1,7 @@
 //! Sessions a second that reach the queue, and what each costs: the bridge, the forwarder without a
 //! journal, and the publisher that is the limit, in turn, round by round.
 
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,9 +12,10 @@ use crate::place::{CONNECTIONS, EXCHANGE, Place, send};
 use crate::publisher::Batch;
 use crate::results::rounded;
 use crate::role::{Actor, Role};
+use crate::rounds::{Round, Rounds, note, per_session, told, unsteady};
 use crate::sender::Load;
 use crate::settings::Settings;
-use crate::statistics::{float, median, spread_percent};
+use crate::statistics::float;
 use crate::support::bridge::builder::free_address;
 use crate::support::bridge::run::Bridge;
 
@@ -32,26 +33,8 @@ const ONE_CONNECTION: usize = 3;
 /// While the rounds lie too far apart, so many are added.
 const EXTRA_ROUNDS_MAX: usize = 4;
 
-/// Who publishes to which queue: subject, queue, array, connections (0 for the publishers).
-type Case = (&'static str, &'static str, usize, usize);
-type Rounds = BTreeMap<Case, Vec<Round>>;
-
-#[derive(Debug, Clone, Default)]
-struct Round {
-    /// Sessions a second.
-    rate: f64,
-    /// Microseconds of processor time for each session.
-    cpu: f64,
-    parts: cost::Parts,
-    broker: f64,
-    sender: f64,
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    resident_mib: f64,
-    sessions: usize,
-    body_bytes: f64,
-}
+const BRIDGE: &str = "bridge";
+const SERVERS: [&str; 2] = [BRIDGE, "forwarder"];
 
 struct Speed<'a> {
     place: &'a Place,
@@ -114,8 +97,8 @@ impl Speed<'_> {
     async fn warm_up(&self) {
         self.place.subscribe("quorum").await;
         let sessions = self.sessions.min(10_000);
-        for server in [self.bridge.address(), self.forwarding.listen] {
-            send(Load::new(server, sessions, 10, CONNECTIONS)).await;
+        for subject in SERVERS {
+            send(Load::new(self.address(subject), sessions, 10, CONNECTIONS)).await;
             self.place.arrived("quorum", sessions).await;
             self.place.vhost.purge_queue("quorum").await;
         }
@@ -137,16 +120,22 @@ impl Speed<'_> {
             } else {
                 self.sessions
             };
-            let load = |server| Load::new(server, sessions, array, connections);
-            let round = self.bridge(queue, load(self.bridge.address())).await;
-            note(rounds, number, ("bridge", queue, array, connections), round);
-            let round = self.forward(queue, load(self.forwarding.listen)).await;
-            note(
-                rounds,
-                number,
-                ("forwarder", queue, array, connections),
-                round,
-            );
+            let mut order = SERVERS;
+            // Whoever comes second finds the broker and the disk as the first has left them.
+            order.rotate_left(number % SERVERS.len());
+            for subject in order {
+                let load = Load::new(self.address(subject), sessions, array, connections);
+                let round = self.serve(subject, queue, load).await;
+                note(rounds, number, (subject, queue, array, connections), round);
+            }
+        }
+    }
+
+    fn address(&self, subject: &str) -> SocketAddr {
+        if subject == BRIDGE {
+            self.bridge.address()
+        } else {
+            self.forwarding.listen
         }
     }
 
@@ -172,27 +161,22 @@ impl Speed<'_> {
         round
     }
 
-    async fn bridge(&self, queue: &str, load: Load) -> Round {
-        let pid = self.bridge.pid();
-        let round = self.serve(queue, load, pid, async || {
-            self.bridge.backlog_is_empty().await;
-        });
-        round.await
-    }
-
-    async fn forward(&self, queue: &str, load: Load) -> Round {
-        self.serve(queue, load, self.forwarder.pid(), async || ())
-            .await
-    }
-
-    async fn serve(&self, queue: &str, load: Load, pid: u32, settled: impl AsyncFn()) -> Round {
+    async fn serve(&self, subject: &str, queue: &str, load: Load) -> Round {
+        let is_bridge = subject == BRIDGE;
+        let pid = if is_bridge {
+            self.bridge.pid()
+        } else {
+            self.forwarder.pid()
+        };
         let sessions = load.sessions;
         let mut sender = Actor::start(&Role::Send(load)).await;
         let clock = Clock::start(self.place, pid);
         sender.go();
         let answers: crate::sender::Answers = sender.result().await;
         let took = self.arrived(queue, sessions, &clock).await;
-        settled().await;
+        if is_bridge {
+            self.bridge.backlog_is_empty().await;
+        }
         let round = clock.stop(self.place, pid, sessions, took);
         self.place.vhost.purge_queue(queue).await;
         Round {
@@ -237,104 +221,4 @@ impl Clock {
             ..Round::default()
         }
     }
-}
-
-/// In microseconds.
-fn per_session(time: Duration, sessions: usize) -> f64 {
-    time.as_secs_f64() * 1e6 / float(sessions)
-}
-
-fn note(rounds: &mut Rounds, number: usize, case: Case, round: Round) {
-    let (subject, queue, array, connections) = case;
-    let name = name(case);
-    eprintln!(
-        "round {}: {name:<44} {:>8.0}/s {:>7.1} µs {:>8.1} ms p99",
-        number + 1,
-        round.rate,
-        round.cpu,
-        round.p99
-    );
-    let all = rounds.entry((subject, queue, array, connections));
-    all.or_default().push(round);
-}
-
-fn name((subject, queue, array, connections): Case) -> String {
-    match array {
-        0 => format!("{subject}, {queue}"),
-        _ => format!("{subject}, {queue}, arrays of {array}, {connections} connections"),
-    }
-}
-
-/// The cases whose rounds lie too far apart.
-fn unsteady(rounds: &Rounds, spread_max: f64) -> Vec<String> {
-    let spreads = rounds.iter().map(|(case, rounds)| {
-        let spread = spread_percent(rounds.iter().map(|round| round.rate));
-        (name(*case), spread)
-    });
-    spreads
-        .filter(|(_, spread)| *spread > spread_max)
-        .map(|(name, spread)| format!("{name}: {spread:.0} %"))
-        .collect()
-}
-
-/// All of a case: its rounds, their medians, and the medians of the ratios within each round.
-fn told(case: Case, all: &Rounds) -> Value {
-    let (subject, queue, array, connections) = case;
-    let rounds = &all[&case];
-    let of = |value: fn(&Round) -> f64| rounded(median(rounds.iter().map(value)));
-    let mut told = json!({
-        "subject": subject,
-        "queue": queue,
-        "rounds": rounds.iter().map(raw).collect::<Vec<_>>(),
-        "spread_percent": rounded(spread_percent(rounds.iter().map(|round| round.rate))),
-        "median": {
-            "sessions_per_second": of(|round| round.rate),
-            "cpu_us": of(|round| round.cpu),
-            "rabbitmq_cpu_us": of(|round| round.broker),
-        },
-    });
-    let ratios = |other: Case| {
-        let pairs = rounds.iter().zip(all.get(&other)?);
-        let ratios: Vec<_> = pairs.map(|(one, other)| one.rate / other.rate).collect();
-        Some(rounded(median(ratios)))
-    };
-    let publishers = ["lapin-same", "lapin-bare"].map(|name| (name, queue, 0, 0));
-    for other in publishers
-        .into_iter()
-        .chain([("forwarder", queue, array, connections)])
-        .filter(|other| *other != case)
-    {
-        if let Some(ratio) = ratios(other) {
-            told["ratio"][other.0] = ratio;
-        }
-    }
-    if array > 0 {
-        told["array"] = array.into();
-        told["connections"] = connections.into();
-        let median = &mut told["median"];
-        median["p50_ms"] = of(|round| round.p50);
-        median["p99_ms"] = of(|round| round.p99);
-        median["p999_ms"] = of(|round| round.p999);
-        median["resident_mib"] = of(|round| round.resident_mib);
-        median["sender_cpu_us"] = of(|round| round.sender);
-        median["body_bytes"] = of(|round| round.body_bytes);
-    }
-    if subject == "bridge" {
-        told["median"]["ingress_us"] = of(|round| per_session(round.parts.ingress, round.sessions));
-        told["median"]["journal_us"] = of(|round| per_session(round.parts.journal, round.sessions));
-        told["median"]["publishing_us"] =
-            of(|round| per_session(round.parts.publishing, round.sessions));
-    }
-    told
-}
-
-fn raw(round: &Round) -> Value {
-    json!({
-        "sessions_per_second": rounded(round.rate),
-        "cpu_us": rounded(round.cpu),
-        "rabbitmq_cpu_us": rounded(round.broker),
-        "p50_ms": rounded(round.p50),
-        "p99_ms": rounded(round.p99),
-        "p999_ms": rounded(round.p999),
-    })
 }

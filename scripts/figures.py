@@ -172,7 +172,7 @@ class Figures:
             ["", ""],
             [
                 ["first 2xx after a start with an empty journal", number(part["first_answer_ms"], " ms")],
-                ["binary, stripped", number(part["binary_mib"], " MiB")],
+                ["binary, stripped", number(part["binary_mb"], " MB")],
                 ["wake-ups when idle", number(part["wakeups_per_second"], " a second")],
                 ["processor when idle", number(part["cpu_percent"], " % of a core")],
                 ["memory when idle", number(part["resident_mib"], " MiB")],
@@ -240,7 +240,7 @@ class Figures:
             slowest = max(outage["first_answer_ms"][key] for key in ("after_term", "after_kill"))
             at_most(f"start to first 2xx, journal of {size}", 1000, " ms", slowest)
         if idle:
-            at_most("binary, stripped", 16, " MiB", idle["binary_mib"])
+            at_most("binary, stripped", 16, " MB", idle["binary_mb"])
         if outage:
             draining = outage["draining"]
             share = draining["sessions_per_second"] / draining["sessions_per_second_full"]

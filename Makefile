@@ -50,8 +50,8 @@ bench-scale: ## cost and memory as the work grows: backlog, sessions, arrays, bo
 	@scripts/test-needs.sh
 	@BENCH_ONLY=scale cargo bench --locked --bench bridge
 
-bench-micro: ## single steps of a session's way (STEP=split)
-	@cargo bench --locked --bench micro -- $(STEP)
+bench-micro: ## single steps of a session's way, added to the results of make bench (STEP=split: one of them, to look at)
+	@cargo bench --locked --bench micro -- $(STEP) $(if $(STEP),,| scripts/figures.py steps)
 
 bench-table: ## README, docs/performance.md and its plot from bench/results.json
 	@scripts/figures.py write

@@ -2,6 +2,7 @@
 """Writes what `make bench` has measured into README.md and docs/.
 
   scripts/figures.py show RESULTS    print all tables
+  scripts/figures.py steps           pass divan's output on and add it to bench/results.json
   scripts/figures.py write           from bench/results.json into the documents and the plot
   scripts/figures.py check [DIR]     exit 1 if a document (of DIR) says anything else than the results
 
@@ -11,6 +12,7 @@ In a document a table stands between `<!-- figures: NAME -->` and `<!-- end of f
 import json
 import math
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -187,6 +189,14 @@ class Figures:
                 rows.append([f"{point['x']:,} {what}", *cells])
         return table(["", "CPU µs a session", "sessions/s", "MiB at most"], rows)
 
+    def steps(self):
+        rows = []
+        for name, what in STEPS:
+            for step in self.parts["steps"]:
+                if step["name"] == name:
+                    rows.append([what.format(step["argument"]), f"{step['median_us']:.2f}"])
+        return table(["", "µs a session"], rows)
+
     def targets(self):
         """Issue and figure side by side; a part that was not measured has no verdict."""
         rows = []
@@ -257,6 +267,16 @@ SERIES = [
     ("routes", "routes"),
 ]
 
+# Benchmarks of benches/micro.rs, in the order of a session's way.
+STEPS = [
+    ("verify", "signature of an array of {}"),
+    ("split", "split of an array of {}, routing fields and identity with it"),
+    ("identity", "identity alone"),
+    ("journal_group", "journal: {} webhooks of ten appended and settled together, two fsyncs (time, not processor)"),
+    ("flow_window", "forwarder's decisions, a window of 256"),
+    ("properties", "properties and headers of a message"),
+]
+
 # Name: the part it is made of (none: whatever is there), and how.
 BLOCKS = {
     "machine": (None, Figures.machine),
@@ -268,7 +288,45 @@ BLOCKS = {
     "outage": ("outage", Figures.outage),
     "idle": ("idle", Figures.idle),
     "scale": ("scale", Figures.scale),
+    "steps": ("steps", Figures.steps),
 }
+
+
+# --- what divan prints ---
+
+UNITS = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
+LINE = re.compile(r"^([│ ]*)[├╰]─ (\w+) +(?:([\d.]+) (?:ns|µs|ms|s) +│ [^│]*│ ([\d.]+) (ns|µs|ms|s) +│)?")
+PRODUCT = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"]
+
+
+def read_steps(lines):
+    """The median of each benchmark and argument, a session."""
+    steps, group = [], None
+    for line in lines:
+        if not (found := LINE.match(line)):
+            continue
+        indent, name, fastest, median, unit = found.groups()
+        if fastest is None:
+            group = name
+            continue
+        name, argument = (group, int(name)) if indent else (name, 1)
+        sessions = {"journal_group": 10 * argument, "flow_window": 256}.get(name, argument)
+        median_us = round(float(median) * UNITS[unit] / sessions, 3)
+        steps.append({"name": name, "argument": argument, "median_us": median_us})
+    return steps
+
+
+def add_steps(steps):
+    path = ROOT / RESULTS
+    results = load(path).results
+    git = ["git", "-C", ROOT, "log", "-1", "--format=%h", "--", *PRODUCT]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    if results["commit"] != commit:
+        sys.exit(f"figures: {RESULTS} is of {results['commit']} and not of {commit}: first `make bench`")
+    if {step["name"] for step in steps} != {name for name, _ in STEPS}:
+        sys.exit("figures: steps are missing, nothing was written")
+    results["parts"]["steps"] = steps
+    path.write_text(json.dumps(results, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 # --- the plot ---
@@ -374,6 +432,12 @@ def main(arguments):
             figures = load(Path(path))
             for name in BLOCKS:
                 print(f"\n## {name}\n\n{block(figures, name)}")
+        case ["steps"]:
+            lines = []
+            for line in sys.stdin:
+                print(line, end="", flush=True)
+                lines.append(line)
+            add_steps(read_steps(lines))
         case ["write"]:
             for path, text in wanted(ROOT).items():
                 path.write_text(text)

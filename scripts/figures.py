@@ -358,7 +358,7 @@ def panel(points, key, left, top, title):
     xs = [math.log10(point["x"]) for point in points]
     x_min, x_max = min(xs), max(max(xs), min(xs) + 1)
     # From 0, so that flat looks flat and nothing else does; a body's cost grows with its bytes.
-    is_steep = max(point[key] for point in points) > 30 * min(point[key] for point in points)
+    is_steep = max(point[key] for point in points) > 10 * min(point[key] for point in points)
     values = [math.log10(point[key]) if is_steep else point[key] for point in points]
     y_min = math.floor(min(values)) if is_steep else 0
     y_max = math.ceil(max(values)) if is_steep else nice(max(values))

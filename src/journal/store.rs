@@ -93,6 +93,7 @@ impl Store {
     ) -> rusqlite::Result<Committed> {
         self.in_transaction(|store| {
             let mut committed = Committed::default();
+            committed.acks.reserve(changes.len());
             for change in changes {
                 committed.acks.push(store.change(change, now)?);
             }

@@ -47,8 +47,8 @@ async fn everything_in_the_queue_is_discarded_over_many_windows() {
     let told = dead_letters(&bridge, "discard --yes --until 1h")
         .await
         .exits(0);
-    let expected: String = (0..1_000).map(|n| format!("discarded a-{n}\n")).collect();
-    assert_eq!(told.text, expected);
+    let expected: Vec<_> = (0..1_000).map(|n| format!("discarded a-{n}")).collect();
+    assert!(told.text.lines().eq(expected), "{}", told.text);
     assert_eq!(vhost.message_count(DEAD).await, Some(0));
 }
 

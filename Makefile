@@ -33,8 +33,8 @@ power-loss: ## power failures under load on a real ext4: ROUNDS=100 [SEED=] [EAT
 		unshare --mount cargo test --locked --test it -- --exact --nocapture \
 		disk::power_loss::nothing_that_was_acknowledged_is_lost_when_the_power_fails
 
-test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 (as root)
-	@scripts/test-rabbitmq.sh $(VERSION)
+test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 [TESTS="dead_letters:: check::"] (as root)
+	@scripts/test-rabbitmq.sh $(VERSION) $(if $(TESTS),--test it -- $(TESTS))
 
 outage: ## alarms, a frozen broker and a dead link for a minute each: what the sender notices
 	@scripts/test-needs.sh

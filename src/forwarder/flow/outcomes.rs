@@ -141,7 +141,7 @@ impl Flow {
             seq: held.seq,
             label: held.label.clone(),
             settlement: settlement(&held),
-            attempts: held.attempts + 1,
+            attempts: attempts(&held),
         };
         self.actions.push_back(Action::Change(change));
         self.make_ready(lane_id, now);
@@ -258,6 +258,15 @@ impl Flow {
 
 fn is_reject(held: &Held) -> bool {
     matches!(held.event.content, Content::Reject(_))
+}
+
+/// How often it was published where it was going, as its dead letter says too.
+fn attempts(held: &Held) -> u32 {
+    match (&held.condemned, &held.event.content) {
+        (Some(_), _) => held.attempts,
+        (None, Content::Reject(_)) => 0,
+        (None, Content::Session(_)) => held.attempts + 1,
+    }
 }
 
 fn settlement(held: &Held) -> Settlement {

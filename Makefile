@@ -28,12 +28,13 @@ plant: ## the tester tested: planted bugs, and which test catches each
 
 power-loss: ## power failures under load on a real ext4: ROUNDS=100 [SEED=] [EATMYDATA=1, which must fail]
 	@scripts/test-needs.sh
+	@# With mounts of its own: a container that started meanwhile would keep a disk alive that was cut.
 	@POWER_LOSS_ROUNDS=$(or $(ROUNDS),100) POWER_LOSS_SEED=$(SEED) POWER_LOSS_EATMYDATA=$(EATMYDATA) \
-		cargo test --locked --test it -- --exact --nocapture \
+		unshare --mount cargo test --locked --test it -- --exact --nocapture \
 		disk::power_loss::nothing_that_was_acknowledged_is_lost_when_the_power_fails
 
-test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 (as root)
-	@scripts/test-rabbitmq.sh $(VERSION)
+test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 [TESTS="dead_letters:: check::"] (as root)
+	@scripts/test-rabbitmq.sh $(VERSION) $(if $(TESTS),--test it -- $(TESTS))
 
 outage: ## alarms, a frozen broker and a dead link for a minute each: what the sender notices
 	@scripts/test-needs.sh

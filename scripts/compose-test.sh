@@ -37,7 +37,7 @@ finish() {
     local code=$?
     [ $code = 0 ] || { say "ended with $code"; compose logs --no-color --tail 30 2>/dev/null || true; } >&2
     [ -z "${sender_pid:-}" ] || kill "$sender_pid" 2>/dev/null || true
-    compose --profile public down --volumes --timeout 5 >/dev/null 2>&1 || true
+    compose --profile public --profile demo down --volumes --timeout 5 >/dev/null 2>&1 || true
     [ -z "${engine_pid:-}" ] || engine_stop "$WORK/engine"
     rm -rf "$WORK"
     exit $code

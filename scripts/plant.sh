@@ -86,7 +86,7 @@ replace_once() { # FILE FROM TO WHO
 }
 
 plant_all() {
-    local index name bug to test_run=tests/it/support/bridge/run.rs
+    local index name bug to
     for index in "${!edit_bug[@]}"; do
         name=${edit_bug[$index]}
         bug="crate::is_planted(\"$name\")"
@@ -94,7 +94,8 @@ plant_all() {
         replace_once "$NEXT/${edit_file[$index]}" "${edit_from[$index]%$'\n'}" \
             "${to//BUG/"$bug"}" "$name"
     done
-    cat >>"$NEXT/src/lib.rs" <<'RUST'
+    # The commands are a crate of their own.
+    tee -a "$NEXT/src/lib.rs" >>"$NEXT/src/main.rs" <<'RUST'
 
 pub(crate) fn is_planted(name: &str) -> bool {
     static PLANTED: std::sync::LazyLock<Option<String>> =
@@ -102,9 +103,12 @@ pub(crate) fn is_planted(name: &str) -> bool {
     PLANTED.as_deref() == Some(name)
 }
 RUST
-    # The bridges of the tests get the bug that the tests were given.
-    replace_once "$NEXT/$test_run" '.env_clear()' \
-        '.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "DESKBRIDGE_PLANT"))' "$test_run"
+    # What the tests start gets the bug that they were given.
+    local file passed='.envs(std::env::vars_os().filter(|(name, _)| name == "DESKBRIDGE_PLANT"))'
+    for file in tests/it/support/bridge/run.rs tests/it/sending.rs; do
+        grep -qF '.env_clear()' "$NEXT/$file" || fail "$file: what it starts would not get the bug"
+        sed -i "s/\.env_clear()/&$passed/" "$NEXT/$file"
+    done
 }
 
 build() {

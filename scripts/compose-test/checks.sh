@@ -16,6 +16,7 @@ run_checks() {
     check a_killed_bridge_comes_back_and_loses_nothing
     check a_restart_behind_caddy_refuses_nobody
     check https_lets_webhooks_through_and_nothing_else
+    check the_demo_consumers_handle_the_example_webhook
     check stops_within_its_grace_though_the_broker_is_frozen
 }
 
@@ -235,6 +236,37 @@ https_lets_webhooks_through_and_nothing_else() {
 answers() { # answers CODE URL
     [ "$(inside curl --silent --insecure --max-time 5 --output /dev/null --write-out '%{http_code}' \
         --data '[]' "$2")" = "$1" ]
+}
+
+the_demo_consumers_handle_the_example_webhook() {
+    compose --profile demo up --detach --build >"$WORK/up.log" 2>&1 ||
+        { cat "$WORK/up.log" >&2; fail "compose --profile demo up"; }
+    local language
+    for language in python typescript; do
+        until_true 60 says "$language" "consuming example-$language"
+    done
+    posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
+    # The same session as one that nobody took: of this a manager is told.
+    sed 's/"status": "completed"/"status": "missed"/' tests/data/completed.json >"$WORK/missed.json"
+    posts "$WORK/missed.json" || fail "$(cat "$WORK/answer")"
+    for language in python typescript; do
+        until_true 30 says "$language" 'Missed: .* (1530162945-9852)'
+        until_true 30 has_handled_all "example-$language"
+        [ "$(inspect "consumer-$language" '{{.RestartCount}}')" = 0 ] || fail "consumer-$language was restarted"
+        compose stop "consumer-$language" >/dev/null 2>&1
+        [ "$(inspect "consumer-$language" '{{.State.ExitCode}}')" = 0 ] || fail "consumer-$language: exit code"
+        say "     $language: $(compose logs --no-color "consumer-$language" | sed -n 's/.*Missed: /Missed: /p' | tail -n 1)"
+    done
+}
+
+says() { # says LANGUAGE WORDS
+    [ "$(compose logs --no-color "consumer-$1" | grep -c -- "$2")" -gt 0 ]
+}
+
+# Ready and taken ones: a quorum queue is counted anew every 5 s.
+has_handled_all() {
+    compose exec -T rabbitmq rabbitmqctl --quiet list_queues name messages |
+        awk -v name="$1" '$1 == name && $2 == 0 { none = 1 } END { exit !none }'
 }
 
 stops_within_its_grace_though_the_broker_is_frozen() {

@@ -10,14 +10,14 @@ debian_mirror() {
         grep --only-matching --extended-regexp 'https?://[^ ]+' | head -n 1
 }
 
-# tree SUITE PACKAGES: a Debian root file system in $CACHE/SUITE.
+# tree SUITE PACKAGES [NAME]: a Debian root file system in $CACHE/NAME.
 tree() {
-    local suite=$1 packages=$2 dir=$CACHE/$1
+    local suite=$1 packages=$2 name=${3:-$1} dir=$CACHE/${3:-$1}
     [ -e "$dir.complete" ] && return
     say "unpacking Debian $suite with $packages"
     rm -rf "$dir"
     debootstrap --variant=minbase --include="$packages" "$suite" "$dir" "$MIRROR" \
-        >"$CACHE/$suite.log" 2>&1 || { tail -n 5 "$CACHE/$suite.log" >&2; fail "debootstrap $suite"; }
+        >"$CACHE/$name.log" 2>&1 || { tail -n 5 "$CACHE/$name.log" >&2; fail "debootstrap $suite"; }
     touch "$dir.complete"
 }
 
@@ -36,6 +36,32 @@ fetch() {
     rm "$root"/var/tmp/"$package"_*.deb
     touch "$dir/.complete-$package"
 }
+
+# What the builds of the examples would fetch: wheels, and the packages of node_modules.
+fetch_packages() {
+    local examples=examples/consumers
+    fetched $examples/python/requirements.txt "$CACHE/wheels" || {
+        say "fetching the packages of the Python example"
+        scripts/test-packages.sh
+        rm -rf "$CACHE/wheels"
+        .dev/python/bin/pip download --quiet --disable-pip-version-check --only-binary=:all: \
+            --python-version 3.13 --platform "manylinux2014_$(uname -m)" \
+            --platform "manylinux_2_28_$(uname -m)" --dest "$CACHE/wheels" \
+            --requirement $examples/python/requirements.txt
+        mark_fetched $examples/python/requirements.txt "$CACHE/wheels"
+    }
+    fetched $examples/typescript/package-lock.json "$CACHE/node" || {
+        say "fetching the packages of the TypeScript example"
+        rm -rf "$CACHE/node"
+        mkdir -p "$CACHE/node"
+        cp $examples/typescript/package.json $examples/typescript/package-lock.json "$CACHE/node/"
+        (cd "$CACHE/node" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+        mark_fetched $examples/typescript/package-lock.json "$CACHE/node"
+    }
+}
+
+fetched() { [ "$(cat "$2/.fetched" 2>/dev/null)" = "$(sha256sum <"$1")" ]; }
+mark_fetched() { sha256sum <"$1" >"$2/.fetched"; }
 
 # import SUITE NAME
 import() {
@@ -57,10 +83,12 @@ fetch_stand_ins() {
     mkdir -p "$CACHE"
     tree bookworm ca-certificates
     tree trixie rabbitmq-server
+    tree trixie python3,python3-pip,nodejs languages
+    fetch_packages
     fetch sid caddy "$CACHE/caddy"
 }
 
-# make_stand_ins BINARY CHECKOUT: the four images under the names the two files use.
+# make_stand_ins BINARY CHECKOUT: the images under the names that the files use.
 make_stand_ins() {
     local binary=$1 checkout=$2 context=$WORK/context
     builder=$(awk '$1 == "FROM" && /AS build$/ { print $2 }' "$checkout/Dockerfile")
@@ -94,6 +122,7 @@ VOLUME /var/lib/rabbitmq
 ENTRYPOINT ["docker-entrypoint.sh"]
 CMD ["rabbitmq-server"]
 TEXT
+    make_stand_ins_of_languages "$checkout/examples/consumers"
     say "           $proxy = Caddy of Debian sid on Debian trixie"
     cp "$CACHE/caddy/usr/bin/caddy" "$context/proxy/caddy"
     build "$proxy" "$context/proxy" <<'TEXT'
@@ -101,6 +130,31 @@ FROM stand-in/trixie
 ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
 COPY caddy /usr/bin/caddy
 CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
+TEXT
+}
+
+# make_stand_ins_of_languages EXAMPLES
+make_stand_ins_of_languages() {
+    local context=$WORK/context python node
+    python=$(awk '$1 == "FROM" { last = $2 } END { print last }' "$1/python/Dockerfile")
+    node=$(awk '$1 == "FROM" { last = $2 } END { print last }' "$1/typescript/Dockerfile")
+    say "           $python = Python $(version languages python3) of Debian trixie, with wheels beside it"
+    say "           $node = Node.js $(version languages nodejs) of the same; its npm copies packages"
+    import languages stand-in/languages
+    mkdir -p "$context/python" "$context/node"
+    cp -r "$CACHE/wheels" "$context/python/wheels"
+    build "$python" "$context/python" <<'TEXT'
+FROM stand-in/languages
+COPY wheels /stand-in/wheels
+RUN ln -s python3 /usr/bin/python
+ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/stand-in/wheels PIP_BREAK_SYSTEM_PACKAGES=1
+TEXT
+    cp -r "$CACHE/node/node_modules" "$context/node/node_modules"
+    cp scripts/compose-test/npm.sh "$context/node/npm"
+    build "$node" "$context/node" <<'TEXT'
+FROM stand-in/languages
+COPY npm /usr/local/bin/npm
+COPY node_modules /stand-in/node_modules
 TEXT
 }
 

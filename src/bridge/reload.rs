@@ -22,18 +22,13 @@ pub type Reloaded = Result<Loaded, Vec<String>>;
 
 impl Bridge {
     pub(super) async fn reload(&mut self, reload: &Reload) {
+        let mut waiting_for_restart = Vec::new();
         let findings = match reload() {
             Ok(loaded) => {
                 for finding in &loaded.awaited {
                     tracing::warn!("{finding}");
                 }
-                let waiting = waiting_for_restart(&self.config, &loaded.config);
-                if !waiting.is_empty() {
-                    tracing::warn!(
-                        sections = waiting.join(", "),
-                        "changed in the configuration too, but counts only after a restart"
-                    );
-                }
+                waiting_for_restart = changed_otherwise(&self.config, &loaded.config);
                 self.apply(loaded.config).await
             }
             Err(findings) => findings,
@@ -41,7 +36,14 @@ impl Bridge {
         let is_applied = findings.is_empty();
         if is_applied {
             tracing::info!("the configuration was read again and is in use");
+            if !waiting_for_restart.is_empty() {
+                tracing::warn!(
+                    sections = waiting_for_restart.join(", "),
+                    "changed in the configuration too, but counts only after a restart"
+                );
+            }
         } else {
+            waiting_for_restart.clear();
             tracing::error!(
                 ?findings,
                 "the new configuration is refused; the old one stays"
@@ -51,6 +53,7 @@ impl Bridge {
             at: Timestamp::now(),
             is_applied,
             findings,
+            waiting_for_restart,
         };
         self.reload_status.send_replace(Some(status));
     }
@@ -112,7 +115,7 @@ fn with_reloadable(running: &Config, read: Config) -> Config {
 }
 
 /// What the new configuration has otherwise, of that which needs a restart.
-fn waiting_for_restart(running: &Config, read: &Config) -> Vec<&'static str> {
+fn changed_otherwise(running: &Config, read: &Config) -> Vec<&'static str> {
     let changed = [
         ("http", running.http != read.http),
         ("admin", running.admin != read.admin),

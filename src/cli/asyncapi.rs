@@ -10,7 +10,7 @@ use super::failure::failed;
 use super::{Exit, Layering, print_json};
 
 const AFTER_HELP: &str = "\
-Prints an AsyncAPI 3.0 document (JSON) with AMQP bindings, made of the effective configuration: brokers \
+Prints an AsyncAPI 3.0 document (JSON, which tools for YAML read too) with AMQP bindings, made of the effective configuration: brokers \
 without user and password, exchanges and routing keys by status, messages with headers and bodies, dead \
 letters, and the queues that hold them. Asks no broker; secrets of sources are not needed for it.
 

@@ -17,12 +17,13 @@ use clap::{Args, Subcommand};
 use deskbridge::config::Config;
 use deskbridge::rabbitmq::Settings;
 
+use self::selection::Selection;
 use super::failure::failed;
 use super::{Exit, Layering, runtime};
 
 const AFTER_HELP: &str = "\
 Looking takes nothing away: messages are held for a moment, in order, and go back to their place when \
-the command ends, however it ends. Meanwhile consumers of the queue do not get them.
+the command ends; if it is killed too, but then behind others that were looked at before. Meanwhile consumers of the queue do not get them.
 
 A quorum queue counts every delivery, also one that is given back. The bridge's own queues have no limit \
 that matters. A queue whose limit does (RabbitMQ 4 has 20 unless told otherwise) is refused unless --force: \
@@ -76,6 +77,18 @@ struct Where {
     force: bool,
 }
 
+/// What is done something with, and how that is told.
+#[derive(Debug, Args)]
+struct Aim {
+    #[command(flatten)]
+    at: Where,
+    #[command(flatten)]
+    selection: Selection,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
 /// A queue with what is known of it, and how to get there.
 struct Place {
     config: Config,
@@ -91,8 +104,8 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     match &arguments.what {
         What::List(list) => runtime.block_on(list::run(&place(&list.at)?, list)),
         What::Show(show) => runtime.block_on(show::run(&place(&show.at)?, show)),
-        What::Replay(replay) => runtime.block_on(replay::run(&place(&replay.at)?, replay)),
-        What::Discard(discard) => runtime.block_on(discard::run(&place(&discard.at)?, discard)),
+        What::Replay(replay) => runtime.block_on(replay::run(&place(&replay.aim.at)?, replay)),
+        What::Discard(discard) => runtime.block_on(discard::run(&place(&discard.aim.at)?, discard)),
     }
 }
 

@@ -12,6 +12,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Builder};
 use hyper_util::rt::TokioExecutor;
+use rustls_pki_types::CertificateDer;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// The bridge's answers are much shorter.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -25,7 +27,7 @@ type Body = Full<Bytes>;
 pub enum Client {
     /// For `http`.
     Plain(legacy::Client<HttpConnector, Body>),
-    /// For `https`, with the system's certificate authorities.
+    /// For `https`.
     Tls(legacy::Client<HttpsConnector<HttpConnector>, Body>),
 }
 
@@ -40,11 +42,23 @@ pub struct Answer {
 }
 
 impl Client {
-    /// A client for that URL, keeping at most so many connections.
+    /// A client for that URL, keeping at most so many connections, and trusting whom the system does.
     ///
     /// # Errors
     /// For `https`, if the system has no certificate authorities.
     pub fn for_url(url: &Uri, connections: usize) -> io::Result<Self> {
+        Self::trusting(url, connections, None)
+    }
+
+    /// The same, trusting these authorities and no others.
+    ///
+    /// # Errors
+    /// For `https`, if there are no certificate authorities.
+    pub fn trusting(
+        url: &Uri,
+        connections: usize,
+        authorities: Option<Vec<CertificateDer<'static>>>,
+    ) -> io::Result<Self> {
         let mut builder = Builder::new(TokioExecutor::new());
         builder.pool_max_idle_per_host(connections);
         let mut tcp = HttpConnector::new();
@@ -54,7 +68,19 @@ impl Client {
             return Ok(Self::Plain(builder.build(tcp)));
         }
         tcp.enforce_http(false);
-        let tls = HttpsConnectorBuilder::new().with_native_roots()?;
+        let tls = HttpsConnectorBuilder::new();
+        let tls = match authorities {
+            Some(authorities) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(authorities);
+                tls.with_tls_config(
+                    ClientConfig::builder()
+                        .with_root_certificates(roots)
+                        .with_no_client_auth(),
+                )
+            }
+            None => tls.with_native_roots()?,
+        };
         Ok(Self::Tls(builder.build(
             tls.https_or_http().enable_http1().wrap_connector(tcp),
         )))

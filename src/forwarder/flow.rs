@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::lanes::{Lane, LaneKey};
+use self::lanes::{Lane, LaneId, LaneKey};
 use self::routes::RouteFlow;
 use self::windows::Window;
 use super::retry::Backoff;
@@ -74,9 +74,12 @@ pub enum Action {
 pub struct Flow {
     limits: Limits,
     retry: Backoff,
-    lanes: HashMap<LaneKey, Lane>,
+    /// Lanes by session: looked up once, when an event comes in.
+    lane_ids: HashMap<LaneKey, LaneId>,
+    lanes: HashMap<LaneId, Lane>,
+    next_lane: u64,
     /// Lane of every event that is in hand or whose change is not acknowledged.
-    seqs: HashMap<Seq, LaneKey>,
+    seqs: HashMap<Seq, LaneId>,
     routes: BTreeMap<RouteId, RouteFlow>,
     windows: BTreeMap<u64, Window>,
     next_window: u64,
@@ -142,7 +145,9 @@ impl Flow {
         Self {
             limits,
             retry,
+            lane_ids: HashMap::new(),
             lanes: HashMap::new(),
+            next_lane: 1,
             seqs: HashMap::new(),
             routes: BTreeMap::new(),
             windows: BTreeMap::new(),
@@ -188,13 +193,13 @@ impl Flow {
     /// routes then.
     pub fn forget(&mut self) {
         self.generation += 1;
-        let waiting: Vec<LaneKey> = self
+        let waiting: Vec<LaneId> = self
             .routes
             .values_mut()
             .flat_map(|route| std::mem::take(&mut route.ready))
             .collect();
-        for key in waiting {
-            self.let_go(&key);
+        for lane_id in waiting {
+            self.let_go(lane_id);
         }
         for lane in self.lanes.values_mut() {
             let followers = lane.queue.split_off(lane.queue.len().min(1));

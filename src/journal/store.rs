@@ -6,6 +6,7 @@ mod carry;
 mod grant;
 mod reroute;
 mod retention;
+mod sessions;
 mod settle;
 mod wal;
 
@@ -21,6 +22,7 @@ pub(super) use append::FIRST_OF;
 pub(super) use retention::Retention;
 pub(super) use wal::LOCK_PATIENCE;
 
+use self::sessions::Sessions;
 use super::rows::{Change, Committed, RouteId};
 use super::stored;
 use super::totals::{Counters, Name};
@@ -40,6 +42,7 @@ pub(super) struct Store {
     /// The numbers of routes that were used lately.
     routes: HashMap<Arc<Route>, RouteId>,
     counters: Counters,
+    sessions: Sessions,
     is_retaining: bool,
     /// How long the last commit took, fsync included.
     pub(super) commit_time: Duration,
@@ -55,6 +58,7 @@ impl Store {
     ) -> rusqlite::Result<Self> {
         let mut store = Self {
             counters: Counters::load(&database)?,
+            sessions: Sessions::unknown(),
             database,
             routing,
             routes: HashMap::new(),
@@ -93,6 +97,7 @@ impl Store {
     ) -> rusqlite::Result<Committed> {
         self.in_transaction(|store| {
             let mut committed = Committed::default();
+            committed.acks.reserve(changes.len());
             for change in changes {
                 committed.acks.push(store.change(change, now)?);
             }
@@ -169,15 +174,32 @@ impl Store {
         });
         if result.is_ok() {
             self.counters.commit();
+            self.sessions.commit();
+            self.know_sessions();
             return result;
         }
         self.counters.roll_back();
+        self.sessions.roll_back();
         self.routes.clear();
         if !self.database.is_autocommit() {
             // SQLite has perhaps rolled back by itself; then this is refused.
             let _ = self.database.execute_batch("ROLLBACK");
         }
         result
+    }
+
+    /// Sessions are counted from a moment at which none waits. Counters may have been wrong once:
+    /// the rows say whether that is so.
+    fn know_sessions(&mut self) {
+        if self.sessions.is_counting() || self.counters.get(Name::BacklogEvents) > 0 {
+            return;
+        }
+        let is_any = "SELECT EXISTS (SELECT 1 FROM pending)";
+        let is_any = self.database.query_row(is_any, [], |row| row.get(0));
+        // What cannot be read now is asked again after the next commit.
+        if is_any == Ok(false) {
+            self.sessions.begin();
+        }
     }
 
     fn execute(&self, statement: &str) -> rusqlite::Result<()> {

@@ -8,6 +8,9 @@ use rusqlite::Connection;
 
 use crate::telemetry::status::Totals;
 
+/// How many names there are.
+const NAMES: usize = 9;
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Name {
@@ -25,7 +28,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; NAMES] = [
         Self::Accepted,
         Self::Published,
         Self::DeadLettered,
@@ -55,47 +58,63 @@ impl Name {
 /// What is counted, of which source, with which label; empty where that does not matter.
 type Key = (Name, Arc<str>, Arc<str>);
 
-/// The counters of one database.
+/// The counters of one database. Those without source and label change several times with every
+/// event: they have places of their own.
 #[derive(Debug)]
 pub(super) struct Counters {
     /// After the last commit.
-    committed: BTreeMap<Key, i64>,
+    committed: Values,
     /// What the transaction under way adds.
-    added: BTreeMap<Key, i64>,
+    added: Values,
     none: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Values {
+    plain: [i64; NAMES],
+    labelled: BTreeMap<Key, i64>,
 }
 
 impl Counters {
     pub(super) fn load(database: &Connection) -> rusqlite::Result<Self> {
-        let mut counters = Self {
-            committed: BTreeMap::new(),
-            added: BTreeMap::new(),
-            none: Arc::from(""),
-        };
+        let mut committed = Values::default();
         let mut statement = database.prepare("SELECT name, source, label, value FROM totals")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let text: String = row.get(0)?;
-            let name = Name::ALL.into_iter().find(|name| name.as_str() == text);
-            if let Some(name) = name {
-                let key = (name, row.get(1)?, row.get(2)?);
-                counters.committed.insert(key, row.get(3)?);
+            let Some(name) = Name::ALL.into_iter().find(|name| name.as_str() == text) else {
+                continue;
+            };
+            let (source, label): (Arc<str>, Arc<str>) = (row.get(1)?, row.get(2)?);
+            if source.is_empty() && label.is_empty() {
+                committed.plain[name as usize] = row.get(3)?;
+            } else {
+                committed
+                    .labelled
+                    .insert((name, source, label), row.get(3)?);
             }
         }
-        Ok(counters)
+        Ok(Self {
+            committed,
+            added: Values::default(),
+            none: Arc::from(""),
+        })
     }
 
     /// Writes what has changed; part of the caller's transaction.
     pub(super) fn store(&self, database: &Connection) -> rusqlite::Result<()> {
-        if self.added.is_empty() {
-            return Ok(());
-        }
         let mut statement = database.prepare_cached(
             "INSERT INTO totals (name, source, label, value) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET value = excluded.value",
         )?;
-        for (key, by) in &self.added {
-            let value = self.committed.get(key).copied().unwrap_or_default() + by;
+        for name in Name::ALL {
+            if self.added.plain[name as usize] != 0 {
+                statement.execute((name.as_str(), "", "", self.get(name)))?;
+            }
+        }
+        for (key, by) in &self.added.labelled {
+            let committed = self.committed.labelled.get(key);
+            let value = committed.copied().unwrap_or_default() + by;
             statement.execute((key.0.as_str(), &key.1, &key.2, value))?;
         }
         Ok(())
@@ -103,53 +122,57 @@ impl Counters {
 
     /// The transaction is on the disk.
     pub(super) fn commit(&mut self) {
-        while let Some((key, by)) = self.added.pop_first() {
-            *self.committed.entry(key).or_default() += by;
+        let added = std::mem::take(&mut self.added);
+        for (value, by) in self.committed.plain.iter_mut().zip(added.plain) {
+            *value += by;
+        }
+        for (key, by) in added.labelled {
+            *self.committed.labelled.entry(key).or_default() += by;
         }
     }
 
     /// The transaction was not to be.
     pub(super) fn roll_back(&mut self) {
-        self.added.clear();
+        self.added = Values::default();
     }
 
     pub(super) fn add(&mut self, name: Name, by: i64) {
-        let key = (name, self.none.clone(), self.none.clone());
-        *self.added.entry(key).or_default() += by;
+        self.added.plain[name as usize] += by;
     }
 
     pub(super) fn add_of_source(&mut self, name: Name, source: &Arc<str>, label: &Arc<str>) {
         let key = (name, source.clone(), label.clone());
-        *self.added.entry(key).or_default() += 1;
+        *self.added.labelled.entry(key).or_default() += 1;
     }
 
     pub(super) fn add_labelled(&mut self, name: Name, label: &Arc<str>) {
         let key = (name, self.none.clone(), label.clone());
-        *self.added.entry(key).or_default() += 1;
+        *self.added.labelled.entry(key).or_default() += 1;
     }
 
     /// The value with what the transaction under way adds.
     pub(super) fn get(&self, name: Name) -> i64 {
-        let key = (name, self.none.clone(), self.none.clone());
-        let of = |values: &BTreeMap<Key, i64>| values.get(&key).copied().unwrap_or_default();
-        of(&self.committed) + of(&self.added)
+        self.committed.plain[name as usize] + self.added.plain[name as usize]
     }
 
     /// The counts of the last commit as the rest of the program sees them.
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for ((name, source, label), value) in &self.committed {
-            let value = u64::try_from(*value).unwrap_or_default();
-            let label = label.clone();
+        let count = |value: i64| u64::try_from(value).unwrap_or_default();
+        let plain = |name: Name| count(self.committed.plain[name as usize]);
+        let mut totals = Totals {
+            backlog_events: plain(Name::BacklogEvents),
+            backlog_bytes: plain(Name::BacklogBytes),
+            lost_events: plain(Name::LostEvents),
+            replayed: plain(Name::Replayed),
+            ..Totals::default()
+        };
+        for ((name, source, label), value) in &self.committed.labelled {
+            let (label, value) = (label.clone(), count(*value));
             match name {
                 Name::Accepted => drop(totals.accepted.insert((source.clone(), label), value)),
                 Name::Published => drop(totals.published.insert(label, value)),
                 Name::DeadLettered => drop(totals.dead_lettered.insert(label, value)),
-                Name::BacklogEvents => totals.backlog_events = value,
-                Name::BacklogBytes => totals.backlog_bytes = value,
-                Name::LostEvents => totals.lost_events = value,
-                Name::Replayed => totals.replayed = value,
-                Name::RetainedBytes | Name::LastSeq => {}
+                _ => {}
             }
         }
         totals

@@ -286,12 +286,13 @@ impl LinkTask {
     fn spawn(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, window: Window) {
         let (shared, live) = (Arc::clone(&self.shared), Arc::clone(live));
         windows.spawn(async move {
+            let (id, ensure_exchange) = (window.id, window.ensure_exchange);
             let outcomes =
-                publisher::publish(&live, &shared.declarer, &window, &shared.reports).await;
-            if window.ensure_exchange {
+                publisher::publish(&live, &shared.declarer, window, &shared.reports).await;
+            if ensure_exchange {
                 shared.board.set_findings(shared.declarer.findings());
             }
-            let _ = shared.reports.send(Report::Done(window.id, outcomes)).await;
+            let _ = shared.reports.send(Report::Done(id, outcomes)).await;
         });
     }
 }

@@ -4,6 +4,7 @@
 mod attribution;
 pub(super) mod properties;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -34,27 +35,29 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) async fn publish(
     live: &Live,
     declarer: &Declarer,
-    window: &Window,
+    window: Window,
     reports: &mpsc::Sender<Report>,
 ) -> Vec<Outcome> {
+    let count = window.messages.len();
     let outcome = match attempt(live, declarer, window, reports).await {
         Ok(outcomes) => return outcomes,
         Err(CallError::Closed(code, text)) => Outcome::ChannelClosed(code, text),
         Err(CallError::Lost) => Outcome::Unknown,
     };
-    vec![outcome; window.messages.len()]
+    vec![outcome; count]
 }
 
 async fn attempt(
     live: &Live,
     declarer: &Declarer,
-    window: &Window,
+    window: Window,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Vec<Outcome>, CallError> {
     let Some(first) = window.messages.first() else {
         return Ok(Vec::new());
     };
-    let exchange = &first.route.exchange;
+    let route = Arc::clone(&first.route);
+    let exchange = &route.exchange;
     // Publishing to a missing exchange rejects the whole channel and sometimes costs the
     // connection: it is looked for once on every connection, and again when it is in doubt.
     if window.ensure_exchange || !live.is_known(exchange) {
@@ -62,18 +65,18 @@ async fn attempt(
         live.set_known(exchange, true);
     }
     let channel = live.confirm_channel(exchange).await?;
-    match exchange_messages(live, &channel, window, reports).await {
+    let ids: Vec<Uuid> = window
+        .messages
+        .iter()
+        .map(|message| message.message_id)
+        .collect();
+    match exchange_messages(live, &channel, window, &ids, reports).await {
         Ok(tally) => {
             // A channel of RabbitMQ's that was opened while a quorum queue had no leader may go on
             // refusing for that queue long after it has one again: the next try gets another.
             if !tally.is_any_nacked() {
                 live.keep_channel(exchange, channel);
             }
-            let ids: Vec<Uuid> = window
-                .messages
-                .iter()
-                .map(|message| message.message_id)
-                .collect();
             tally.outcomes(&ids).ok_or_else(|| {
                 live.fail("the broker returned a message that was not of this window");
                 CallError::Lost
@@ -89,11 +92,12 @@ async fn attempt(
 async fn exchange_messages(
     live: &Live,
     channel: &Channel,
-    window: &Window,
+    window: Window,
+    ids: &[Uuid],
     reports: &mpsc::Sender<Report>,
 ) -> Result<Tally, CallError> {
     failpoint::pass(Place::RabbitmqPublishBefore);
-    let confirms = write(live, channel, &window.messages).await?;
+    let confirms = write(live, channel, window.messages).await?;
     failpoint::pass(Place::RabbitmqPublishAfter);
     let mut confirms: FuturesUnordered<_> = confirms
         .into_iter()
@@ -106,7 +110,7 @@ async fn exchange_messages(
         let confirmation = confirmation.map_err(|error| live.classify("confirm", &error))?;
         failpoint::pass(Place::RabbitmqConfirmBefore);
         tally.confirmed(index, confirmation.is_ack());
-        count_return(&mut tally, confirmation, window.messages[index].message_id);
+        count_return(&mut tally, confirmation, ids[index]);
         if reported.elapsed() >= PROGRESS_INTERVAL && !confirms.is_empty() {
             reported = Instant::now();
             // Nobody left to tell: the bridge is ending.
@@ -140,36 +144,28 @@ fn count_return(tally: &mut Tally, confirmation: Confirmation, confirmed: Uuid) 
 async fn write(
     live: &Live,
     channel: &Channel,
-    messages: &[Message],
+    messages: Vec<Message>,
 ) -> Result<Vec<PublisherConfirm>, CallError> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
     };
-    let publish = |message: &'_ Message| {
-        let (exchange, key) = (
-            short(&message.route.exchange),
-            short(&message.route.routing_key),
-        );
-        (exchange, key, properties(message))
+    let publish = async |mut message: Message| {
+        let properties = properties(&mut message);
+        let (exchange, key) = (&message.route.exchange, &message.route.routing_key);
+        let (exchange, key) = (short(exchange), short(key));
+        channel
+            .basic_publish(exchange, key, options, &message.body, properties)
+            .await
     };
     let mut publishing: Vec<_> = messages
-        .iter()
-        .map(|message| {
-            let (exchange, key, properties) = publish(message);
-            maybe_done(Box::pin(channel.basic_publish(
-                exchange,
-                key,
-                options,
-                &message.body,
-                properties,
-            )))
-        })
+        .into_iter()
+        .map(|message| maybe_done(Box::pin(publish(message))))
         .collect();
     let written = live
         .unless_stalled("take messages", write_in_order(live, &mut publishing))
         .await?;
-    let mut confirms = Vec::with_capacity(messages.len());
+    let mut confirms = Vec::with_capacity(written.len());
     let mut errors = Vec::new();
     for result in written {
         match result {

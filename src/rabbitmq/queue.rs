@@ -1,17 +1,18 @@
 //! A queue as an operator looks at it: its messages are taken window by window, in order, and those
-//! that are not removed go back to their place when it is closed, or when this process ends in
-//! whatever way. For commands; the bridge itself consumes nothing.
+//! that are not removed go back to their place when it is closed. If this process is killed they go
+//! back too, but behind others that had come back before. For commands; the bridge consumes nothing.
 //!
 //! Measured on 3.10: a quorum queue takes messages back in order when their channel closes, as long
 //! as no more than 32 consumers of it hold any; `basic.nack` and `basic.get` shuffle them. It puts
 //! them before those that were never delivered and behind those that came back earlier: of these,
-//! all are taken or none.
+//! all are taken or none. What was removed is sure only later: see [`Queue::sure`].
 
 mod letter;
 mod nature;
 pub mod replay;
 mod version;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -29,20 +30,20 @@ use super::connection::{self, Unreachable};
 use super::live::{CallError, Live};
 use super::publisher::properties::short;
 
-/// Messages of the first window; each is twice as large as the one before.
+/// Messages of a window while nothing is held; with each window that keeps some, twice as many.
 const WINDOW_MIN: u16 = 256;
 /// Messages of a window at most: their bodies are in memory together.
 const WINDOW_MAX: u16 = 16_384;
-/// Windows of a pass: more could come back in another order.
-const WINDOWS_MAX: usize = 32;
+/// Windows that may keep some: of more than 32 they could come back in another order, and up to two
+/// are begun to make sure of removals.
+const WINDOWS_MAX: usize = 30;
 /// A queue that hands nothing over for so long keeps what it has, or somebody else has taken it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Removals between two questions, each of which waits for the queue: a channel keeps back what is
-/// more than 32 ahead of a quorum queue, and forgets it when it closes.
-const REMOVALS_MAX: u64 = 16;
+/// Beginnings and ends of looks after which a removal is sure.
+const PASSAGES: usize = 3;
 /// How long what was held may take to be in its queue again.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a polite goodbye may take, and our consumers after it.
+/// How long a polite goodbye may take, and our consumers after it; and a message nobody waits for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a queue cannot be looked at.
@@ -75,7 +76,11 @@ pub struct Queue {
     waiting: u64,
     seen: u64,
     removed: u64,
-    windows: usize,
+    /// Removals written at the last beginnings and ends of looks, the latest last.
+    passages: [u64; PASSAGES],
+    windows: u64,
+    /// The windows of which some are held, and how many.
+    held: BTreeMap<u64, usize>,
     /// The last one taken had been given back before: others like it may be left.
     is_among_returned: bool,
 }
@@ -101,7 +106,9 @@ impl Queue {
             waiting: 0,
             seen: 0,
             removed: 0,
+            passages: [0; PASSAGES],
             windows: 0,
+            held: BTreeMap::new(),
             is_among_returned: false,
         };
         queue.waiting = queue.ready().await?.0;
@@ -132,7 +139,24 @@ impl Queue {
     /// Messages of them that this pass has not taken, because it took as many as it may.
     #[must_use]
     pub fn untaken(&self) -> u64 {
-        self.waiting - self.seen
+        self.waiting.saturating_sub(self.seen)
+    }
+
+    /// Removals asked for so far.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Removals that nothing can undo any more: the first so many.
+    ///
+    /// A channel sends a quorum queue at most 32 commands ahead, keeps what is more in memory until
+    /// it hears that they were applied, and forgets it when it closes. To begin and to end a look
+    /// goes through the queue's log: the first such passage is behind all that was sent, with the
+    /// second the channel has heard of it and sends the rest, the third is behind that too.
+    #[must_use]
+    pub fn sure(&self) -> u64 {
+        self.passages[0]
     }
 
     /// Lets the pass go on with what has arrived since it was opened.
@@ -149,26 +173,21 @@ impl Queue {
     /// # Errors
     /// If the broker does not hand them over.
     pub async fn take(&mut self) -> Result<Vec<Letter>, QueueError> {
-        let left = self.waiting - self.seen;
-        if left == 0 || self.windows == WINDOWS_MAX {
+        let left = self.untaken();
+        if left == 0 || self.held.len() >= WINDOWS_MAX {
             return Ok(Vec::new());
         }
-        let doubled = WINDOW_MIN.saturating_mul(1 << self.windows.min(8));
+        let doubled = WINDOW_MIN.saturating_mul(1 << self.held.len().min(8));
         let size = doubled.min(WINDOW_MAX);
         let size = u16::try_from(left).unwrap_or(size).min(size);
-        self.windows += 1;
-        let mut consumer = self.consume(size).await?;
+        let mut consumer = self.begin(size).await?;
         let letters = self.collect(&mut consumer, size).await?;
-        let cancel = self
-            .channel
-            .basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        self.call("end a look", cancel).await?;
-        let last = letters.last();
-        self.is_among_returned = last.is_some_and(|letter| letter.received.is_redelivered);
+        self.end(&consumer).await?;
+        self.hold(&letters);
         Ok(letters)
     }
 
-    /// Removes a message for good.
+    /// Removes a message for good; not for [sure](Self::sure) yet.
     ///
     /// # Errors
     /// If the connection is lost: it may then be there still.
@@ -178,8 +197,33 @@ impl Queue {
             .basic_ack(letter.tag, BasicAckOptions::default());
         self.call("take an acknowledgement", ack).await?;
         self.removed += 1;
-        if self.removed.is_multiple_of(REMOVALS_MAX) {
-            self.ready().await?;
+        if let Some(held) = self.held.get_mut(&letter.window) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&letter.window);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all removals are [sure](Self::sure).
+    ///
+    /// # Errors
+    /// If the connection is lost: those that are not sure may not have happened then.
+    pub async fn make_sure(&mut self) -> Result<(), QueueError> {
+        while self.sure() < self.removed {
+            let is_any_ready = self.ready().await?.0 > 0;
+            let mut consumer = self.begin(1).await?;
+            let mut letters = Vec::new();
+            // One that it hands over is held like any other. Ended too early, the broker would give
+            // it back by itself, before those that are held.
+            if is_any_ready && let Ok(Some(Ok(delivery))) = timeout(FAREWELL, consumer.next()).await
+            {
+                self.seen += 1;
+                letters.push(Letter::new(self.seen, self.windows, delivery));
+            }
+            self.end(&consumer).await?;
+            self.hold(&letters);
         }
         Ok(())
     }
@@ -187,20 +231,15 @@ impl Queue {
     /// Gives everything back that was not removed, and waits until it is there again.
     ///
     /// # Errors
-    /// If the connection is lost: the last removals may not have happened then.
+    /// If the connection is lost: removals that are not sure may not have happened then.
     pub async fn close(mut self) -> Result<(), QueueError> {
-        // A part of what had come back before would get behind the rest of it.
-        while self.is_among_returned && !self.take().await?.is_empty() {}
-        if self.removed > 0 {
-            // To begin and end a look waits for what was removed before; a mere question does not.
-            for _ in 0..3 {
-                self.windows += 1;
-                let consumer = self.consume(1).await?;
-                let tag = consumer.tag();
-                let cancel = self
-                    .channel
-                    .basic_cancel(tag, BasicCancelOptions::default());
-                self.call("end a look", cancel).await?;
+        self.make_sure().await?;
+        // A part of what had come back before would get behind the rest of it. Nothing is taken
+        // after the last of them.
+        while self.is_among_returned {
+            self.extend().await?;
+            if self.take().await?.is_empty() {
+                break;
             }
         }
         self.call("close a look", self.channel.close(200, "OK".into()))
@@ -226,16 +265,43 @@ impl Queue {
         Ok(())
     }
 
-    async fn consume(&self, size: u16) -> Result<Consumer, QueueError> {
+    /// Begins a look of so many messages.
+    async fn begin(&mut self, size: u16) -> Result<Consumer, QueueError> {
+        self.windows += 1;
         let qos = self.channel.basic_qos(size, BasicQosOptions::default());
         self.call("bound a look", qos).await?;
+        // What consumers hold comes back in the order of their names.
         let consume = self.channel.basic_consume(
             self.name.clone(),
-            short(&format!("look-{:02}", self.windows)),
+            short(&format!("look-{:010}", self.windows)),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        self.call("hand its messages over", consume).await
+        let consumer = self.call("hand its messages over", consume).await?;
+        self.pass();
+        Ok(consumer)
+    }
+
+    /// Ends a look; its messages stay with us.
+    async fn end(&mut self, consumer: &Consumer) -> Result<(), QueueError> {
+        let cancel = self
+            .channel
+            .basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        self.call("end a look", cancel).await?;
+        self.pass();
+        Ok(())
+    }
+
+    fn pass(&mut self) {
+        self.passages.rotate_left(1);
+        self.passages[PASSAGES - 1] = self.removed;
+    }
+
+    fn hold(&mut self, letters: &[Letter]) {
+        if let Some(last) = letters.last() {
+            self.held.insert(self.windows, letters.len());
+            self.is_among_returned = last.received.is_redelivered;
+        }
     }
 
     async fn collect(
@@ -248,7 +314,7 @@ impl Queue {
             match timeout(PATIENCE, consumer.next()).await {
                 Ok(Some(Ok(delivery))) => {
                     self.seen += 1;
-                    letters.push(Letter::new(self.seen, delivery));
+                    letters.push(Letter::new(self.seen, self.windows, delivery));
                 }
                 Ok(Some(Err(error))) => {
                     let error = self.live.classify("hand its messages over", &error);

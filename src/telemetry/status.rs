@@ -97,4 +97,6 @@ pub struct ReloadStatus {
     pub is_applied: bool,
     /// Why it was refused, one sentence each; never a secret.
     pub findings: Vec<String>,
+    /// Sections that have changed too, but count only after a restart.
+    pub waiting_for_restart: Vec<&'static str>,
 }

@@ -126,6 +126,8 @@ fn shortened() -> String {
         ("[15m", "[20s"),
         ("offset 15m", "offset 20s"),
         ("> 300", "> 3"),
+        // As the bridge of the test is configured.
+        ("10 * 1024 ^ 3", "256 * 1024"),
     ] {
         assert!(rules.contains(long), "no `{long}` to shorten");
         rules = rules.replace(long, short);
@@ -196,6 +198,15 @@ async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
     prometheus.is_over("DeskbridgeBrokerBlocked").await;
     prometheus.is_over("DeskbridgeBacklogAgeing").await;
 
+    let full = json!({"x-max-length": 1, "x-overflow": "reject-publish"});
+    vhost.declare_queue("full", full).await;
+    vhost.bind("full", "chat-sessions", "#").await;
+    bridge.post(array_of_new("refused", 3)).await;
+    prometheus.fires("DeskbridgeRefusedByQueue").await;
+    vhost.delete_queue("full").await;
+    bridge.backlog_is_empty().await;
+    prometheus.is_over("DeskbridgeRefusedByQueue").await;
+
     // Not used before: a channel in use would remember for a while that it was allowed.
     vhost.allow("guest", ".*", "^(?!alarms$).*", ".*").await;
     bridge
@@ -213,8 +224,10 @@ async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
     prometheus.fires("DeskbridgeBrokerDisconnected").await;
     post_until_refused(&bridge).await;
     prometheus.fires("DeskbridgeNotAccepting").await;
+    prometheus.fires("DeskbridgeJournalFilling").await;
     broker.start().await;
     prometheus.is_over("DeskbridgeBrokerDisconnected").await;
+    prometheus.is_over("DeskbridgeJournalFilling").await;
 
     bridge.kill().await;
     prometheus.fires("DeskbridgeDown").await;

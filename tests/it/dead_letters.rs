@@ -119,9 +119,16 @@ impl Put<'_> {
 
 /// So many dead letters of the bridge's kind, `<prefix>-0` and so on, on their way to `orders` with
 /// key `k`.
-async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reason: &str) {
-    let ids: Vec<_> = (0..count).map(|n| format!("{prefix}-{n}")).collect();
-    let letter = |id: &'_ String| {
+async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reason: &'static str) {
+    let letters: Vec<_> = (0..count)
+        .map(|n| (format!("{prefix}-{n}"), reason))
+        .collect();
+    put_letters_of(vhost, &letters).await;
+}
+
+/// The same, with an id and a reason of each.
+async fn put_letters_of(vhost: &Vhost, letters: &[(String, &'static str)]) {
+    let headers = |id: &str, reason: &str| {
         json!({
             "source": "deskdirector", "session-id": id, "status": "missed",
             "received-at": "2026-01-02T03:04:05.000Z",
@@ -130,18 +137,18 @@ async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reason: &str) {
             "original-exchange": "orders", "original-routing-key": "k", "attempts": 2,
         })
     };
-    let puts: Vec<_> = ids
+    let puts: Vec<_> = letters
         .iter()
-        .map(|id| Put {
+        .map(|(id, reason)| Put {
             exchange: DEAD,
             key: reason,
             id: Some(id),
-            headers: letter(id),
+            headers: headers(id, reason),
             body: id.as_bytes(),
         })
         .collect();
     Put::all(vhost, &puts).await;
-    holds(vhost, DEAD, count).await;
+    holds(vhost, DEAD, letters.len()).await;
 }
 
 /// Waits until just so many messages are ready in a queue.

@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod sender;
 pub mod sessions;
 pub mod skip;
+pub mod terminal;
 pub mod validator;
 pub mod vhost;
 pub mod wait;

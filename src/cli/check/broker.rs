@@ -22,7 +22,7 @@ use super::line::{DECLARE, Line};
 use super::management::{Management, Told};
 use super::{certificates, exchanges, management, permissions, statuses};
 
-/// Beyond the connect timeouts of all URLs.
+/// Beyond the connect timeout.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Clocks may differ by so many seconds.
 const CLOCK_SECONDS_MAX: i64 = 60;
@@ -41,14 +41,8 @@ pub async fn look(config: &Config) -> Vec<Line> {
             ];
         }
     };
-    let status = connect(settings.clone()).await;
-    let url = settings
-        .urls
-        .iter()
-        .find(|url| Some(url.to_string()) == status.url);
-    let url = url.unwrap_or(&settings.urls[0]);
     let declares = config.rabbitmq.topology == TopologyMode::Declare;
-    let mut lines = lines(&status, declares, url);
+    let (url, status, mut lines) = connect_to_any(&settings, declares).await;
     let patience = settings.connect_timeout;
     lines.extend(certificates::look_at_brokers(&settings.urls, patience).await);
     let told = ask_management(config, url, &mut lines).await;
@@ -64,9 +58,38 @@ pub async fn look(config: &Config) -> Vec<Line> {
     lines
 }
 
+/// The first broker that takes us, as `serve` would find it, and what is wrong with it and with
+/// those before it; or with all, and the first of them.
+async fn connect_to_any(
+    settings: &Settings,
+    declares: bool,
+) -> (&BrokerUrl, BrokerStatus, Vec<Line>) {
+    let mut failed = Vec::new();
+    let mut first = None;
+    for url in &settings.urls {
+        let alone = Settings {
+            urls: vec![url.clone()],
+            ..settings.clone()
+        };
+        let status = connect(alone).await;
+        let found = lines(&status, declares, url);
+        if matches!(status.state, BrokerState::Connected | BrokerState::Blocked) {
+            let passed = failed.into_iter().map(|line: Line| {
+                line.unused().losing(
+                    "a broker less to go to; `serve` goes on to the next of `rabbitmq.urls`",
+                )
+            });
+            return (url, status, passed.chain(found).collect());
+        }
+        failed.extend(found);
+        first.get_or_insert((url, status));
+    }
+    let (url, status) = first.expect("settings have a URL");
+    (url, status, failed)
+}
+
 async fn connect(settings: Settings) -> BrokerStatus {
-    let urls = u32::try_from(settings.urls.len()).unwrap_or(u32::MAX);
-    let patience = settings.connect_timeout.saturating_mul(urls) + PATIENCE;
+    let patience = settings.connect_timeout + PATIENCE;
     let (reports, _kept) = mpsc::channel(16);
     let stop = CancellationToken::new();
     let (_publisher, mut status, links) = rabbitmq::start(settings, reports, stop.clone());
@@ -89,7 +112,8 @@ async fn ask_management(config: &Config, url: &BrokerUrl, lines: &mut Vec<Line>)
         );
         return None;
     }
-    let asked = match Management::new(address, url) {
+    let ca_file = config.rabbitmq.tls.ca_file.as_deref();
+    let asked = match Management::new(address, url, ca_file) {
         Ok(management) => management
             .ask(url.vhost(), url.credentials().0)
             .await
@@ -243,34 +267,51 @@ fn lines(status: &BrokerStatus, declares: bool, url: &BrokerUrl) -> Vec<Line> {
         }
         BrokerState::Connected | BrokerState::Blocked => {}
     }
-    let mut lines: Vec<Line> = status
-        .findings
-        .iter()
-        .map(|finding| of_topology(finding, declares))
-        .collect();
+    let mut lines = of_topology(&status.findings, declares);
     if status.state == BrokerState::Blocked {
         lines.push(blocked(url, reason));
     }
     lines
 }
 
-fn of_topology(finding: &str, declares: bool) -> Line {
-    let is_missing = finding.ends_with("is missing");
-    match (is_missing, declares) {
-        (true, true) => Line::warning(format!(
-            "{finding}; `serve` declares it when it starts, after a reconnect, or on SIGHUP"
-        ))
-        .losing("until then what it is for goes elsewhere, or waits")
-        .trying(DECLARE),
-        (true, false) => Line::error(finding)
-            .losing(
+/// What `serve` will declare is one line, however much it is.
+fn of_topology(findings: &[String], declares: bool) -> Vec<Line> {
+    let missing = |finding: &String| finding.strip_suffix(" is missing").map(ToOwned::to_owned);
+    let to_declare: Vec<_> = findings
+        .iter()
+        .filter(|_| declares)
+        .filter_map(missing)
+        .collect();
+    let mut lines = Vec::new();
+    if !to_declare.is_empty() {
+        let (are, them) = match to_declare.len() {
+            1 => ("is", "it"),
+            _ => ("are", "them"),
+        };
+        lines.push(
+            Line::warning(format!(
+                "{} {are} missing; `serve` declares {them} when it starts, after a reconnect, or on SIGHUP",
+                to_declare.join(", ")
+            ))
+            .losing("until then what it is for goes elsewhere, or waits")
+            .trying(DECLARE),
+        );
+    }
+    let others = findings
+        .iter()
+        .filter(|finding| !(declares && missing(finding).is_some()));
+    lines.extend(others.map(|finding| {
+        let line = Line::error(finding);
+        if missing(finding).is_some() {
+            line.losing(
                 "with rabbitmq.topology = \"verify\" its events wait until somebody declares it",
             )
-            .trying("declare it, or `rabbitmq.topology = \"declare\"`"),
-        (false, _) => Line::error(finding)
-            .losing("what it is for may not arrive")
-            .trying(
+            .trying("declare it, or `rabbitmq.topology = \"declare\"`")
+        } else {
+            line.losing("what it is for may not arrive").trying(
                 "what the broker says; `rabbitmqctl list_permissions -p VHOST` if it denies access",
-            ),
-    }
+            )
+        }
+    }));
+    lines
 }

@@ -1,5 +1,7 @@
 //! Asks the broker's management API what exists in our virtual host. Never shows its password.
 
+use std::path::Path;
+
 use anyhow::Context;
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -10,6 +12,8 @@ use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, DATE};
 use hyper::{Request, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -74,8 +78,8 @@ struct Alarm {
 }
 
 impl Management {
-    /// The URL's own user and password, or else the broker's.
-    pub fn new(url: &Secret, broker: &BrokerUrl) -> anyhow::Result<Self> {
+    /// The URL's own user and password, or else the broker's; trusts the broker's authorities.
+    pub fn new(url: &Secret, broker: &BrokerUrl, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let url = url.expose().trim();
         let (scheme, rest) = url.split_once("://").context("it is no URL")?;
         let (login, host) = match rest.rsplit_once('@') {
@@ -97,7 +101,7 @@ impl Management {
                 "Basic {}",
                 BASE64.encode(format!("{user}:{password}").as_bytes())
             ),
-            client: Client::for_url(&uri, 1)?,
+            client: Client::trusting(&uri, 1, ca_file.map(authorities).transpose()?)?,
             base,
         })
     }
@@ -203,6 +207,11 @@ impl Management {
     }
 }
 
+fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    read.with_context(|| format!("reading `{}` (rabbitmq.tls.ca_file)", file.display()))
+}
+
 /// What to do when it cannot be asked.
 pub fn advice(error: &anyhow::Error) -> &'static str {
     let refused = error.downcast_ref::<Refused>();
@@ -261,7 +270,7 @@ mod tests {
     #[track_caller]
     fn check(url: &str, base: &str, login: &str) {
         let broker = BrokerUrl::parse("amqp://bridge:p%40ss@rabbit/chat").unwrap();
-        let management = Management::new(&Secret::new(url), &broker).unwrap();
+        let management = Management::new(&Secret::new(url), &broker, None).unwrap();
         let expected = format!("Basic {}", BASE64.encode(login.as_bytes()));
         assert_eq!(
             (management.url(), &management.authorization),

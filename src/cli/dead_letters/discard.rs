@@ -8,9 +8,8 @@ use deskbridge::rabbitmq::queue::Queue;
 
 use super::interrupt::Interrupt;
 use super::report::Report;
-use super::selection::Selection;
 use super::summary::Summary;
-use super::{Place, Where, look};
+use super::{Aim, Place, look};
 use crate::cli::Exit;
 use crate::cli::failure::misused;
 
@@ -25,20 +24,15 @@ Examples:
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    pub(super) at: Where,
-    #[command(flatten)]
-    selection: Selection,
+    pub(super) aim: Aim,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 /// Asks if need be, then goes once through what is in the queue.
 pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
-    if arguments.selection.is_empty() {
+    if arguments.aim.selection.is_empty() {
         let advice = "ids, filters such as --reason, or --all";
         return Err(misused("which messages?", advice));
     }
@@ -56,14 +50,18 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     let interrupt = Interrupt::listen()?;
     let mut queue = look::open(place).await?;
-    let mut report = Report::new(place, &arguments.selection, arguments.json);
+    let mut report = Report::new(place, &arguments.aim);
     let result = pass(place, arguments, &mut queue, &mut report, &interrupt, most).await;
     let waiting = queue.waiting();
     look::tell_untaken(place, &queue, matches!(result, Ok(true)));
-    let closed = queue.close().await;
-    let is_whole = result?;
-    closed.map_err(|error| look::told(place, error))?;
-    Ok(report.end("discarded", waiting, !is_whole))
+    let closed = report.close(queue).await;
+    let end = match result {
+        Ok(true) => report.end("discarded", waiting),
+        _ => report.end_early("discarded"),
+    }?;
+    result?;
+    closed?;
+    Ok(end)
 }
 
 /// Whether it came to its end. Removes no more than so many: those that were asked about.
@@ -78,6 +76,7 @@ async fn pass(
     loop {
         let window = queue.take().await;
         let window = window.map_err(|error| look::told(place, error))?;
+        report.tell(queue)?;
         if window.is_empty() {
             return Ok(true);
         }
@@ -86,13 +85,13 @@ async fn pass(
                 return Ok(false);
             }
             let summary = Summary::of(&letter, place.holding());
-            if !arguments.selection.takes(&summary) || report.count() == most {
+            if !arguments.aim.selection.takes(&summary) || report.count() == most {
                 continue;
             }
             report.meet(&summary);
             let removed = queue.remove(&letter).await;
             removed.map_err(|error| look::told(place, error))?;
-            report.done("discarded", &summary, &[])?;
+            report.done("discarded", summary, Vec::new(), queue.removed());
         }
     }
 }
@@ -102,7 +101,7 @@ async fn count(place: &Place, arguments: &Arguments) -> anyhow::Result<u64> {
     let mut count = 0;
     let looked = look::each(&mut queue, |letter| {
         let summary = Summary::of(&letter, place.holding());
-        count += u64::from(arguments.selection.takes(&summary));
+        count += u64::from(arguments.aim.selection.takes(&summary));
         ControlFlow::Continue(())
     });
     looked.await.map_err(|error| look::told(place, error))?;

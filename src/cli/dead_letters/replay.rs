@@ -13,9 +13,8 @@ use jiff::Timestamp;
 
 use super::interrupt::Interrupt;
 use super::report::Report;
-use super::selection::Selection;
 use super::summary::Summary;
-use super::{Place, Where, again, corrected, look};
+use super::{Aim, Place, again, corrected, look};
 use crate::cli::Exit;
 use crate::cli::failure::{failed, misused};
 
@@ -42,18 +41,13 @@ Examples:
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    pub(super) at: Where,
-    #[command(flatten)]
-    selection: Selection,
+    pub(super) aim: Aim,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Send what is in this file in place of the message's body
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     body: Option<PathBuf>,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 /// A message that is held, with what is published for it.
@@ -93,7 +87,7 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         body,
         queue,
         replayer,
-        report: Report::new(place, &arguments.selection, arguments.json),
+        report: Report::new(place, &arguments.aim),
         interrupt,
         now: Timestamp::now(),
     };
@@ -109,21 +103,18 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         }
         result => (result, None),
     };
-    let closed = pass.queue.close().await;
+    let closed = pass.report.close(pass.queue).await;
     let verb = if arguments.dry_run {
         "would be replayed"
     } else {
         "replayed"
     };
-    let is_whole = match result {
-        Ok(is_whole) => is_whole,
-        Err(error) => {
-            pass.report.end(verb, waiting, true);
-            return Err(error);
-        }
-    };
-    closed.map_err(|error| look::told(place, error))?;
-    let exit = pass.report.end(verb, waiting, !is_whole);
+    let exit = match result {
+        Ok(true) => pass.report.end(verb, waiting),
+        _ => pass.report.end_early(verb),
+    }?;
+    result?;
+    closed?;
     Ok(again.map_or(exit, |again| again.tell(place)))
 }
 
@@ -133,7 +124,7 @@ pub fn replayed_at(now: Timestamp) -> (&'static str, Header) {
 }
 
 fn read_body(place: &Place, arguments: &Arguments) -> anyhow::Result<Option<Bytes>> {
-    let selection = &arguments.selection;
+    let selection = &arguments.aim.selection;
     if selection.is_empty() {
         let advice = "ids, filters such as --reason, or --all; --dry-run shows what would be done";
         return Err(misused("which messages?", advice));
@@ -180,12 +171,13 @@ impl Pass<'_> {
         loop {
             let window = self.queue.take().await;
             let window = window.map_err(|error| look::told(self.place, error))?;
+            self.report.tell(&self.queue)?;
             if window.is_empty() {
                 return Ok(true);
             }
             let mut held = Vec::new();
             for letter in window {
-                held.extend(self.plan(letter)?);
+                held.extend(self.plan(letter));
             }
             if !self.replay(held).await? {
                 return Ok(false);
@@ -197,19 +189,22 @@ impl Pass<'_> {
     }
 
     /// What is published for it, if it is meant and can be.
-    fn plan(&mut self, letter: Letter) -> anyhow::Result<Option<Held>> {
+    fn plan(&mut self, letter: Letter) -> Option<Held> {
         let summary = Summary::of(&letter, self.place.holding());
-        if !self.arguments.selection.takes(&summary) {
-            return Ok(None);
+        if !self.arguments.aim.selection.takes(&summary) {
+            return None;
         }
         self.report.meet(&summary);
         match self.replays(&letter, &summary) {
-            Ok(replays) => Ok(Some(Held {
+            Ok(replays) => Some(Held {
                 letter,
                 summary,
                 replays,
-            })),
-            Err(why) => self.report.kept(&summary, &why).map(|()| None),
+            }),
+            Err(why) => {
+                self.report.kept(summary, why);
+                None
+            }
         }
     }
 
@@ -251,8 +246,9 @@ impl Pass<'_> {
             }
             let Some(replayer) = &self.replayer else {
                 let held = &held[next];
-                let route = held.replays[0].route();
-                self.report.done("would replay", &held.summary, &[route])?;
+                let routes = vec![held.replays[0].route().clone()];
+                let summary = held.summary.clone();
+                self.report.done("would replay", summary, routes, 0);
                 next += 1;
                 continue;
             };
@@ -268,8 +264,9 @@ impl Pass<'_> {
     /// All messages of a corrected body, or it does not count.
     async fn publish_all(&mut self, held: Held) -> anyhow::Result<bool> {
         let Some(replayer) = &self.replayer else {
-            let routes: Vec<_> = held.replays.iter().map(Replay::route).collect();
-            self.report.done("would replay", &held.summary, &routes)?;
+            let routes = held.replays.iter().map(|one| one.route().clone());
+            let routes = routes.collect();
+            self.report.done("would replay", held.summary, routes, 0);
             return Ok(true);
         };
         let mut outcomes = Vec::new();
@@ -289,8 +286,11 @@ impl Pass<'_> {
             Outcome::Delivered => {
                 let removed = self.queue.remove(&held.letter).await;
                 removed.map_err(|error| look::told(self.place, error))?;
-                let routes: Vec<_> = held.replays.iter().map(Replay::route).collect();
-                return self.report.done("replayed", &held.summary, &routes);
+                let routes = held.replays.iter().map(|one| one.route().clone());
+                let (summary, removal) = (held.summary.clone(), self.queue.removed());
+                self.report
+                    .done("replayed", summary, routes.collect(), removal);
+                return Ok(());
             }
             Outcome::Returned(reason) => format!("no queue takes it ({reason})"),
             Outcome::Nacked => "the broker refused it; is a queue full?".into(),
@@ -304,6 +304,7 @@ impl Pass<'_> {
                 return Err(failed("replaying", why, advice));
             }
         };
-        self.report.kept(&held.summary, &why)
+        self.report.kept(held.summary.clone(), why);
+        Ok(())
     }
 }

@@ -16,8 +16,10 @@ use crate::cli::{Exit, Layering, print, runtime};
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
 const AFTER_HELP: &str = "\
-Oldest first. A state is one of unsettled (it waits for the broker), published, dead-lettered. Finding \
-nothing is no error.
+Oldest first. A state is one of unsettled (it waits for the broker), published, dead-lettered. It \
+is what the bridge has done with the event and stays as it is: a dead letter that was replayed or discarded \
+(`deskbridge dead-letters`) is dead-lettered here for ever, since that happens in RabbitMQ. Finding nothing is \
+no error.
 
 Examples:
   deskbridge events list --session 1530162945-9852

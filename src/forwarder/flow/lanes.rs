@@ -17,9 +17,14 @@ pub(super) enum LaneKey {
     Reject(Seq),
 }
 
+/// Names a lane for as long as it is in hand; none is ever used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct LaneId(u64);
+
 /// One session with the first of its unsettled events in hand.
 #[derive(Debug)]
 pub(super) struct Lane {
+    pub(super) key: LaneKey,
     /// Not settled, in order.
     pub(super) queue: VecDeque<Held>,
     pub(super) state: LaneState,
@@ -95,8 +100,8 @@ impl Flow {
                 continue;
             }
             run.has_more |= taking.has_missed_follower;
-            if !self.lanes.contains_key(&key) {
-                self.open_lane(&key, run, now);
+            if !self.lane_ids.contains_key(&key) {
+                self.open_lane(key, run, now);
             }
         }
     }
@@ -109,13 +114,14 @@ impl Flow {
         }
         let key = LaneKey::of(&held);
         let has_room = held.is_whole && self.has_room(held.event.body.len() as u64);
-        if let Some(lane) = self.lanes.get_mut(&key) {
+        if let Some(&lane_id) = self.lane_ids.get(&key) {
+            let lane = self.lane(lane_id);
             let takes_it = has_room
                 && !lane.has_more
                 && lane.state != LaneState::Leaving
                 && lane.queue.len() < LANE_EVENTS_MAX;
             if takes_it {
-                self.extend_lane(&key, held, now);
+                self.extend_lane(lane_id, held, now);
             } else {
                 lane.has_more = true;
             }
@@ -137,7 +143,7 @@ impl Flow {
                 events: vec![held],
                 has_more: false,
             };
-            self.open_lane(&key, run, now);
+            self.open_lane(key, run, now);
             return;
         }
         self.route(route_id).is_behind = true;
@@ -152,25 +158,25 @@ impl Flow {
         let seq = match ack {
             Ack::Settled { seq, .. } | Ack::Deferred { seq, .. } => seq,
         };
-        let Some(key) = self.seqs.remove(&seq) else {
+        let Some(lane_id) = self.seqs.remove(&seq) else {
             return;
         };
         self.unmarked -= 1;
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(lane) = self.lanes.get_mut(&lane_id) else {
             return;
         };
         lane.unmarked -= 1;
         match ack {
             Ack::Settled { promoted, .. } => {
                 if lane.queue.is_empty() && lane.unmarked == 0 {
-                    self.close_lane(&key);
+                    self.close_lane(lane_id);
                     self.behind(promoted);
                 }
             }
             Ack::Deferred {
                 route_id, due_ms, ..
             } => {
-                self.close_lane(&key);
+                self.close_lane(lane_id);
                 let route = self.route(route_id);
                 if due_ms == 0 {
                     route.is_behind = true;
@@ -181,39 +187,37 @@ impl Flow {
         }
     }
 
-    fn open_lane(&mut self, key: &LaneKey, run: Run, now: Millis) {
+    fn open_lane(&mut self, key: LaneKey, run: Run, now: Millis) {
+        let lane_id = LaneId(self.next_lane);
+        self.next_lane += 1;
         for held in &run.events {
-            self.hold(key, held);
+            self.hold(lane_id, held);
         }
+        self.lane_ids.insert(key.clone(), lane_id);
         let lane = Lane {
+            key,
             queue: run.events.into(),
             state: LaneState::Idle,
             unmarked: 0,
             has_more: run.has_more,
             generation: self.generation,
         };
-        self.lanes.insert(key.clone(), lane);
-        self.make_ready(key, now);
+        self.lanes.insert(lane_id, lane);
+        self.make_ready(lane_id, now);
     }
 
-    fn extend_lane(&mut self, key: &LaneKey, held: Held, now: Millis) {
-        self.hold(key, &held);
-        let lane = self
-            .lanes
-            .get_mut(key)
-            .expect("the caller has just found it");
+    fn extend_lane(&mut self, lane_id: LaneId, held: Held, now: Millis) {
+        self.hold(lane_id, &held);
+        let lane = self.lane(lane_id);
         lane.queue.push_back(held);
         if lane.state == LaneState::Idle {
-            self.make_ready(key, now);
+            self.make_ready(lane_id, now);
         }
     }
 
     /// Queues a lane that has something to publish and nothing on its way.
-    pub(super) fn make_ready(&mut self, key: &LaneKey, now: Millis) {
-        let lane = self
-            .lanes
-            .get_mut(key)
-            .expect("only lanes in hand are made ready");
+    pub(super) fn make_ready(&mut self, lane_id: LaneId, now: Millis) {
+        let lane = self.lane(lane_id);
         let Some(first) = lane.queue.front() else {
             lane.state = LaneState::Idle;
             return;
@@ -226,19 +230,16 @@ impl Flow {
         let route = self.route(route_id);
         route.lanes += 1;
         let is_suspect = route.suspect.is_some() && !route.is_probing(now);
-        route.ready.push_back(key.clone());
+        route.ready.push_back(lane_id);
         if is_stale || is_suspect {
             self.route(route_id).ready.pop_back();
-            self.let_go(key);
+            self.let_go(lane_id);
         }
     }
 
     /// Gives a ready lane back to the journal. It is not in its route's queue any more.
-    pub(super) fn let_go(&mut self, key: &LaneKey) {
-        let lane = self
-            .lanes
-            .get_mut(key)
-            .expect("only lanes in hand are let go");
+    pub(super) fn let_go(&mut self, lane_id: LaneId) {
+        let lane = self.lane(lane_id);
         let route_id = lane
             .queue
             .front()
@@ -265,13 +266,16 @@ impl Flow {
                 .values_mut()
                 .for_each(|route| route.is_behind = true);
         }
-        self.remember_gone(key, route_id);
-        self.lanes.remove(key);
+        let lane = self.remove_lane(lane_id).expect("it was just there");
+        if let Some(taking) = &mut self.taking {
+            taking.gone.insert(lane.key);
+            taking.has_missed_head |= taking.route_id == route_id;
+        }
     }
 
     /// Forgets a lane that has nothing on its way; what is left of it is in the journal.
-    fn close_lane(&mut self, key: &LaneKey) {
-        let Some(lane) = self.lanes.remove(key) else {
+    fn close_lane(&mut self, lane_id: LaneId) {
+        let Some(lane) = self.remove_lane(lane_id) else {
             return;
         };
         for held in lane.queue {
@@ -279,21 +283,26 @@ impl Flow {
             self.seqs.remove(&held.seq);
         }
         if let Some(taking) = &mut self.taking {
-            taking.gone.insert(key.clone());
+            taking.gone.insert(lane.key);
         }
     }
 
-    fn remember_gone(&mut self, key: &LaneKey, route_id: RouteId) {
-        if let Some(taking) = &mut self.taking {
-            taking.gone.insert(key.clone());
-            taking.has_missed_head |= taking.route_id == route_id;
-        }
+    fn remove_lane(&mut self, lane_id: LaneId) -> Option<Lane> {
+        let lane = self.lanes.remove(&lane_id)?;
+        self.lane_ids.remove(&lane.key);
+        Some(lane)
     }
 
-    fn hold(&mut self, key: &LaneKey, held: &Held) {
+    /// A lane whose id is known from what is in hand.
+    pub(super) fn lane(&mut self, lane_id: LaneId) -> &mut Lane {
+        let lane = self.lanes.get_mut(&lane_id);
+        lane.expect("only lanes in hand are named")
+    }
+
+    fn hold(&mut self, lane_id: LaneId, held: &Held) {
         self.held += 1;
         self.held_bytes += held.event.body.len() as u64;
-        self.seqs.insert(held.seq, key.clone());
+        self.seqs.insert(held.seq, lane_id);
     }
 
     /// An event that is not in hand any more.

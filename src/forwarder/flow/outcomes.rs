@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::lanes::{LaneKey, LaneState};
+use super::lanes::{LaneId, LaneState};
 use super::{Action, Flow, LinkState, Millis, index};
 use crate::journal::{Change, Condemned, Held, Settlement};
 use crate::rabbitmq::{Link, Outcome, Report};
@@ -63,8 +63,8 @@ impl Flow {
             self.doubt(&window, &outcomes, now, wall);
         }
         // Backwards, so that those which go back to the front of the queue keep their order.
-        for (key, outcome) in window.lanes.into_iter().zip(outcomes).rev() {
-            self.concluded(&key, outcome, is_alone, now, wall);
+        for (lane_id, outcome) in window.lanes.into_iter().zip(outcomes).rev() {
+            self.concluded(lane_id, outcome, is_alone, now, wall);
         }
     }
 
@@ -106,31 +106,30 @@ impl Flow {
 
     fn concluded(
         &mut self,
-        key: &LaneKey,
+        lane_id: LaneId,
         outcome: Outcome,
         is_alone: bool,
         now: Millis,
         wall: Timestamp,
     ) {
         match outcome {
-            Outcome::Delivered => self.settle(key, now),
-            Outcome::Returned(detail) => self.refused(key, Reason::Unroutable, detail, now, wall),
+            Outcome::Delivered => self.settle(lane_id, now),
+            Outcome::Returned(detail) => {
+                self.refused(lane_id, Reason::Unroutable, detail, now, wall);
+            }
             Outcome::Nacked => {
                 let detail = "refused by the broker (basic.nack)".to_owned();
-                self.refused(key, Reason::Nacked, detail, now, wall);
+                self.refused(lane_id, Reason::Nacked, detail, now, wall);
             }
             Outcome::ChannelClosed(PRECONDITION_FAILED, detail) if is_alone => {
-                self.too_large(key, detail, now, wall);
+                self.too_large(lane_id, detail, now, wall);
             }
-            Outcome::ChannelClosed(..) | Outcome::Unknown => self.again(key, now),
+            Outcome::ChannelClosed(..) | Outcome::Unknown => self.again(lane_id, now),
         }
     }
 
-    fn settle(&mut self, key: &LaneKey, now: Millis) {
-        let lane = self
-            .lanes
-            .get_mut(key)
-            .expect("what is in flight is in hand");
+    fn settle(&mut self, lane_id: LaneId, now: Millis) {
+        let lane = self.lane(lane_id);
         let held = lane
             .queue
             .pop_front()
@@ -142,33 +141,33 @@ impl Flow {
             seq: held.seq,
             label: held.label.clone(),
             settlement: settlement(&held),
-            attempts: held.attempts + 1,
+            attempts: attempts(&held),
         };
         self.actions.push_back(Action::Change(change));
-        self.make_ready(key, now);
+        self.make_ready(lane_id, now);
     }
 
     /// Nobody knows whether it was stored: it goes out again, with the same id.
-    fn again(&mut self, key: &LaneKey, now: Millis) {
-        let route_id = self.lanes[key]
+    fn again(&mut self, lane_id: LaneId, now: Millis) {
+        let route_id = self.lanes[&lane_id]
             .queue
             .front()
             .expect("it was in flight")
             .route_id;
-        self.make_ready(key, now);
+        self.make_ready(lane_id, now);
         let ready = &mut self.route(route_id).ready;
         ready.rotate_right(usize::from(!ready.is_empty()));
     }
 
     fn refused(
         &mut self,
-        key: &LaneKey,
+        lane_id: LaneId,
         reason: Reason,
         detail: String,
         now: Millis,
         wall: Timestamp,
     ) {
-        let held = self.lanes[key]
+        let held = self.lanes[&lane_id]
             .queue
             .front()
             .expect("a lane in flight has an event")
@@ -177,7 +176,7 @@ impl Flow {
         let is_dead_letter = held.condemned.is_some() || is_reject(&held);
         if attempts >= self.limits.attempts_max && !is_dead_letter {
             self.leave(
-                key,
+                lane_id,
                 0,
                 attempts,
                 Some(Condemned {
@@ -189,30 +188,36 @@ impl Flow {
             return;
         }
         let delay = super::millis(self.retry.delay(attempts)).max(1);
-        self.leave(key, now + delay, attempts, None);
+        self.leave(lane_id, now + delay, attempts, None);
     }
 
     /// Makes a ready event a dead letter before it was sent; it is in no route's queue any more.
-    pub(super) fn condemn(&mut self, key: &LaneKey, reason: Reason, detail: String, at: Timestamp) {
-        let held = self.lanes[key]
+    pub(super) fn condemn(
+        &mut self,
+        lane_id: LaneId,
+        reason: Reason,
+        detail: String,
+        at: Timestamp,
+    ) {
+        let held = self.lanes[&lane_id]
             .queue
             .front()
             .expect("a ready lane has an event");
         let (route_id, attempts) = (held.route_id, held.attempts);
         self.route(route_id).lanes -= 1;
-        self.leave(key, 0, attempts, Some(Condemned { reason, detail, at }));
+        self.leave(lane_id, 0, attempts, Some(Condemned { reason, detail, at }));
     }
 
     /// It alone closed the channel. A dead letter of that kind has no body: if even that is too
     /// large, it is refused like any other.
-    fn too_large(&mut self, key: &LaneKey, detail: String, now: Millis, wall: Timestamp) {
-        let held = self.lanes[key]
+    fn too_large(&mut self, lane_id: LaneId, detail: String, now: Millis, wall: Timestamp) {
+        let held = self.lanes[&lane_id]
             .queue
             .front()
             .expect("a lane in flight has an event");
         let attempts = held.attempts + 1;
         if held.condemned.is_some() {
-            self.refused(key, Reason::TooLarge, detail, now, wall);
+            self.refused(lane_id, Reason::TooLarge, detail, now, wall);
             return;
         }
         let condemned = Condemned {
@@ -220,17 +225,17 @@ impl Flow {
             detail,
             at: wall,
         };
-        self.leave(key, 0, attempts, Some(condemned));
+        self.leave(lane_id, 0, attempts, Some(condemned));
     }
 
     fn leave(
         &mut self,
-        key: &LaneKey,
+        lane_id: LaneId,
         due_ms: Millis,
         attempts: u32,
         condemned: Option<Condemned>,
     ) {
-        let lane = self.lanes.get_mut(key).expect("what leaves is in hand");
+        let lane = self.lane(lane_id);
         let seq = lane.queue.front().expect("what leaves has an event").seq;
         lane.state = LaneState::Leaving;
         lane.has_more = true;
@@ -253,6 +258,15 @@ impl Flow {
 
 fn is_reject(held: &Held) -> bool {
     matches!(held.event.content, Content::Reject(_))
+}
+
+/// How often it was published where it was going, as its dead letter says too.
+fn attempts(held: &Held) -> u32 {
+    match (&held.condemned, &held.event.content) {
+        (Some(_), _) => held.attempts,
+        (None, Content::Reject(_)) => 0,
+        (None, Content::Session(_)) => held.attempts + 1,
+    }
 }
 
 fn settlement(held: &Held) -> Settlement {

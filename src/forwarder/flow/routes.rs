@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::lanes::LaneKey;
+use super::lanes::LaneId;
 use super::{Flow, LinkState, Millis, index};
 use crate::journal::RouteId;
 use crate::rabbitmq::Link;
@@ -22,7 +22,7 @@ const TAKE_AGAIN: Millis = 1000;
 pub(super) struct RouteFlow {
     pub(super) route: Option<Arc<Route>>,
     /// Lanes that can go into the next window.
-    pub(super) ready: VecDeque<LaneKey>,
+    pub(super) ready: VecDeque<LaneId>,
     /// Lanes whose first event is of this route.
     pub(super) lanes: usize,
     /// Windows outstanding.
@@ -158,8 +158,8 @@ impl Flow {
             self.version += 1;
         }
         let waiting = std::mem::take(&mut self.route(route_id).ready);
-        for key in waiting {
-            self.let_go(&key);
+        for lane_id in waiting {
+            self.let_go(lane_id);
         }
     }
 

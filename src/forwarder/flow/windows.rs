@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::lanes::{LaneKey, LaneState};
+use super::lanes::{LaneId, LaneState};
 use super::{Action, Flow, LinkState, Millis, Taking, WINDOWS_MAX, WINDOWS_PER_ROUTE_MAX, index};
 use crate::journal::{Held, Request, RouteId};
 use crate::rabbitmq::Link;
@@ -14,7 +14,7 @@ use crate::webhook::Reason;
 #[derive(Debug)]
 pub(super) struct Window {
     pub(super) route_id: RouteId,
-    pub(super) lanes: Vec<LaneKey>,
+    pub(super) lanes: Vec<LaneId>,
     pub(super) bytes: u64,
 }
 
@@ -177,10 +177,10 @@ impl Flow {
             bytes: 0,
         };
         while events.len() + condemned < size_max {
-            let Some(key) = self.route(route_id).ready.front().cloned() else {
+            let Some(lane_id) = self.route(route_id).ready.front().copied() else {
                 break;
             };
-            let held = self.lanes[&key]
+            let held = self.lanes[&lane_id]
                 .queue
                 .front()
                 .expect("a ready lane has an event")
@@ -195,12 +195,12 @@ impl Flow {
             }
             self.route(route_id).ready.pop_front();
             if let Some((reason, detail)) = self.unpublishable(&held) {
-                self.condemn(&key, reason, detail, wall);
+                self.condemn(lane_id, reason, detail, wall);
                 condemned += 1;
                 continue;
             }
-            self.lanes.get_mut(&key).expect("it was just there").state = LaneState::InFlight;
-            window.lanes.push(key);
+            self.lane(lane_id).state = LaneState::InFlight;
+            window.lanes.push(lane_id);
             window.bytes += bytes;
             events.push(held);
         }

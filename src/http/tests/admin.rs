@@ -127,6 +127,7 @@ async fn status_shows_broker_backlog_counters_routes_and_reload() {
         at: Timestamp::UNIX_EPOCH,
         is_applied: false,
         findings: vec!["unknown key `htpp`".into()],
+        waiting_for_restart: vec!["retry"],
     }));
     let status = desk.get("/status").await.json();
     for (pointer, expected) in [
@@ -143,6 +144,7 @@ async fn status_shows_broker_backlog_counters_routes_and_reload() {
         ("/routes/0/state", "closed".into()),
         ("/journal/lost_events", 1.into()),
         ("/reload/is_applied", false.into()),
+        ("/reload/waiting_for_restart/0", "retry".into()),
     ] {
         assert_eq!(
             status.pointer(pointer),

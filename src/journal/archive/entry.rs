@@ -59,7 +59,7 @@ pub enum Place {
         settlement: Settlement,
         /// When.
         at: Timestamp,
-        /// How often it was published.
+        /// How often it was published where it was going; its dead letter does not count.
         attempts: u32,
         /// Exempt from retention: its body lies only here.
         is_kept: bool,

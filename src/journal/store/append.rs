@@ -29,6 +29,9 @@ impl Store {
             Some(session) => self.first_of(source, session)?.is_none(),
             None => true,
         };
+        if let Some(session) = event.session() {
+            self.sessions.came(source, session);
+        }
         stored::write(&self.database, seq, &event)?;
         self.database
             .prepare_cached(
@@ -61,6 +64,9 @@ impl Store {
         source: &str,
         session: &str,
     ) -> rusqlite::Result<Option<(Seq, RouteId)>> {
+        if !self.sessions.may_wait(source, session) {
+            return Ok(None);
+        }
         self.database
             .prepare_cached(FIRST_OF)?
             .query_row((source, session), |row| Ok((row.get(0)?, row.get(1)?)))

@@ -69,7 +69,10 @@ impl Store {
         };
         self.delete("DELETE FROM pending WHERE seq = ?1", ending.seq)?;
         let promoted = match session {
-            Some(session) => self.promote(&source, &session)?,
+            Some(session) => {
+                self.sessions.left(&source, &session);
+                self.promote(&source, &session)?
+            }
             None => None,
         };
         if self.is_retaining || ending.settlement.is_kept() {

@@ -1,6 +1,8 @@
 //! A message's properties as AMQP writes them. Nothing here can panic or refuse: what does not fit
 //! is cut.
 
+use std::collections::BTreeMap;
+
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
@@ -11,12 +13,12 @@ const PERSISTENT: u8 = 2;
 /// Bytes of an AMQP short string at most.
 const SHORT_BYTES_MAX: usize = 255;
 
-/// Properties and headers of the contract.
-pub(in crate::rabbitmq) fn properties(message: &Message) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    for (name, value) in &message.headers {
-        headers.insert(short(name), header(value));
-    }
+/// Properties and headers of the contract. Takes the headers out of the message: a copy of every
+/// text is what most of this would cost.
+pub(in crate::rabbitmq) fn properties(message: &mut Message) -> BasicProperties {
+    let headers = std::mem::take(&mut message.headers).into_iter();
+    let headers = headers.map(|(name, value)| (short(name), header(value)));
+    let headers = FieldTable::from(headers.collect::<BTreeMap<_, _>>());
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type(short("application/json"))
@@ -32,10 +34,10 @@ pub(in crate::rabbitmq) fn properties(message: &Message) -> BasicProperties {
 }
 
 /// A header's value.
-pub(in crate::rabbitmq) fn header(value: &Header) -> AMQPValue {
+pub(in crate::rabbitmq) fn header(value: Header) -> AMQPValue {
     match value {
-        Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
-        Header::Integer(number) => AMQPValue::LongLongInt(*number),
+        Header::Text(text) => AMQPValue::LongString(text.into()),
+        Header::Integer(number) => AMQPValue::LongLongInt(number),
     }
 }
 

@@ -19,14 +19,17 @@ pub struct Letter {
     pub headers: Map<String, Value>,
     pub(super) properties: BasicProperties,
     pub(super) tag: u64,
+    /// The window it was taken with.
+    pub(super) window: u64,
 }
 
 impl Letter {
-    pub(super) fn new(position: u64, delivery: Delivery) -> Self {
+    pub(super) fn new(position: u64, window: u64, delivery: Delivery) -> Self {
         let properties = delivery.properties.clone();
         Self {
             position,
             tag: delivery.delivery_tag,
+            window,
             headers: properties
                 .headers()
                 .as_ref()

@@ -49,7 +49,7 @@ impl Replay {
             }
         }
         for (name, value) in added {
-            headers.insert(short(name), header(value));
+            headers.insert(short(name), header(value.clone()));
         }
         Self {
             route,
@@ -63,7 +63,7 @@ impl Replay {
     pub fn of_message(message: &Message) -> Self {
         Self {
             route: (*message.route).clone(),
-            properties: properties(message),
+            properties: properties(&mut message.clone()),
             body: message.body.clone(),
         }
     }

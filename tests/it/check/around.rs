@@ -133,6 +133,72 @@ async fn a_management_api_that_refuses_or_does_not_answer_is_a_warning_that_name
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_management_api_with_a_certificate_of_the_configured_authority_is_asked() {
+    let mut setup = Setup::of(TICKETS).await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path(), "ours");
+    let (cert, key) = authority.issue(dir.path(), "localhost");
+    let address = setup
+        .vhost
+        .management_url()
+        .replace("http://guest:guest@", "");
+    let server = Server::before(&cert, &key, address.parse().unwrap()).await;
+    let url = format!("https://guest:guest@localhost:{}", server.port);
+    setup
+        .bridge
+        .reconfigure(&format!("rabbitmq.management_url = {url:?}"));
+    let unasked = "warning: rabbitmq.management_url: ";
+    setup.finds(0, &[unasked]).await;
+    setup.bridge.reconfigure(&format!(
+        "rabbitmq.tls.ca_file = {:?}",
+        authority.ca_file.display().to_string()
+    ));
+    let checked = setup.finds(0, &[]).await;
+    assert!(
+        checked.notes[0].ends_with("`tickets` (quorum)"),
+        "{checked:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_brokers_are_tried_and_the_first_that_takes_us_is_judged() {
+    let mut setup = Setup::of(TICKETS).await;
+    let nobody = "amqp://guest:guest@127.0.0.1:1/%2f";
+    let stranger = setup.vhost.amqp_url_as("guest", "not-the-password");
+    let ours = setup.vhost.amqp_url.clone();
+    let unreachable = "amqp://127.0.0.1:1/%2f cannot be reached: ";
+    let refusing = format!("{} refuses: ", ours.replace("guest:guest@", ""));
+    let brokers = |urls: &[&str]| format!("rabbitmq.urls = {urls:?}");
+
+    setup
+        .bridge
+        .reconfigure(&brokers(&[nobody, &stranger, &ours]));
+    let expected = [
+        &*format!("warning: {unreachable}"),
+        &format!("warning: {refusing}"),
+    ];
+    let checked = setup.finds(0, &expected).await;
+    assert!(
+        checked.notes[0].ends_with("`tickets` (quorum)"),
+        "{checked:#?}"
+    );
+    let next = "`serve` goes on to the next of `rabbitmq.urls`";
+    assert_eq!(checked.output.matches(next).count(), 2, "{checked:#?}");
+
+    setup.bridge.reconfigure(&brokers(&[nobody, &stranger]));
+    let checked = check(&setup.bridge).await;
+    assert_eq!(checked.code, 1, "{checked:#?}");
+    for expected in [
+        format!("error: {unreachable}"),
+        format!("error: {refusing}"),
+    ] {
+        let is_told = |line: &String| line.starts_with(&expected);
+        assert!(checked.findings.iter().any(is_told), "{checked:#?}");
+    }
+    assert!(!checked.output.contains("not-the-password"), "{checked:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_the_broker_that_has_expired_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path(), "ours");

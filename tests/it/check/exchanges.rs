@@ -105,12 +105,9 @@ async fn a_user_who_may_not_declare_what_is_missing_is_found() {
         .with(&format!("rabbitmq.urls = [{url:?}]"))
         .build();
     let missing = [
-        "warning: exchange `chat-sessions.dead-letter` is missing; `serve` declares it",
-        "warning: queue `chat-sessions.dead-letter` is missing; `serve` declares it",
-        "warning: exchange `chat-sessions.unrouted` is missing; `serve` declares it",
-        "warning: queue `chat-sessions.unrouted` is missing; `serve` declares it",
-        "warning: exchange `chat-sessions` is missing; `serve` declares it",
-        "warning: queue `tickets` is missing; `serve` declares it",
+        "warning: exchange `chat-sessions.dead-letter`, queue `chat-sessions.dead-letter`, \
+         exchange `chat-sessions.unrouted`, queue `chat-sessions.unrouted`, \
+         exchange `chat-sessions`, queue `tickets` are missing; `serve` declares them when it starts",
         &format!(
             "error: queue `tickets` is missing, and user `{user}` may not configure `tickets`"
         ),

@@ -28,6 +28,9 @@ fn safe(with: &Value) -> Value {
     arguments
 }
 
+/// As many deliveries as anybody wants, on every version; RabbitMQ 4 has 20 unless told otherwise.
+const NO_LIMIT: i64 = 1_000_000_000;
+
 /// A healthy bridge, and beside its queue one more of a consumer's own.
 async fn beside(arguments: &Value) -> Setup {
     let setup = Setup::of(TICKETS).await;
@@ -118,7 +121,11 @@ async fn a_queue_that_is_full_and_refuses_is_found_until_it_is_drained() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_drops_the_oldest_messages_is_found() {
-    let setup = beside(&json!({"x-overflow": null, "x-dead-letter-strategy": null, "x-dead-letter-exchange": null})).await;
+    let setup = beside(&json!({
+        "x-overflow": null, "x-dead-letter-strategy": null, "x-dead-letter-exchange": null,
+        "x-delivery-limit": NO_LIMIT,
+    }))
+    .await;
     let missing = "warning: quorum queue `own` has no dead-letter exchange";
     setup.finds(0, &[missing]).await;
     setup
@@ -154,7 +161,10 @@ async fn a_delivery_limit_without_a_dead_letter_exchange_is_found_and_mended_by_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_whose_messages_expire_is_found() {
-    let expiring = json!({"x-message-ttl": 60000, "x-dead-letter-exchange": null, "x-dead-letter-strategy": null});
+    let expiring = json!({
+        "x-message-ttl": 60000, "x-dead-letter-exchange": null, "x-dead-letter-strategy": null,
+        "x-delivery-limit": NO_LIMIT,
+    });
     let setup = beside(&expiring).await;
     let found = [
         "error: quorum queue `own` lets messages expire after 60000 ms",

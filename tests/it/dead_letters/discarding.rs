@@ -1,9 +1,9 @@
 //! `discard`.
 
-use super::{DEAD, bridge_with, dead_letters, holds, ids, put_letters};
+use super::{DEAD, bridge_with, dead_letters, holds, ids, put_letters, put_letters_of};
 use crate::support::broker::Broker;
 use crate::support::sessions::everything_in;
-use crate::support::wait::{SOON, eventually};
+use crate::support::terminal::answer_to;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_discarded_is_gone_and_the_others_keep_their_order() {
@@ -44,18 +44,60 @@ async fn everything_in_the_queue_is_discarded_over_many_windows() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_with(&vhost, "").await;
     put_letters(&vhost, "a", 1_000, "nacked").await;
-    dead_letters(&bridge, "discard --yes --until 1h")
+    let told = dead_letters(&bridge, "discard --yes --until 1h")
         .await
         .exits(0);
-    // What the broker may forget of the last removals is left to the next pass.
-    let left = vhost.message_count(DEAD).await.unwrap();
-    assert!(left <= 64, "{left} of 1,000 are left");
-    eventually("the next passes discard what is left", SOON, || async {
-        let left = vhost.message_count(DEAD).await.unwrap();
-        if left > 0 {
-            dead_letters(&bridge, "discard --yes --all").await;
-        }
-        left == 0
-    })
+    let expected: Vec<_> = (0..1_000).map(|n| format!("discarded a-{n}")).collect();
+    assert!(told.text.lines().eq(expected), "{}", told.text);
+    assert_eq!(vhost.message_count(DEAD).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_between_the_discarded_keeps_its_order_over_many_windows() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    let letters = |reason: &'static str, from: usize| {
+        let letter = move |n: usize| (format!("a-{n}"), reason);
+        (from..3_000).step_by(2).map(letter).collect::<Vec<_>>()
+    };
+    let (nacked, unroutable) = (letters("nacked", 0), letters("unroutable", 1));
+    let both = nacked.iter().zip(&unroutable).flat_map(<[_; 2]>::from);
+    put_letters_of(&vhost, &both.cloned().collect::<Vec<_>>()).await;
+    // Given back once already, and only a part of it is taken the second time.
+    dead_letters(&bridge, "list --limit 1").await.exits(0);
+    let told = dead_letters(&bridge, "discard --yes --reason nacked").await;
+    assert_eq!(told.exits(0).text.lines().count(), 1_500);
+    assert_eq!(vhost.message_count(DEAD).await, Some(1_500));
+    let left = everything_in(&vhost, DEAD).await;
+    let expected: Vec<_> = unroutable.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids(&left), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_discarded_before_somebody_has_said_yes() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    put_letters(&vhost, "a", 3, "nacked").await;
+    let ask = "discard 3 messages of queue `chat-sessions.dead-letter` for good? [y/N] ";
+    for answer in ["n", "", "what"] {
+        let (code, said) = answer_to(&bridge, &["dead-letters", "discard", "--all"], answer).await;
+        assert!(said.contains(ask), "{said}");
+        assert!(said.contains("nothing was discarded"), "{said}");
+        assert_eq!(code, 1, "{said}");
+        holds(&vhost, DEAD, 3).await;
+    }
+    let (code, said) = answer_to(
+        &bridge,
+        &["dead-letters", "discard", "--reason", "invalid"],
+        "y",
+    )
     .await;
+    assert!(said.contains("none of the 3 messages"), "{said}");
+    assert!(!said.contains("[y/N]"), "{said}");
+    assert_eq!(code, 1, "{said}");
+    let (code, said) = answer_to(&bridge, &["dead-letters", "discard", "a-1"], "y").await;
+    assert!(said.contains("discard 1 message of queue"), "{said}");
+    assert!(said.contains("discarded a-1"), "{said}");
+    assert_eq!(code, 0, "{said}");
+    holds(&vhost, DEAD, 2).await;
 }

@@ -97,6 +97,7 @@ impl Machine {
         self.proxy.pass();
         self.bridge.start().await;
         self.judge(number, &ledger, &consumer).await;
+        consumer.close().await;
     }
 
     fn cut(&mut self) {
@@ -135,6 +136,9 @@ async fn campaign(test: &str, rounds: usize, preload: Option<&str>) -> Option<Ta
     let mut machine = Machine::new(test, preload, seed).await?;
     for round in 0..rounds {
         machine.round(round).await;
+        if round % 10 == 9 {
+            println!("after {} rounds: {:?}", round + 1, machine.tally);
+        }
     }
     machine.bridge.kill().await;
     let Tally {

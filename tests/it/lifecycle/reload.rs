@@ -27,6 +27,32 @@ async fn reloaded(bridge: &Bridge) -> Value {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_counts_only_after_a_restart_is_named_and_the_rest_is_in_use() {
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = BridgeBuilder::new(&vhost).start().await;
+    assert_eq!(reloaded(&bridge).await["waiting_for_restart"], json!([]));
+    bridge.reconfigure("retry.attempts_max = 7\njournal.retention = '1d'");
+    bridge.reconfigure("sources.other.secrets = ['the secret of another source']");
+    let reload = reloaded(&bridge).await;
+    assert_eq!(reload["is_applied"], true, "{reload}");
+    assert_eq!(reload["waiting_for_restart"], json!(["retry", "journal"]));
+    let log = bridge.stderr();
+    let told = log
+        .lines()
+        .find(|line| line.contains("counts only after a restart"));
+    assert!(told.unwrap().contains("retry, journal"), "{log}");
+    // For as long as it is so.
+    let reload = reloaded(&bridge).await;
+    assert_eq!(reload["waiting_for_restart"], json!(["retry", "journal"]));
+    bridge.restart().await;
+    assert_eq!(reloaded(&bridge).await["waiting_for_restart"], json!([]));
+    bridge.reconfigure("retry.attempts_max = 0");
+    let reload = reloaded(&bridge).await;
+    assert_eq!(reload["is_applied"], false, "{reload}");
+    assert_eq!(reload["waiting_for_restart"], json!([]));
+}
+
 async fn status_with(bridge: &Bridge, secret: &str) -> u16 {
     let body = array_of_new("load-rotation", 1);
     let signature = sign(secret, &body);

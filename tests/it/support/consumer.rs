@@ -20,7 +20,7 @@ pub struct Consumer {
     queue: String,
     inbox: Arc<Inbox>,
     taken: usize,
-    _connection: Connection,
+    connection: Connection,
 }
 
 /// Whether a message is rejected.
@@ -112,7 +112,7 @@ impl Consumer {
             queue: queue.to_owned(),
             inbox,
             taken: 0,
-            _connection: connection,
+            connection,
         }
     }
 
@@ -164,6 +164,11 @@ impl Consumer {
     /// How many have arrived so far, taken or not.
     pub fn count(&self) -> usize {
         self.inbox.messages.lock().unwrap().len()
+    }
+
+    /// Takes nothing more. Dropped without this it goes on until the test ends.
+    pub async fn close(self) {
+        self.connection.close(200, "OK".into()).await.unwrap();
     }
 
     fn complain(&self, n: usize, deadline: Duration) -> ! {

@@ -91,6 +91,11 @@ impl Disk {
         let unmounted = Command::new("umount").arg(self.path()).output().unwrap();
         assert!(unmounted.status.success(), "{unmounted:?}");
         assert!(self.mount(), "the disk cannot be mounted again");
+        let write = std::fs::write(self.path().join("after the cut"), "");
+        assert!(
+            write.is_ok(),
+            "{write:?}: somebody with mounts of their own, a container perhaps, has the old disk"
+        );
     }
 
     /// An ext4 disk that has met an error of its own refuses every write from now on.

@@ -1,12 +1,14 @@
-//! A server that only does the handshake of TLS.
+//! A server that does the handshake of TLS, and nothing more or what another one does behind it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpListener;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -22,7 +24,17 @@ pub struct Server {
 }
 
 impl Server {
+    /// It falls silent after the handshake.
     pub async fn with(cert: &Path, key: &Path) -> Self {
+        Self::start(cert, key, None).await
+    }
+
+    /// What it is told goes to that address in plain.
+    pub async fn before(cert: &Path, key: &Path, address: SocketAddr) -> Self {
+        Self::start(cert, key, Some(address)).await
+    }
+
+    async fn start(cert: &Path, key: &Path, behind: Option<SocketAddr>) -> Self {
         let certificate = CertificateDer::from_pem_file(cert).unwrap();
         let key = PrivateKeyDer::from_pem_file(key).unwrap();
         let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
@@ -46,7 +58,13 @@ impl Server {
                 };
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    let _ = acceptor.accept(socket).await;
+                    let Ok(mut client) = acceptor.accept(socket).await else {
+                        return;
+                    };
+                    if let Some(address) = behind {
+                        let mut server = TcpStream::connect(address).await.unwrap();
+                        let _ = copy_bidirectional(&mut client, &mut server).await;
+                    }
                 });
             }
         });

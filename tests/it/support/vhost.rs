@@ -260,6 +260,16 @@ impl Vhost {
             .json()
     }
 
+    /// How many connections of that name there are.
+    pub async fn connections_named(&self, name: &str) -> usize {
+        let path = format!("vhosts/{}/connections", self.name);
+        let told = self.management(Method::GET, &path, &Value::Null).await;
+        let told = told.json();
+        let all = told.as_array().expect("a list of connections");
+        let is_named = |one: &&Value| one["client_properties"]["connection_name"] == name;
+        all.iter().filter(is_named).count()
+    }
+
     /// Asks the management API; panics unless it answers 2xx.
     pub async fn management(&self, method: Method, path: &str, body: &Value) -> Answer {
         let login = format!("Basic {}", BASE64.encode(b"guest:guest"));

@@ -14,14 +14,24 @@ impl World {
         let (mut held, mut bytes, mut unmarked) = (0, 0, 0);
         let mut lanes: BTreeMap<RouteId, usize> = BTreeMap::new();
         let mut ready = 0;
-        for (key, lane) in &flow.lanes {
+        assert_eq!(
+            flow.lane_ids.len(),
+            flow.lanes.len(),
+            "sessions with a lane"
+        );
+        for (lane_id, lane) in &flow.lanes {
+            assert_eq!(
+                flow.lane_ids.get(&lane.key),
+                Some(lane_id),
+                "a lane without its name"
+            );
             held += lane.queue.len();
             unmarked += lane.unmarked;
             for event in &lane.queue {
                 bytes += event.event.body.len() as u64;
                 assert_eq!(
                     flow.seqs.get(&event.seq),
-                    Some(key),
+                    Some(lane_id),
                     "an event without its lane"
                 );
             }
@@ -83,6 +93,7 @@ impl World {
             "it is at rest and not idle"
         );
         assert!(flow.lanes.is_empty(), "{:?}", flow.lanes);
+        assert!(flow.lane_ids.is_empty(), "{:?}", flow.lane_ids);
         assert!(flow.seqs.is_empty(), "{:?}", flow.seqs);
     }
 }

@@ -11,6 +11,7 @@
 //! - [`asyncapi`] tells consumers what is published, made of `config`, `webhook` and `rabbitmq`.
 //! - [`bridge`] wires the rooms and starts and stops them in order.
 //! - [`telemetry`] is logs and metrics, beside all of them.
+//! - [`memory`] is where large bodies lie.
 //! - [`failpoint`] is where tests end the process; nothing in a release.
 
 pub mod asyncapi;
@@ -20,6 +21,7 @@ pub mod failpoint;
 pub mod forwarder;
 pub mod http;
 pub mod journal;
+pub mod memory;
 pub mod rabbitmq;
 pub mod telemetry;
 pub mod webhook;

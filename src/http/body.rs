@@ -8,11 +8,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::memory;
 
 /// The budget is counted in units of so many bytes.
 const UNIT_BYTES: u64 = 1 << 10;
@@ -106,7 +108,7 @@ impl Budget {
     ) -> Result<Buffered, BodyError> {
         let mut buffer = Buffer {
             budget: self,
-            bytes: BytesMut::new(),
+            bytes: memory::Buffer::default(),
             reserved: None,
             has_ticket: false,
             reserved_bytes: 0,
@@ -137,7 +139,7 @@ impl Budget {
 /// A body on its way in.
 struct Buffer<'a> {
     budget: &'a Budget,
-    bytes: BytesMut,
+    bytes: memory::Buffer,
     reserved: Option<OwnedSemaphorePermit>,
     has_ticket: bool,
     reserved_bytes: u64,
@@ -195,8 +197,8 @@ impl Buffer<'_> {
         } else {
             target
         };
-        let room = usize::try_from(target).map_err(|_| BodyError::Exhausted)?;
-        self.bytes.reserve(room - self.bytes.len());
+        let size = |bytes| usize::try_from(bytes).map_err(|_| BodyError::Exhausted);
+        self.bytes.prepare(size(target)?, size(self.bytes_max)?);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What a commit brought goes to the forwarder. Bodies wait there in bounded memory: beyond it the
-//! events are handed over without them, and taken from the disk when their turn comes.
+//! events are handed over without them, and taken from the disk when their turn comes. So are those
+//! of a large webhook, which share its memory: it is free when the webhook is held.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::rows::{Committed, Held};
+use crate::memory;
 use crate::webhook::Event;
 
 /// Commits handed over and not yet looked at by the forwarder.
@@ -36,11 +38,15 @@ impl Handover {
     }
 
     fn bounded(&self, mut committed: Committed) -> Committed {
-        let bytes: usize = committed
-            .fresh
-            .iter()
-            .map(|held| held.event.body.len())
-            .sum();
+        let mut bytes = 0;
+        for webhook in committed.fresh.chunk_by_mut(is_of_one_webhook) {
+            let length: usize = webhook.iter().map(|held| held.event.body.len()).sum();
+            if length >= memory::LARGE_BYTES {
+                webhook.iter_mut().for_each(leave_body);
+            } else {
+                bytes += length;
+            }
+        }
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         match self.bodies.clone().try_acquire_many_owned(kib) {
             Ok(permit) => committed.memory = Some(permit),
@@ -48,6 +54,10 @@ impl Handover {
         }
         committed
     }
+}
+
+fn is_of_one_webhook(one: &Held, other: &Held) -> bool {
+    Arc::ptr_eq(&one.event.envelope, &other.event.envelope)
 }
 
 fn leave_body(held: &mut Held) {
@@ -76,22 +86,42 @@ mod tests {
     #[test]
     fn bodies_beyond_the_memory_for_them_stay_on_the_disk() {
         let (handover, mut receiver) = Handover::new();
-        let commit = |bytes| Committed {
-            fresh: vec![held(bytes)],
+        let commit = || Committed {
+            fresh: (0..10).map(|_| held(512 << 10)).collect(),
             ..Committed::default()
         };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                handover.send(commit(5 << 20));
-                handover.send(commit(5 << 20));
+                handover.send(commit());
+                handover.send(commit());
             });
         });
         let first = receiver.blocking_recv().unwrap();
         let second = receiver.blocking_recv().unwrap();
-        assert!(first.fresh[0].is_whole && first.fresh[0].event.body.len() == 5 << 20);
+        assert!(first.fresh[0].is_whole && first.fresh[0].event.body.len() == 512 << 10);
         assert!(!second.fresh[0].is_whole && second.fresh[0].event.body.is_empty());
         drop(first);
-        std::thread::scope(|scope| drop(scope.spawn(|| handover.send(commit(5 << 20)))));
+        std::thread::scope(|scope| drop(scope.spawn(|| handover.send(commit()))));
         assert!(receiver.blocking_recv().unwrap().fresh[0].is_whole);
+    }
+
+    #[test]
+    fn the_bodies_of_a_large_webhook_stay_on_the_disk_and_its_neighbours_travel() {
+        let (handover, mut receiver) = Handover::new();
+        let mut large = [held(600 << 10), held(600 << 10)];
+        let [one, other] = &mut large;
+        other.event = Arc::new(Event {
+            envelope: Arc::clone(&one.event.envelope),
+            ..Event::clone(&other.event)
+        });
+        let fresh = [vec![held(1000)], large.into(), vec![held(1000)]].concat();
+        let committed = Committed {
+            fresh,
+            ..Committed::default()
+        };
+        std::thread::scope(|scope| drop(scope.spawn(|| handover.send(committed))));
+        let fresh = receiver.blocking_recv().unwrap().fresh;
+        let whole: Vec<_> = fresh.iter().map(|held| held.is_whole).collect();
+        assert_eq!(whole, [true, false, false, true]);
     }
 }

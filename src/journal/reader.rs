@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, StatementStatus};
 
 use super::rows::{Condemned, Held, RouteId, Seq};
 use super::schema::{self, SchemaError};
 use super::stored::{self, columns};
+use crate::memory;
 use crate::webhook::routing::Route;
 use crate::webhook::{Reason, identity};
 
@@ -27,12 +29,13 @@ const NEXT_DUE: &str = "SELECT due FROM pending INDEXED BY pending_head
 const FOLLOWERS: &str = "SELECT seq, bytes FROM pending INDEXED BY pending_session
      WHERE source = ?1 AND session = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
 const BYTES: &str = "SELECT bytes FROM pending WHERE seq = ?1";
-// An event that lost its row is damaged, too; it must not stop its session for ever.
+// An event that lost its row is damaged, too; it must not stop its session for ever. A large body
+// is read by itself.
 const HELD: &str = concat!(
     "SELECT ",
-    columns!(),
+    columns!(body: "CASE WHEN length(e.body) < 1048576 THEN e.body END"),
     ", p.seq, p.label, p.route, r.exchange, r.routing_key, p.head, p.attempts, p.reason, p.detail,
-       p.at
+       p.at, length(e.body)
      FROM pending p LEFT JOIN events e USING (seq) JOIN routes r ON r.id = p.route
      WHERE p.seq = ?1"
 );
@@ -261,7 +264,12 @@ impl Reader {
 
     fn held(&mut self, seq: Seq) -> rusqlite::Result<Option<Held>> {
         let mut statement = self.database.prepare_cached(HELD)?;
-        let held = statement.query_row([seq], held).optional();
+        let database = &self.database;
+        let held = statement
+            .query_row([seq], |row| {
+                held(row, |seq| stored::read_body(database, seq))
+            })
+            .optional();
         self.steps += steps_of(&statement);
         held
     }
@@ -310,9 +318,16 @@ fn steps_of(statement: &CachedStatement<'_>) -> u64 {
     u64::try_from(statement.reset_status(StatementStatus::VmStep)).unwrap_or_default()
 }
 
-fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
+fn held(
+    row: &Row<'_>,
+    large_body: impl FnOnce(Seq) -> rusqlite::Result<Bytes>,
+) -> rusqlite::Result<Held> {
     const PLACE: usize = stored::COLUMNS;
-    let event = stored::read(row)?;
+    let mut event = stored::read(row)?;
+    let length: Option<i64> = row.get(PLACE + 10)?;
+    if length.is_some_and(|bytes| size(bytes) >= memory::LARGE_BYTES as u64) {
+        event.body = large_body(row.get(PLACE)?)?;
+    }
     let condemned = match row.get::<_, Option<String>>(PLACE + 7)? {
         Some(reason) => Some(Condemned {
             reason: Reason::from_name(&reason).unwrap_or(Reason::Damaged),

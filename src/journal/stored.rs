@@ -3,16 +3,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, MAIN_DB, Row, ToSql, params};
 use uuid::Uuid;
 
 use super::rows::Seq;
+use crate::memory;
 use crate::webhook::{Content, Envelope, Event, Fields, Reason, Reject};
 
 /// Routing fields longer than this are cut on the disk: no header or key shows more of them.
 const FIELD_BYTES_MAX: usize = 1024;
+/// A large body is read in parts.
+const PART_BYTES: usize = 64 << 10;
 
 /// The columns of `events e` as [`read`] wants them, first in a row.
 macro_rules! columns {
@@ -63,9 +67,46 @@ pub(super) fn write(database: &Connection, seq: Seq, event: &Event) -> rusqlite:
             fields.and_then(|fields| fields.company.as_deref().map(cut)),
             reject.map(|reject| reject.reason.as_str()),
             reject.map(|reject| reject.detail.as_str()),
-            event.body.as_ref(),
-        ])
-        .map(drop)
+            Body(&event.body),
+        ])?;
+    if is_large(&event.body) {
+        let mut body = database.blob_open(MAIN_DB, "events", "body", seq, false)?;
+        body.write_at(&event.body, 0)?;
+        body.close()?;
+    }
+    Ok(())
+}
+
+/// A body as a statement takes it: a large one as so many zeros, to be written over. Bound to the
+/// statement it would be copied twice.
+struct Body<'e>(&'e [u8]);
+
+impl ToSql for Body<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(if is_large(self.0) {
+            ToSqlOutput::ZeroBlob(self.0.len() as u64)
+        } else {
+            ToSqlOutput::Borrowed(ValueRef::Blob(self.0))
+        })
+    }
+}
+
+fn is_large(body: &[u8]) -> bool {
+    body.len() >= memory::LARGE_BYTES
+}
+
+/// The body of an event whose row was read without it.
+pub(super) fn read_body(database: &Connection, seq: Seq) -> rusqlite::Result<Bytes> {
+    let blob = database.blob_open(MAIN_DB, "events", "body", seq, true)?;
+    let mut body = memory::Buffer::with_capacity(blob.len());
+    let mut part = vec![0; PART_BYTES];
+    let mut read = 0;
+    while read < blob.len() {
+        let length = blob.read_at(&mut part, read)?;
+        body.extend_from_slice(&part[..length]);
+        read += length;
+    }
+    Ok(body.freeze())
 }
 
 /// The event of a row that begins with the columns of [`columns`].

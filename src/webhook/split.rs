@@ -17,11 +17,16 @@ use uuid::Uuid;
 use self::elements::{Refusal, elements};
 use super::signature::Verified;
 use super::{Content, Envelope, Event, Reason, Reject, Webhook, identity};
+use crate::memory;
 
 /// A larger body is not kept in memory for the sake of an element that is less than half of it:
 /// the element is copied. An event lives until it is published and counts with its own length
 /// only, so 256 events in flight could otherwise hold 256 whole requests.
 const SHARED_BYTES_MAX: usize = 16 << 10;
+
+/// The elements of a body are shared with it although each is a small part of it if they are at
+/// least half of it together and it is so long: nobody keeps events of such a webhook in memory.
+const SHARED_BYTES_MIN: usize = 2 * memory::LARGE_BYTES;
 
 /// The array has more elements than a webhook may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,10 +50,14 @@ pub fn split(
     let body = verified.into_inner();
     let envelope = Arc::new(envelope);
     let events = match elements(&body, sessions_max) {
-        Ok(elements) => (0..)
-            .zip(elements)
-            .map(|(index, text)| event(&envelope, index, content(text), own(&body, text)))
-            .collect(),
+        Ok(elements) => {
+            let is_shared = is_shared(&body, &elements);
+            let events = (0..).zip(elements).map(|(index, text)| {
+                let bytes = own(&body, text, is_shared);
+                event(&envelope, index, content(text), bytes)
+            });
+            events.collect()
+        }
         Err(Refusal::TooMany) => return Err(TooManySessions { sessions_max }),
         Err(Refusal::Malformed(detail)) => {
             vec![event(&envelope, 0, reject(Reason::Malformed, detail), body)]
@@ -77,12 +86,17 @@ fn event(envelope: &Arc<Envelope>, index: u32, content: Content, body: Bytes) ->
     event
 }
 
+fn is_shared(body: &Bytes, elements: &[&str]) -> bool {
+    let bytes: usize = elements.iter().map(|element| element.len()).sum();
+    body.len() <= SHARED_BYTES_MAX || body.len() >= SHARED_BYTES_MIN && bytes >= body.len() / 2
+}
+
 /// The element's bytes, shared with the body or not.
-fn own(body: &Bytes, element: &str) -> Bytes {
-    if body.len() <= SHARED_BYTES_MAX || element.len() >= body.len() / 2 {
+fn own(body: &Bytes, element: &str, is_shared: bool) -> Bytes {
+    if is_shared || element.len() >= body.len() / 2 {
         body.slice_ref(element.as_bytes())
     } else {
-        Bytes::copy_from_slice(element.as_bytes())
+        memory::copy(element.as_bytes())
     }
 }
 

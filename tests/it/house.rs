@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room with the rooms it may use.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     (
         "bridge",
         &[
@@ -22,18 +22,29 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("asyncapi", &["rabbitmq", "webhook", "config"]),
     (
         "http",
-        &["journal", "webhook", "config", "telemetry", "failpoint"],
+        &[
+            "journal",
+            "webhook",
+            "config",
+            "telemetry",
+            "memory",
+            "failpoint",
+        ],
     ),
     (
         "forwarder",
         &["journal", "rabbitmq", "webhook", "telemetry", "failpoint"],
     ),
-    ("journal", &["webhook", "config", "telemetry", "failpoint"]),
+    (
+        "journal",
+        &["webhook", "config", "telemetry", "memory", "failpoint"],
+    ),
     ("rabbitmq", &["webhook", "config", "telemetry", "failpoint"]),
     // A template that cannot be read is a finding of the configuration.
     ("config", &["webhook", "telemetry"]),
-    ("webhook", &["config"]),
+    ("webhook", &["config", "memory"]),
     ("telemetry", &["config"]),
+    ("memory", &[]),
     ("failpoint", &[]),
     ("lib", &[]),
 ];

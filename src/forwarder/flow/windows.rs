@@ -98,7 +98,9 @@ impl Flow {
 
     /// Starts a take, if none is under way, for the route whose turn it is.
     pub(super) fn start_take(&mut self, now: Millis) {
-        if self.taking.is_some() || !self.is_connected() || !self.has_room(0) {
+        // What a take may bring has room, too: two bodies of the largest are not in hand together.
+        let bytes_max = self.limits.in_flight_bytes_max;
+        if self.taking.is_some() || !self.is_connected() || !self.has_room(bytes_max) {
             return;
         }
         let low = self.lanes_max() / 2;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::support::*;
 use crate::journal::reader::{Reader, Request};
 use crate::journal::{RouteId, Seq, Taken};
+use crate::memory::LARGE_BYTES;
 
 /// The numbers of all runs, in order.
 fn runs(taken: &Taken) -> Vec<Vec<Seq>> {
@@ -47,6 +48,36 @@ fn rejects_come_back_as_what_they_were() {
     let taken = take(&mut bench.reader(), held.route_id, |_| {});
     assert_eq!(taken.runs[0].events[0].event, held.event);
     assert!(!taken.runs[0].events[0].is_damaged);
+}
+
+/// Of so many bytes, no two parts of it alike.
+fn session_of(length: usize) -> String {
+    let mut text = r#"{"id":"a","status":"created","note":""#.to_owned();
+    let numbers = (0..).map(|number: u32| format!("{number} "));
+    text.extend(numbers.take(length / 2));
+    text.truncate(length - 2);
+    text + r#""}"#
+}
+
+#[test]
+fn a_body_comes_back_byte_for_byte_whether_it_counts_as_large_or_not() {
+    for length in [
+        1000,
+        LARGE_BYTES - 1,
+        LARGE_BYTES,
+        LARGE_BYTES + 1,
+        5_000_000,
+    ] {
+        let mut bench = Bench::new();
+        let element = session_of(length);
+        assert_eq!(element.len(), length);
+        let held = bench.commit(&[], vec![webhook(&[element])]).fresh.remove(0);
+        let taken = take(&mut bench.reader(), held.route_id, |_| {});
+        let back = &taken.runs[0].events[0];
+        assert!(back.event == held.event && !back.is_damaged, "{length}");
+        let body = "SELECT length(body) FROM events";
+        assert_eq!(bench.number(body), i64::try_from(length).unwrap());
+    }
 }
 
 #[test]

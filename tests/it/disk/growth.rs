@@ -14,6 +14,9 @@ use crate::support::sender::{array_of, array_of_new, session};
 use crate::support::wait::{SOON, eventually};
 
 const MEMORY_MAX: u64 = 64 << 20;
+/// While bodies of the greatest length come in four at a time: 24 MiB of them on their way, one that
+/// is published and its frames, and what an unoptimised build takes more for itself.
+const LARGEST_MAX: u64 = 104 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_takes_no_memory_and_drains_while_webhooks_come_in() {
@@ -51,6 +54,49 @@ async fn a_long_backlog_takes_no_memory_and_drains_while_webhooks_come_in() {
     .await;
     let most = bridge.rss_bytes_max();
     assert!(most < MEMORY_MAX, "{most} bytes");
+}
+
+/// Four senders, each with a webhook of almost `http.body_bytes_max` after the other: one session, or
+/// two that are kept apart from each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_bodies_side_by_side_leave_memory_bounded() {
+    const SENDERS: usize = 4;
+    const WEBHOOKS: usize = 4;
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost)
+        .with("telemetry.log_level = \"info\"")
+        .start()
+        .await;
+    bridge.broker_is("connected").await;
+    let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
+    let send = async |sender: usize| {
+        for number in 0..WEBHOOKS {
+            let body = the_largest(&format!("{sender}-{number}"), 1 + number % 2);
+            assert_eq!(bridge.post(body).await.status, 202);
+        }
+    };
+    futures_util::future::join_all((0..SENDERS).map(send)).await;
+    let sessions = SENDERS * WEBHOOKS * 3 / 2;
+    eventually("everything has arrived", 4 * SOON, || async {
+        consumer.count() >= sessions
+    })
+    .await;
+    let arrived = consumer.all();
+    let whole = arrived
+        .iter()
+        .filter(|message| message.body.ends_with(b"the end\"}"));
+    assert_eq!(whole.count(), arrived.len());
+    let most = bridge.rss_bytes_max();
+    assert!(most < LARGEST_MAX, "{most} bytes");
+}
+
+/// So many sessions, together as long as a body may be.
+fn the_largest(id: &str, sessions: usize) -> String {
+    let note = "0123456789".repeat((10 << 20) / 10 / sessions - 20);
+    let elements = (0..sessions).map(|number| {
+        format!(r#"{{"id":"{id}-{number}","status":"created","note":"{note} the end"}}"#)
+    });
+    format!("[{}]", elements.collect::<Vec<_>>().join(","))
 }
 
 #[tokio::test(flavor = "multi_thread")]

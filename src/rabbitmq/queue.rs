@@ -192,11 +192,11 @@ impl Queue {
     /// # Errors
     /// If the connection is lost: it may then be there still.
     pub async fn remove(&mut self, letter: &Letter) -> Result<(), QueueError> {
+        self.removed += 1;
         let ack = self
             .channel
             .basic_ack(letter.tag, BasicAckOptions::default());
         self.call("take an acknowledgement", ack).await?;
-        self.removed += 1;
         if let Some(held) = self.held.get_mut(&letter.window) {
             *held -= 1;
             if *held == 0 {

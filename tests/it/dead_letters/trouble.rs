@@ -166,7 +166,11 @@ async fn a_lost_connection_leaves_a_doubt_about_what_was_on_its_way_and_about_no
     let consumer = Consumer::of(&vhost, "orders").await;
     let told: Told = begun(&bridge, &consumer, |_| proxy.close()).await.into();
     let told = told.exits(1);
-    assert!(told.err.contains("try: run it again"), "{}", told.err);
+    assert!(
+        told.err.contains("run it again when the broker is"),
+        "{}",
+        told.err
+    );
     let of = |verb: &str| -> BTreeSet<String> {
         let lines = told.text.lines().filter_map(|line| line.strip_prefix(verb));
         let id = |line: &str| line.strip_suffix(" to orders k").unwrap().to_owned();

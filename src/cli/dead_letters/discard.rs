@@ -90,8 +90,8 @@ async fn pass(
             }
             report.meet(&summary);
             let removed = queue.remove(&letter).await;
-            removed.map_err(|error| look::told(place, error))?;
             report.done("discarded", summary, Vec::new(), queue.removed());
+            removed.map_err(|error| look::told(place, error))?;
         }
     }
 }

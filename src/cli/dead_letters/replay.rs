@@ -23,7 +23,8 @@ Each message goes to the exchange and routing key it was published with at first
 properties and headers, but for those that tell of its death, and with `replayed-at`. So every queue bound \
 there gets it, also one that had it before: consumers know it by its message_id. It is removed only when the \
 broker has confirmed it and a queue took it; else it stays, and the command exits with 1. Interrupted, it \
-finishes what is on its way; killed, at worst a message is in both places.
+finishes what is on its way; killed, at worst a message is in both places. It is told as replayed when it is \
+gone from here for good; as perhaps replayed if the connection ended before that was sure.
 
 --body FILE sends the session (or the array of sessions) in FILE in place of one message: routed by what \
 stands in it, with a message_id of its own and the header `corrected-from`.
@@ -285,12 +286,11 @@ impl Pass<'_> {
         let why = match outcome {
             Outcome::Delivered => {
                 let removed = self.queue.remove(&held.letter).await;
-                removed.map_err(|error| look::told(self.place, error))?;
                 let routes = held.replays.iter().map(|one| one.route().clone());
                 let (summary, removal) = (held.summary.clone(), self.queue.removed());
                 self.report
                     .done("replayed", summary, routes.collect(), removal);
-                return Ok(());
+                return removed.map_err(|error| look::told(self.place, error));
             }
             Outcome::Returned(reason) => format!("no queue takes it ({reason})"),
             Outcome::Nacked => "the broker refused it; is a queue full?".into(),

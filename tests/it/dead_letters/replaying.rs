@@ -1,7 +1,7 @@
 //! `replay`.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -364,7 +364,7 @@ async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
     assert!(arrived.iter().all(|one| one.id().as_bytes() == one.body));
 }
 
-fn id_of(letter: &Value) -> String {
+pub(super) fn id_of(letter: &Value) -> String {
     letter["id"].as_str().expect("it has one").to_owned()
 }
 
@@ -385,7 +385,13 @@ fn replayed(told: &[u8]) -> Vec<String> {
 }
 
 /// Ends a replay of everything as soon as a hundred more have arrived.
-async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> std::process::Output {
+async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> Output {
+    begun(bridge, consumer, |pid| signal(pid, how)).await
+}
+
+/// Replays everything, and when a hundred more have arrived does something about it, knowing its
+/// process id.
+pub(super) async fn begun(bridge: &Bridge, consumer: &Consumer, then: impl FnOnce(u32)) -> Output {
     let before = consumer.count();
     let mut command: Command = bridge.command("dead-letters", &["replay", "--all"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -396,7 +402,7 @@ async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> std::
         consumer.count() >= before + 100
     })
     .await;
-    signal(pid, how);
+    then(pid);
     let output = tokio::task::spawn_blocking(move || child.wait_with_output())
         .await
         .unwrap()
@@ -406,7 +412,7 @@ async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> std::
 }
 
 /// Where the letters of [`put_letters`] are going.
-async fn orders(vhost: &Vhost, with: serde_json::Value) {
+pub(super) async fn orders(vhost: &Vhost, with: serde_json::Value) {
     vhost.declare_exchange("orders", "topic", json!({})).await;
     vhost.declare_queue("orders", with).await;
     vhost.bind("orders", "orders", "k").await;

@@ -1,14 +1,20 @@
 //! What is not there, not ours or not right: a sentence, an exit code, nothing changed.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::json;
 
-use super::{DEAD, Put, bridge_with, dead_letters, holds, put_letters};
+use super::replaying::{begun, id_of, orders};
+use super::{DEAD, Put, Told, bridge_with, dead_letters, holds, put_letters};
 use crate::support::bridge::builder::{BridgeBuilder, free_address};
 use crate::support::broker::Broker;
+use crate::support::consumer::Consumer;
+use crate::support::proxy::Proxy;
 use crate::support::vhost::connect;
+use crate::support::wait::{SOON, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_and_a_queue_that_is_not_there_are_said() {
@@ -144,6 +150,55 @@ async fn what_cannot_be_replayed_stays_with_the_reason() {
     let left = dead_letters(&bridge, "list --json").await.exits(0);
     assert_eq!(left.field("id"), ["bare", "missing", "large", "fine"]);
     dead_letters(&bridge, "replay nobody").await.exits(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_leaves_a_doubt_about_what_was_on_its_way_and_about_nothing_else() {
+    const COUNT: usize = 3_000;
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = bridge_with(&vhost, "").await;
+    bridge.kill().await; // only the command is connected
+    orders(&vhost, json!({"x-queue-type": "quorum"})).await;
+    put_letters(&vhost, "a", COUNT, "nacked").await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let url = vhost.amqp_url_through(proxy.address());
+    bridge.reconfigure(&format!("rabbitmq.urls = ['{url}']"));
+    let consumer = Consumer::of(&vhost, "orders").await;
+    let told: Told = begun(&bridge, &consumer, |_| proxy.close()).await.into();
+    let told = told.exits(1);
+    assert!(
+        told.err.contains("run it again when the broker is"),
+        "{}",
+        told.err
+    );
+    let of = |verb: &str| -> BTreeSet<String> {
+        let lines = told.text.lines().filter_map(|line| line.strip_prefix(verb));
+        let id = |line: &str| line.strip_suffix(" to orders k").unwrap().to_owned();
+        lines.map(id).collect()
+    };
+    let (sure, perhaps) = (of("replayed "), of("perhaps replayed "));
+    assert_eq!(sure.len() + perhaps.len(), told.text.lines().count());
+    let summed_up = format!("interrupted: {} replayed", sure.len());
+    assert!(told.err.contains(&summed_up), "{}", told.err);
+    assert!(!perhaps.is_empty(), "it was not in the middle");
+    let doubt = format!("but for {} that may be gone", perhaps.len());
+    assert!(told.err.contains(&doubt), "{}", told.err);
+
+    bridge.reconfigure(&format!("rabbitmq.urls = ['{}']", vhost.amqp_url));
+    eventually("the letters are back", SOON, || async {
+        let left = vhost.message_count(DEAD).await.unwrap() as usize;
+        vhost.connections_named("deskbridge").await == 0
+            && COUNT - left <= sure.len() + perhaps.len()
+    })
+    .await;
+    let left = dead_letters(&bridge, "list --json").await.exits(0);
+    let left: BTreeSet<_> = left.objects().iter().map(id_of).collect();
+    let is_left = |id: &String| left.contains(id);
+    assert!(!sure.iter().any(is_left), "told too early");
+    let gone = (0..COUNT).map(|n| format!("a-{n}"));
+    let gone: BTreeSet<_> = gone.filter(|id| !is_left(id)).collect();
+    let told_of: BTreeSet<_> = sure.union(&perhaps).cloned().collect();
+    assert!(gone.is_subset(&told_of), "gone and not told of");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use super::{accept, bridge_with_queue, done, failed, objects};
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::message::Message;
-use crate::support::sender::{array_of, session};
+use crate::support::proxy::Proxy;
 use crate::support::sessions::everything_in;
 use crate::support::wait::{SOON, eventually};
 
@@ -250,11 +250,30 @@ async fn a_body_that_is_not_what_was_received_is_not_published() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_bridge_has_still_to_publish_is_left_to_it() {
-    let bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+    let vhost = Broker::shared().await.vhost().await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let mut bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
+        .with("queues = [{name = 'all', keys = ['#']}]")
         .start()
         .await;
-    let waiting = session("w", "created", json!({}));
-    assert_eq!(bridge.post(array_of(&[waiting])).await.status, 202);
-    let err = failed(&bridge.run("events", &["replay", "--all"]).await, 1);
+    bridge.broker_is("connected").await;
+    accept(&bridge, &[("w", "created")]).await;
+    bridge.backlog_is_empty().await;
+    proxy.refuse();
+    bridge.broker_is("connecting").await;
+    accept(&bridge, &[("w", "handled")]).await;
+    // The replay alone finds a way to the broker.
+    bridge.reconfigure(&format!("rabbitmq.urls = ['{}']", vhost.amqp_url));
+    let replay = ["replay", "--status", "handled"];
+    let err = failed(&bridge.run("events", &replay).await, 1);
     assert!(err.contains("the bridge has still to publish"), "{err}");
+    let told = done(&bridge.run("events", &["replay", "--all", "--json"]).await);
+    let told = &objects(&told)[0];
+    assert_eq!(
+        (&told["confirmed"], &told["unsettled"]),
+        (&json!(1), &json!(1))
+    );
+    let all = everything_in(&vhost, "all").await;
+    let keys: Vec<_> = all.iter().map(|one| &*one.routing_key).collect();
+    assert_eq!(keys, ["chat-session.created"; 2]);
 }

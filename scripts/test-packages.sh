@@ -18,11 +18,11 @@ fi
 
 typescript=examples/consumers/typescript
 for folder in tests/validators $typescript; do
-    wanted=$(sha256sum <$folder/package-lock.json)
-    [ "$(cat $folder/node_modules/.installed 2>/dev/null)" != "$wanted" ] || continue
+    wanted=$(sha256sum <"$folder/package-lock.json")
+    [ "$(cat "$folder/node_modules/.installed" 2>/dev/null)" != "$wanted" ] || continue
     echo "installing Node.js packages into $folder/node_modules" >&2
-    (cd $folder && npm ci --ignore-scripts --no-audit --no-fund --silent)
-    echo "$wanted" >$folder/node_modules/.installed
+    (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+    echo "$wanted" >"$folder/node_modules/.installed"
 done
 if [ -z "$(find $typescript/dist -newer $typescript/src/consumer.ts -newer $typescript/src/chats.ts -name chats.js 2>/dev/null)" ]; then
     (cd $typescript && npm run --silent build)

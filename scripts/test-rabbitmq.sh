@@ -53,5 +53,8 @@ if [ -z "${IN_NAMESPACE-}" ]; then
     IN_NAMESPACE=yes exec unshare --mount "$0" "$VERSION" "$@"
 fi
 mount --bind /proc "$RABBITMQ_ROOT/proc"
+# RabbitMQ 4 looks this machine's name up for every connection: without it there, names are asked for
+# elsewhere, which may take longer than a connection may.
+mount --bind /etc/hosts "$RABBITMQ_ROOT/etc/hosts"
 mount --bind "${TMPDIR:-/tmp}" "$RABBITMQ_ROOT/${TMPDIR:-tmp}"
 exec scripts/test.sh "$@"

@@ -55,6 +55,11 @@ fn name((subject, queue, array, connections): Case) -> String {
     }
 }
 
+/// Whether the rounds of a case do not lie too far apart.
+pub fn is_steady(rounds: &[Round], spread_max: f64) -> bool {
+    spread_percent(rounds.iter().map(|round| round.rate)) <= spread_max
+}
+
 /// The cases whose rounds lie too far apart.
 pub fn unsteady(rounds: &Rounds, spread_max: f64) -> Vec<String> {
     let spreads = rounds.iter().map(|(case, rounds)| {

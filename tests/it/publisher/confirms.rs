@@ -167,8 +167,10 @@ async fn confirms_from_the_future_do_not_deliver_what_was_not_sent() {
         ("all up to it", |channel| ack(channel, 6, true)),
     ] {
         let peer = confused(move |channel| {
-            let mut confirms = acks(channel, &[1, 2, 3]);
-            confirms.push(future(channel));
+            // First: read behind the others it could meet tags 4 to 6 on their way, and nobody could
+            // tell it from a confirm of theirs.
+            let mut confirms = vec![future(channel)];
+            confirms.extend(acks(channel, &[1, 2, 3]));
             confirms
         })
         .await;

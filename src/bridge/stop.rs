@@ -77,6 +77,8 @@ impl Bridge {
                 Wake::End => break,
             }
         }
+        // Kept until the end: it waits for the last line, also for the one about a second signal.
+        let _logging = self.logging.take();
         let grace = self.config.shutdown.grace;
         tracing::info!(?grace, "stopping: publishing what can be published");
         tokio::select! {

@@ -288,7 +288,7 @@ impl Bridge {
 
     /// Waits until every accepted event is settled.
     pub async fn backlog_is_empty(&self) {
-        eventually("the backlog is empty", Duration::from_mins(1), || async {
+        eventually("the backlog is empty", Duration::from_mins(3), || async {
             self.status().await["backlog"]["events"] == 0
         })
         .await;

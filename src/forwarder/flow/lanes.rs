@@ -266,7 +266,7 @@ impl Flow {
                 .values_mut()
                 .for_each(|route| route.is_behind = true);
         }
-        let lane = self.remove_lane(lane_id).expect("it was just there");
+        let lane = self.remove_lane(lane_id);
         if let Some(taking) = &mut self.taking {
             taking.gone.insert(lane.key);
             taking.has_missed_head |= taking.route_id == route_id;
@@ -275,9 +275,7 @@ impl Flow {
 
     /// Forgets a lane that has nothing on its way; what is left of it is in the journal.
     fn close_lane(&mut self, lane_id: LaneId) {
-        let Some(lane) = self.remove_lane(lane_id) else {
-            return;
-        };
+        let lane = self.remove_lane(lane_id);
         for held in lane.queue {
             self.release(&held);
             self.seqs.remove(&held.seq);
@@ -287,10 +285,11 @@ impl Flow {
         }
     }
 
-    fn remove_lane(&mut self, lane_id: LaneId) -> Option<Lane> {
-        let lane = self.lanes.remove(&lane_id)?;
+    fn remove_lane(&mut self, lane_id: LaneId) -> Lane {
+        let lane = self.lanes.remove(&lane_id);
+        let lane = lane.expect("only lanes in hand are named");
         self.lane_ids.remove(&lane.key);
-        Some(lane)
+        lane
     }
 
     /// A lane whose id is known from what is in hand.

@@ -98,17 +98,17 @@ impl Flow {
 
     /// Starts a take, if none is under way, for the route whose turn it is.
     pub(super) fn start_take(&mut self, now: Millis) {
-        // What a take may bring has room, too: two bodies of the largest are not in hand together.
-        let bytes_max = self.limits.in_flight_bytes_max;
-        if self.taking.is_some() || !self.is_connected() || !self.has_room(bytes_max) {
+        if self.taking.is_some() || !self.is_connected() || !self.has_room(0) {
             return;
         }
         let low = self.lanes_max() / 2;
+        // A route has not two of the largest bodies in hand; one that has nothing waits for nobody's.
+        let has_ample_room = self.has_room(self.limits.in_flight_bytes_max);
         let may_take = |route_id: &RouteId| {
             let route = &self.routes[route_id];
             let is_wanted = match &route.suspect {
                 Some(suspect) => route.windows == 0 && route.lanes == 0 && now >= suspect.probe_at,
-                None => route.lanes <= low,
+                None => route.lanes <= low && (has_ample_room || route.lanes == 0),
             };
             route.is_behind && route.take_again_at.is_none() && is_wanted
         };

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::forwarder::flow::{Action, Flow, HELD_FACTOR, Limits};
 use crate::forwarder::retry::Backoff;
-use crate::journal::{Change, Committed, Held, RouteId, Seq};
+use crate::journal::{Change, Committed, Held, RouteId, Seq, Taken};
 use crate::rabbitmq::{Link, Outcome, Report};
 use crate::webhook::routing::Route;
 use crate::webhook::{Reason, samples};
@@ -16,9 +16,13 @@ const IN_FLIGHT_MAX: usize = 4;
 const MESSAGE_BYTES_MAX: u64 = 100;
 
 fn flow() -> Flow {
+    flow_within(10_000)
+}
+
+fn flow_within(in_flight_bytes_max: u64) -> Flow {
     let limits = Limits {
         in_flight_max: IN_FLIGHT_MAX,
-        in_flight_bytes_max: 10_000,
+        in_flight_bytes_max,
         message_bytes_max: MESSAGE_BYTES_MAX,
         confirm_timeout: Duration::from_secs(1),
         attempts_max: 3,
@@ -115,4 +119,38 @@ fn what_is_not_confirmed_in_time_goes_out_again_only_after_the_connection_is_gon
         matches!(taken, Some(Action::Take(ref request)) if request.route_id == 1),
         "from the journal, as the probe of a suspect route: {taken:?}"
     );
+}
+
+/// Everything the flow wants now; the routes it takes from, and the windows it sends.
+fn takes_and_windows(flow: &mut Flow) -> (Vec<RouteId>, Vec<u64>) {
+    let (mut takes, mut windows) = (Vec::new(), Vec::new());
+    while let Some(action) = flow.next_action(0, Timestamp::default()) {
+        match action {
+            Action::Take(request) => takes.push(request.route_id),
+            Action::Publish { window, .. } => windows.push(window),
+            Action::Change(_) => {}
+            Action::Reconnect(..) => panic!("{action:?}"),
+        }
+    }
+    (takes, windows)
+}
+
+#[test]
+fn a_route_with_much_in_hand_takes_no_more_and_keeps_no_other_one_from_taking() {
+    let wall = Timestamp::default();
+    let mut flow = flow_within(100);
+    flow.reported(Report::Up(Link::Main), 0, wall);
+    let three = (1..=3).map(|seq| held(seq, 1, ""));
+    flow.committed(committed(three.collect()), 0);
+    assert!(flow.held_bytes > 100, "more than half of the room");
+    flow.behind([1, 2]);
+    let (takes, windows) = takes_and_windows(&mut flow);
+    assert_eq!((takes, windows.len()), (vec![2], 2));
+    flow.taken(Some(Taken::default()), 0);
+    assert_eq!(takes_and_windows(&mut flow), (vec![], vec![]));
+    for window in windows {
+        let delivered = vec![Outcome::Delivered];
+        flow.reported(Report::Done(window, delivered), 0, wall);
+    }
+    assert_eq!(takes_and_windows(&mut flow).0, [1]);
 }

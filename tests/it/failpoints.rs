@@ -256,7 +256,7 @@ async fn a_panic_of_a_request_is_a_500_for_that_request_alone() {
         codes.push(bridge.post(body).await.status);
     }
     assert_eq!(codes, [202, 500, 202, 202]);
-    assert!(bridge.stderr().contains("failpoint http/answer/before"));
+    bridge.says("failpoint http/answer/before").await;
     bridge.broker_is("connected").await;
     bridge.backlog_is_empty().await;
 }

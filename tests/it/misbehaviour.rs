@@ -202,7 +202,7 @@ async fn what_is_not_confirmed_in_time_is_published_again_in_order_over_another_
     first.sort_unstable();
     assert_eq!(first, last, "the same events with the same ids");
     assert!(again.len() < 90, "{} messages: a storm", again.len());
-    assert!(bridge.stderr().contains("was not confirmed for 1000 ms"));
+    bridge.says("was not confirmed for 1000 ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -215,7 +215,7 @@ async fn nothing_is_lost_when_the_broker_freezes_for_longer_than_the_confirm_tim
     broker.thaw();
     flows(&bridge, 100).await;
     println!("{} came again", judge(load, &bridge, &vhost).await);
-    assert!(bridge.stderr().contains("was not confirmed for 1000 ms"));
+    bridge.says("was not confirmed for 1000 ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

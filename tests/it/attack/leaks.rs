@@ -7,15 +7,10 @@ use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::http::get;
 use crate::support::sender::{RawClient, SECRET, array_of, session};
-use crate::support::wait::{SOON, eventually};
 
 const BROKER_PASSWORD: &str = "the-password-of-the-broker";
 const FORGED_LINE: &str = "ERROR everything is lost";
 const SAID: &str = "what the customer told the technician";
-
-async fn logs(bridge: &Bridge, what: &str) {
-    eventually(what, SOON, || async { bridge.stderr().contains(what) }).await;
-}
 
 /// Everything hostile that can stand in a webhook, posted and refused in every way there is.
 async fn provoke(bridge: &Bridge) {
@@ -69,8 +64,8 @@ async fn nothing_that_a_sender_writes_can_forge_a_log_line_or_stand_in_one() {
             .start()
             .await;
         provoke(&bridge).await;
-        logs(&bridge, "webhook held").await;
-        logs(&bridge, "webhook refused").await;
+        bridge.says("webhook held").await;
+        bridge.says("webhook refused").await;
         let log = bridge.stderr();
         for line in log.lines() {
             assert!(!line.starts_with(FORGED_LINE), "{line}");
@@ -90,7 +85,7 @@ async fn a_secret_is_in_no_log_answer_metric_status_or_command() {
     let mut bridge = BridgeBuilder::at(&url).start().await;
     provoke(&bridge).await;
     bridge.hang_up();
-    logs(&bridge, "reload").await;
+    bridge.says("reload").await;
     let mut said = vec![("the log".to_owned(), bridge.stderr())];
     for path in ["/livez", "/readyz", "/status", "/metrics", "/nothing"] {
         let answer = get(bridge.admin_address(), path).await.unwrap();

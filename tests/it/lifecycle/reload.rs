@@ -27,17 +27,6 @@ async fn reloaded(bridge: &Bridge) -> Value {
     .await
 }
 
-/// Waits for a line of the log: it is written a moment after what it tells of.
-async fn logged(bridge: &Bridge, words: &str) -> String {
-    let what = format!("the log says `{words}`");
-    eventually_some(&what, SOON, || async {
-        let log = bridge.stderr();
-        let line = log.lines().find(|line| line.contains(words));
-        line.map(ToOwned::to_owned)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_counts_only_after_a_restart_is_named_and_the_rest_is_in_use() {
     let vhost = Broker::shared().await.vhost().await;
@@ -48,7 +37,7 @@ async fn what_counts_only_after_a_restart_is_named_and_the_rest_is_in_use() {
     let reload = reloaded(&bridge).await;
     assert_eq!(reload["is_applied"], true, "{reload}");
     assert_eq!(reload["waiting_for_restart"], json!(["retry", "journal"]));
-    let line = logged(&bridge, "counts only after a restart").await;
+    let line = bridge.says("counts only after a restart").await;
     assert!(line.contains("retry, journal"), "{line}");
     // For as long as it is so.
     let reload = reloaded(&bridge).await;
@@ -135,11 +124,8 @@ async fn a_bad_configuration_is_refused_whole_and_the_log_and_status_say_why() {
         findings.contains("nonsense") && findings.contains("attempts_max"),
         "{findings}"
     );
-    let log = bridge.stderr();
-    assert!(
-        log.contains("refused") && log.contains("attempts_mix"),
-        "{log}"
-    );
+    let line = bridge.says("attempts_mix").await;
+    assert!(line.contains("refused"), "{line}");
     assert_eq!(status_with(&bridge, NEW).await, 401, "the old secrets stay");
     assert_eq!(bridge.post(array_of_new("old", 1)).await.status, 202);
     assert_eq!(
@@ -387,9 +373,9 @@ async fn a_log_level_counts_after_sighup_and_what_needs_a_restart_is_named() {
     bridge
         .reconfigure("telemetry.log_level = 'info'\nretry.attempts_max = 7\nhttp.sessions_max = 7");
     assert_eq!(reloaded(&bridge).await["is_applied"], true);
-    logged(&bridge, "was read again").await;
+    bridge.says("was read again").await;
     reloaded(&bridge).await;
-    let line = logged(&bridge, "only after a restart").await;
+    let line = bridge.says("only after a restart").await;
     assert!(line.contains("http, retry"), "{line}");
     assert_eq!(bridge.post(array_of_new("eight", 8)).await.status, 202);
 }

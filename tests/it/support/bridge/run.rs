@@ -327,6 +327,17 @@ impl Bridge {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Waits for a line of the log that has these words: it is written a moment after what it tells of.
+    pub async fn says(&self, words: &str) -> String {
+        let what = format!("the log says `{words}`");
+        eventually_some(&what, SOON, || async {
+            let log = self.stderr();
+            let line = log.lines().find(|line| line.contains(words));
+            line.map(ToOwned::to_owned)
+        })
+        .await
+    }
+
     /// Lays TOML over the configuration file: for the next start or SIGHUP.
     #[track_caller]
     pub fn reconfigure(&mut self, toml: &str) {

@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-/// 256 KiB. With the thousand sessions of a busy minute one look in a hundred is in vain.
+/// 256 KiB. With the thousand sessions of a busy minute one look in sixty is in vain.
 const PLACES: usize = 1 << 16;
 
 #[derive(Debug)]

@@ -105,7 +105,7 @@ fn a_take_does_not_see_what_waits_behind_a_head_in_hand() {
 fn no_statement_is_planned_anew_for_every_event() {
     let mut bench = Bench::new();
     let mut reader = bench.reader();
-    for id in 0..50 {
+    for id in 0..60 {
         let session = format!("s{id}");
         let events = bench.append(&[(&session, "created"), (&session, "handled")]);
         reader.take(&request(events[0].route_id)).unwrap();
@@ -113,7 +113,7 @@ fn no_statement_is_planned_anew_for_every_event() {
     }
     let database = bench.store.database();
     let first_of = database.prepare_cached(FIRST_OF).unwrap();
-    assert!(first_of.get_status(StatementStatus::Run) >= 100);
+    assert!(first_of.get_status(StatementStatus::Run) > 100);
     assert_eq!(first_of.get_status(StatementStatus::RePrepare), 0);
     let (plans, runs) = reader.plans_and_runs();
     assert!(runs > 300, "{runs}");

@@ -396,6 +396,24 @@ fn an_element_does_not_keep_a_much_larger_body_in_memory() {
     assert!(!shares(padded(&large, 110_000)));
 }
 
+/// They are not kept in memory, so nothing is gained by a copy of each.
+#[test]
+fn the_elements_of_a_very_long_body_share_it_if_they_are_most_of_it() {
+    let element = format!(r#"{{"id":"a","status":"b","x":"{}"}}"#, "x".repeat(1000));
+    let elements = |count| vec![element.as_str(); count].join(",");
+    let shares = |body: String| {
+        let body = Bytes::from(body);
+        let webhook = samples::webhook(body.clone());
+        let is_inside = |event: &Event| body.as_ptr_range().contains(&event.body.as_ptr());
+        webhook.events.iter().all(is_inside)
+    };
+    let fitting = SHARED_BYTES_MIN / element.len();
+    assert!(shares(format!("[{}]", elements(fitting + 1))));
+    assert!(!shares(format!("[{}]", elements(fitting - 10))));
+    let padding = " ".repeat(SHARED_BYTES_MIN);
+    assert!(!shares(format!("[{}{padding}]", elements(fitting / 2))));
+}
+
 #[test]
 fn a_million_nested_arrays_and_a_million_keys_are_only_long() {
     const MANY: usize = 1_000_000;

@@ -1,6 +1,8 @@
 //! The sum that must be right at every moment: accepted = published + dead-lettered + backlog.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,6 +14,7 @@ use crate::support::http::get;
 use crate::support::load::Load;
 use crate::support::metrics::Metrics;
 use crate::support::sender::{array_of, session};
+use crate::support::wait::{SOON, eventually};
 
 /// What a run of scrapes saw.
 #[derive(Debug, Default)]
@@ -22,12 +25,17 @@ struct Scrapes {
 }
 
 /// Scrapes every 20 ms, whether the bridge runs or not, until it is aborted by the last handle.
-fn scraping(admin: SocketAddr, until: tokio_util::sync::CancellationToken) -> JoinHandle<Scrapes> {
+fn scraping(
+    admin: SocketAddr,
+    until: tokio_util::sync::CancellationToken,
+    taken: Arc<AtomicUsize>,
+) -> JoinHandle<Scrapes> {
     tokio::spawn(async move {
         let mut scrapes = Scrapes::default();
         while !until.is_cancelled() {
             if let Ok(page) = get(admin, "/metrics").await {
                 scrapes.check(&Metrics::parse(&page.text()));
+                taken.store(scrapes.taken, Ordering::Relaxed);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -61,7 +69,8 @@ async fn accepted_is_published_and_dead_lettered_and_waiting_at_every_scrape() {
     let mut bridge = BridgeBuilder::new(&vhost).start().await;
     bridge.broker_is("connected").await;
     let stop = tokio_util::sync::CancellationToken::new();
-    let scrapes = scraping(bridge.admin_address(), stop.clone());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let scrapes = scraping(bridge.admin_address(), stop.clone(), Arc::clone(&taken));
     let load = Load::start(bridge.address(), 4);
     let mixed = array_of(&[
         session("mixed", "missed", json!({})),
@@ -77,6 +86,10 @@ async fn accepted_is_published_and_dead_lettered_and_waiting_at_every_scrape() {
         bridge.restart().await;
     }
     load.accepts(200).await;
+    eventually("enough was seen under load", SOON, || async {
+        taken.load(Ordering::Relaxed) > 50
+    })
+    .await;
     let ledger = load.stop().await;
     bridge.backlog_is_empty().await;
     let last = bridge.metrics().await;

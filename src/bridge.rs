@@ -41,7 +41,7 @@ use crate::webhook::signature::Keys;
 /// Reports of the broker not yet looked at by the forwarder.
 const REPORTS_MAX: usize = 256;
 /// Connections the kernel keeps for a listener that is busy.
-const LISTEN_BACKLOG: u32 = 1024;
+const LISTEN_BACKLOG: u32 = 4096;
 
 /// Why the bridge cannot start, or could not go on.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ pub mod http;
 pub mod journal;
 pub mod layers;
 mod load;
+pub mod networks;
 pub mod queues;
 pub mod rabbitmq;
 mod reader;

@@ -16,7 +16,7 @@ mod body;
 mod connection;
 mod descriptors;
 mod progress;
-mod seats;
+mod slots;
 mod socket;
 mod throttle;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::http::Http;
 use super::queues::Queue;
 use super::rabbitmq::{RabbitMq, Tls};
 use super::routing::{Routing, Status};
@@ -50,6 +51,10 @@ fn complete() -> Config {
         exchange: Some("x".into()),
         routing_key: Some("x".into()),
     };
+    let http = Http {
+        connections_per_client_max: Some(1),
+        ..Http::default()
+    };
     let queue = Queue {
         exchange: Some("x".into()),
         ttl: Some(Duration::from_secs(1)),
@@ -60,6 +65,7 @@ fn complete() -> Config {
     };
     Config {
         sources: BTreeMap::from([("deskdirector".into(), source)]),
+        http,
         rabbitmq,
         routing: Routing {
             statuses: BTreeMap::from([("missed".into(), status)]),

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::networks::Network;
+
 /// What an address and a port look like, as a regular expression (ECMA-262).
 const ADDRESS_PATTERN: &str =
     r"^\s*(\[[0-9A-Fa-f:.]+(%[0-9]+)?\]|[0-9]{1,3}(\.[0-9]{1,3}){3}):[0-9]{1,5}\s*$";
@@ -33,8 +35,20 @@ pub struct Http {
     #[serde(with = "super::units")]
     #[schemars(with = "super::units::Span")]
     pub body_timeout: Duration,
+    /// Bytes per second that a body must arrive with after its first five seconds; 0: any pace.
+    #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Size")]
+    pub body_rate_min: u64,
+    /// How long a connection is kept without a request; longer than a proxy in front keeps it.
+    #[serde(with = "super::units")]
+    #[schemars(with = "super::units::Span")]
+    pub idle_timeout: Duration,
     /// Open connections.
     pub connections_max: usize,
+    /// Open connections of one client address, or of one IPv6 network of 64 bits.
+    pub connections_per_client_max: Option<usize>,
+    /// Addresses and networks of proxies, which speak for many clients.
+    pub trusted_proxies: Vec<Network>,
     /// Bytes of all bodies held in memory at once.
     #[serde(with = "super::units")]
     #[schemars(with = "super::units::Size")]
@@ -49,7 +63,11 @@ impl Default for Http {
             sessions_max: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            body_rate_min: 1 << 10,
+            idle_timeout: Duration::from_secs(75),
             connections_max: 1024,
+            connections_per_client_max: None,
+            trusted_proxies: Vec::new(),
             buffered_bytes_max: 24 << 20,
         }
     }

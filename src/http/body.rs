@@ -1,11 +1,15 @@
-//! Reads the body of a request whole, within a budget of memory that all requests share and
-//! within its time. What a body reserves follows what has arrived of it.
+//! Reads the body of a request whole, within a budget of memory that all requests share, within
+//! its time and at no less than a certain pace. What a body reserves follows what has arrived of
+//! it.
 //!
-//! Bodies that each hold a part of the budget and wait for more could wait for each other. So the
-//! length of the largest one is kept aside for whoever has the one ticket: it always gets what it
-//! needs, and the next one has the ticket when it is done.
+//! Small bodies have a reserve of their own: however many large ones are unfinished, a small one
+//! does not wait for them. In both parts, when a body waits for memory and none comes free, an
+//! unfinished one is given up for it.
+
+mod pool;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -14,13 +18,19 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::config::http::Http;
 use crate::memory;
+pub(super) use pool::Reserved;
+use pool::{Pool, Unfinished, units};
 
-/// The budget is counted in units of so many bytes.
-const UNIT_BYTES: u64 = 1 << 10;
+/// Longer bodies are not small.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
 
-/// What a body reserves before anything of it has arrived, and at least with every step.
-const STEP_BYTES_MIN: u64 = 8 << 10;
+/// What small bodies have for themselves, at most.
+const SMALL_RESERVE_BYTES: u64 = 4 << 20;
+
+/// What a body reserves with its first bytes beyond them, and at least with every step.
+const STEP_BYTES_MIN: u64 = 1 << 10;
 
 /// What a body reserves at most with one step.
 const STEP_BYTES_MAX: u64 = 1 << 20;
@@ -31,14 +41,22 @@ const EVENT_BYTES: u64 = 384;
 /// What events take at once: two of the largest webhooks are split while others wait.
 const EVENTS_BYTES_MAX: u64 = 8 << 20;
 
+/// How long the pace of a body is not judged.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a body waits for memory before an unfinished one is given up, if nothing comes free
+/// meanwhile, and how long in any case. Bodies that arrive at full speed wait for each other.
+const SMALL_PATIENCE: Duration = Duration::from_millis(20);
+const LARGE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// The memory that all bodies, and the events made of them, share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Budget {
     body_bytes_max: u64,
-    /// What any body may take step by step, in units.
-    shared: Arc<Semaphore>,
-    /// Whoever has this may take `body_bytes_max` beside it.
-    ticket: Arc<Semaphore>,
+    rate_min: u64,
+    pub(super) rate_grace: Duration,
+    small: Arc<Pool>,
+    large: Arc<Pool>,
     /// What the events of whole bodies may take, in units.
     events: Arc<Semaphore>,
 }
@@ -47,7 +65,7 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) struct Buffered {
     pub(super) bytes: Bytes,
-    pub(super) reserved: Option<OwnedSemaphorePermit>,
+    pub(super) reserved: Option<Reserved>,
 }
 
 /// Why a body was not read.
@@ -56,10 +74,10 @@ pub(super) enum BodyError {
     /// It is longer than allowed.
     #[error("the body is too large")]
     TooLarge,
-    /// It did not arrive in time.
+    /// It did not arrive in time, or not at the least pace.
     #[error("the body is too slow")]
     TooSlow,
-    /// There was no memory for it in time.
+    /// There was no memory for it in time, or another one needed its memory.
     #[error("the memory for bodies is exhausted")]
     Exhausted,
     /// The connection or the chunks broke.
@@ -68,17 +86,24 @@ pub(super) enum BodyError {
 }
 
 impl Budget {
-    /// Bodies of at most `body_bytes_max` each, `buffered_bytes_max` of all of them at once.
-    pub(super) fn new(body_bytes_max: u64, buffered_bytes_max: u64) -> Self {
-        let semaphore = |bytes: u64| {
-            let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
-            Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)))
-        };
+    /// With the limits of the public listener.
+    pub(super) fn new(config: &Http) -> Self {
+        let body_bytes_max = config.body_bytes_max;
+        let shared = config.buffered_bytes_max.saturating_sub(body_bytes_max);
+        let small = (shared / 2).min(SMALL_RESERVE_BYTES);
+        let large = Arc::new(Pool::new(shared - small, 1, LARGE_PATIENCE));
         Self {
             body_bytes_max,
-            shared: semaphore(buffered_bytes_max.saturating_sub(body_bytes_max)),
-            ticket: Arc::new(Semaphore::new(1)),
-            events: semaphore(EVENTS_BYTES_MAX),
+            rate_min: config.body_rate_min,
+            rate_grace: RATE_GRACE,
+            small: if small < SMALL_BYTES_MAX {
+                // There is no room for a reserve.
+                Arc::clone(&large)
+            } else {
+                Arc::new(Pool::new(small, 0, SMALL_PATIENCE))
+            },
+            large,
+            events: Arc::new(Semaphore::new(units(EVENTS_BYTES_MAX) as usize)),
         }
     }
 
@@ -106,24 +131,28 @@ impl Budget {
         mut body: Body,
         deadline: Instant,
     ) -> Result<Buffered, BodyError> {
+        let announced = body.size_hint().upper();
+        let bytes_max = announced.unwrap_or(u64::MAX).min(self.body_bytes_max);
+        // One of unknown length is small until it is not.
+        let is_small = announced.is_none_or(|bytes| bytes <= SMALL_BYTES_MAX);
+        let pool = if is_small { &self.small } else { &self.large };
         let mut buffer = Buffer {
             budget: self,
             bytes: memory::Buffer::default(),
-            reserved: None,
-            has_ticket: false,
-            reserved_bytes: 0,
-            bytes_max: body
-                .size_hint()
-                .upper()
-                .unwrap_or(u64::MAX)
-                .min(self.body_bytes_max),
+            unfinished: pool.enter(),
+            bytes_max,
             deadline,
-            has_waited: false,
+            begun: Instant::now(),
+            waited: Duration::ZERO,
         };
         loop {
-            let frame = timeout_at(deadline, body.frame())
-                .await
-                .map_err(|_| buffer.too_late())?;
+            let late = buffer.late();
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = buffer.unfinished.given_up() => return Err(BodyError::Exhausted),
+                () = sleep_until(late) => return Err(buffer.too_late()),
+            };
             let Some(frame) = frame else {
                 return Ok(buffer.finish());
             };
@@ -140,18 +169,29 @@ impl Budget {
 struct Buffer<'a> {
     budget: &'a Budget,
     bytes: memory::Buffer,
-    reserved: Option<OwnedSemaphorePermit>,
-    has_ticket: bool,
-    reserved_bytes: u64,
+    unfinished: Unfinished,
     bytes_max: u64,
     deadline: Instant,
-    has_waited: bool,
+    begun: Instant,
+    /// How long it had to wait for memory, which is not its sender's fault.
+    waited: Duration,
 }
 
 impl Buffer<'_> {
+    /// When it is too late for the next bytes.
+    fn late(&self) -> Instant {
+        let microseconds = (self.bytes.len() as u64).saturating_mul(1_000_000);
+        let Some(microseconds) = microseconds.checked_div(self.budget.rate_min) else {
+            return self.deadline;
+        };
+        let pace = Duration::from_micros(microseconds).max(self.budget.rate_grace);
+        let late = self.begun.checked_add(pace + self.waited);
+        late.map_or(self.deadline, |late| late.min(self.deadline))
+    }
+
     /// A body that had to wait for memory is not late by its sender's fault.
     fn too_late(&self) -> BodyError {
-        if self.has_waited {
+        if Instant::now() >= self.deadline && !self.waited.is_zero() {
             BodyError::Exhausted
         } else {
             BodyError::TooSlow
@@ -163,7 +203,7 @@ impl Buffer<'_> {
         if length > self.bytes_max {
             return Err(BodyError::TooLarge);
         }
-        if length > self.reserved_bytes {
+        if length > self.unfinished.reserved_bytes() {
             self.reserve(length).await?;
         }
         self.bytes.extend_from_slice(data);
@@ -174,49 +214,27 @@ impl Buffer<'_> {
     async fn reserve(&mut self, length: u64) -> Result<(), BodyError> {
         let ahead = length.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
         let target = (length + ahead).min(self.bytes_max);
-        let units = units(target) - units(self.reserved_bytes);
-        let budget = self.budget;
-        self.has_waited |= budget.shared.available_permits() < units as usize;
-        let permit = tokio::select! {
-            biased;
-            permit = Arc::clone(&budget.shared).acquire_many_owned(units) => permit,
-            ticket = Arc::clone(&budget.ticket).acquire_owned() => {
-                self.has_ticket = true;
-                ticket
-            }
-            () = sleep_until(self.deadline) => return Err(BodyError::Exhausted),
-        };
-        let permit = permit.map_err(|_| BodyError::Exhausted)?;
-        match &mut self.reserved {
-            Some(reserved) if !self.has_ticket => reserved.merge(permit),
-            // What it had of the shared part is free for others.
-            reserved => *reserved = Some(permit),
+        let is_large = target > SMALL_BYTES_MAX;
+        if is_large && !self.unfinished.is_in(&self.budget.large) {
+            self.unfinished = self.budget.large.move_in(&mut self.unfinished);
         }
-        self.reserved_bytes = if self.has_ticket {
-            self.bytes_max
-        } else {
-            target
+        let reserving = self.unfinished.reserve(target, self.bytes_max);
+        let waited = tokio::select! {
+            biased;
+            waited = reserving => waited,
+            () = sleep_until(self.deadline) => Err(BodyError::Exhausted),
         };
+        self.waited += waited?;
         let size = |bytes| usize::try_from(bytes).map_err(|_| BodyError::Exhausted);
-        self.bytes.prepare(size(target)?, size(self.bytes_max)?);
+        let reserved = size(self.unfinished.reserved_bytes())?;
+        self.bytes.prepare(reserved, size(self.bytes_max)?);
         Ok(())
     }
 
-    fn finish(mut self) -> Buffered {
-        if self.has_ticket {
-            // The next one need not wait until this one is held.
-            let shared = Arc::clone(&self.budget.shared);
-            if let Ok(permit) = shared.try_acquire_many_owned(units(self.bytes.len() as u64)) {
-                self.reserved = Some(permit);
-            }
-        }
+    fn finish(self) -> Buffered {
         Buffered {
+            reserved: self.unfinished.finish(self.bytes.len() as u64),
             bytes: self.bytes.freeze(),
-            reserved: self.reserved,
         }
     }
-}
-
-fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
 }

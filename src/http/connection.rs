@@ -22,18 +22,20 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep_until};
 use tower::ServiceExt;
 
 use super::progress::Progress;
 use super::server::{Limits, Stop};
-use super::socket::Socket;
+use super::socket::{Socket, discard};
 
 /// Header fields of one request; more are answered 431.
-const HEADERS_MAX: usize = 64;
+const HEADERS_MAX: usize = 100;
 
 /// Bytes of one request's head; more are answered 431.
-const HEAD_BYTES_MAX: usize = 32 << 10;
+const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// What all connections of one listener share.
 pub(super) struct Connections {
@@ -51,38 +53,71 @@ pub(super) async fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let limits = connections.limits;
-    let socket = Socket::new(stream, Arc::clone(&progress), limits.discard_bytes_max);
-    let requests = Requests {
-        connections: Arc::clone(&connections),
-        progress: Arc::clone(&progress),
+    let (shut_down, mut is_shut_down) = oneshot::channel();
+    let socket = Socket::new(stream, shut_down, Arc::clone(&progress));
+    let mut presence = Presence {
+        clock: Clock::new(connections.limits.idle_timeout),
+        connections: &connections,
+        progress: &progress,
     };
-    let mut http = pin!(
-        http1::Builder::new()
-            .header_read_timeout(None)
-            // Who closes its half after the request still gets an answer.
-            .half_close(true)
-            .max_headers(HEADERS_MAX)
-            .max_header_size(HEAD_BYTES_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(socket), requests)
-    );
-    let mut clock = Clock::new(limits.idle_timeout);
-    let mut poke = pin!(progress.poke.notified());
-    std::future::poll_fn(|cx| {
-        // How it ended concerns nobody: what was answered has been counted.
-        if http.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        while poke.as_mut().poll(cx).is_ready() {
-            poke.set(progress.poke.notified());
-        }
-        if progress.must_go(connections.stop.close.is_cancelled()) {
-            return Poll::Ready(());
-        }
-        clock.poll_expired(cx, || progress.deadline(&limits))
-    })
-    .await;
+    presence
+        .while_wanted(speak(socket, &connections, &progress))
+        .await;
+    // What hyper had for the connection is free by now.
+    if let Ok(stream) = is_shut_down.try_recv() {
+        let bytes_max = connections.limits.discard_bytes_max;
+        presence.while_wanted(discard(stream, bytes_max)).await;
+    }
+}
+
+async fn speak(socket: Socket, connections: &Arc<Connections>, progress: &Arc<Progress>) {
+    let requests = Requests {
+        connections: Arc::clone(connections),
+        progress: Arc::clone(progress),
+    };
+    let http = http1::Builder::new()
+        .header_read_timeout(None)
+        // Who closes its half after the request still gets an answer.
+        .half_close(true)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), requests);
+    // How it ended concerns nobody: what was answered has been counted.
+    _ = http.await;
+}
+
+/// How long a connection may stay.
+struct Presence<'a> {
+    connections: &'a Connections,
+    progress: &'a Progress,
+    clock: Clock,
+}
+
+impl Presence<'_> {
+    /// Returns when this is done, is too late, or has to give way.
+    async fn while_wanted(&mut self, activity: impl Future<Output = ()>) {
+        let mut activity = pin!(activity);
+        let mut poke = pin!(self.progress.poke.notified());
+        // A request that has arrived is read before its connection is closed to make room.
+        let mut last_chance = pin!(yield_now());
+        std::future::poll_fn(|cx| {
+            if activity.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            while poke.as_mut().poll(cx).is_ready() {
+                poke.set(self.progress.poke.notified());
+            }
+            let stop = &self.connections.stop;
+            if self.progress.must_go(stop.close.is_cancelled()) {
+                return last_chance.as_mut().poll(cx);
+            }
+            let limits = &self.connections.limits;
+            self.clock
+                .poll_expired(cx, || self.progress.deadline(limits))
+        })
+        .await;
+    }
 }
 
 /// One timer for all phases of a connection. It is moved only when a deadline is nearer than the
@@ -139,17 +174,23 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.progress.request_began();
+        if self.connections.limits.are_requests_trusted {
+            self.progress.request_verified(false);
+        }
         let progress = Arc::clone(&self.progress);
         let drain = self.connections.stop.drain.clone();
         let router = self.connections.router.clone();
         let is_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
-        let request = request.map(|body| Question {
+        let mut request = request.map(|body| Question {
             body,
             is_read: Arc::clone(&is_read),
         });
+        request.extensions_mut().insert(Arc::clone(&progress));
         Box::pin(async move {
             let mut response = router.oneshot(request).await?;
-            if drain.is_cancelled() || !is_read.load(Ordering::Relaxed) {
+            let is_last =
+                drain.is_cancelled() || progress.is_evicted() || !is_read.load(Ordering::Relaxed);
+            if is_last {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -20,16 +20,17 @@ use hyper::{HeaderMap, Method, Request};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use super::body::{BodyError, Budget};
+use super::body::{BodyError, Budget, Reserved};
 use super::hold::Hold;
 use super::problem::Problem;
+use super::progress::Progress;
 use super::sources::{Source, Sources};
 use super::throttle::Throttle;
 use crate::config;
 use crate::failpoint::{self, Place};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::Webhook;
-use crate::webhook::signature::{self, Signature};
+use crate::webhook::signature::{self, Keys, Signature};
 use receipt::Receipt;
 use refusal::Refusal;
 use sealed::Sealed;
@@ -43,7 +44,7 @@ pub struct Ingress<H> {
     journal: H,
     sources: Sources,
     metrics: Arc<Metrics>,
-    budget: Budget,
+    pub(super) budget: Budget,
     body_bytes_max: u64,
     body_timeout: Duration,
     sessions_max: usize,
@@ -64,7 +65,7 @@ impl<H: Hold> Ingress<H> {
             journal,
             sources,
             metrics,
-            budget: Budget::new(config.body_bytes_max, config.buffered_bytes_max),
+            budget: Budget::new(config),
             body_bytes_max: config.body_bytes_max,
             body_timeout: config.body_timeout,
             sessions_max: config.sessions_max,
@@ -90,22 +91,30 @@ impl<H: Hold> Ingress<H> {
             return Err(Refusal::Method);
         }
         let source = source.ok_or(Refusal::UnknownSource)?;
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let progress = head.extensions.remove::<Arc<Progress>>();
         let signature = self.admit(source, &head.headers, &body)?;
+        let trace = head::trace(&head.headers);
+        // While the body is on its way nothing is kept of the head but this.
+        drop(head);
         let deadline = Instant::now() + self.body_timeout;
         let buffered = self.budget.read(body, deadline).await?;
-        let for_events = self
-            .budget
-            .reserve_for_events(&buffered.bytes, self.sessions_max, deadline)
-            .await?;
         let sealed = Sealed {
             source: Arc::clone(source),
             signature,
-            envelope: head::envelope(&source.name, &head.headers),
+            envelope: head::envelope(&source.name, trace),
             body: buffered.bytes,
             sessions_max: self.sessions_max,
         };
-        let webhook = sealed.open().await?;
+        let opened = sealed.open().await?;
+        if let Some(progress) = progress {
+            progress.request_verified(matches!(source.keys, Keys::AnyOf(_)));
+        }
+        let for_events = self
+            .budget
+            .reserve_for_events(opened.body(), self.sessions_max, deadline)
+            .await?;
+        let webhook = opened.split().await?;
         self.metrics
             .webhook_received(&source.name, webhook.envelope.received_at);
         let receipt = Receipt::of(&webhook);
@@ -138,7 +147,7 @@ impl<H: Hold> Ingress<H> {
     async fn hold(
         &self,
         webhook: Webhook,
-        reserved: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+        reserved: (Option<Reserved>, OwnedSemaphorePermit),
     ) -> Result<(), Refusal> {
         let append = self.journal.append(webhook);
         let task = tokio::spawn(async move {

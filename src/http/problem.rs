@@ -106,7 +106,7 @@ fn unreadable(status: StatusCode) -> Problem {
         status,
         match status {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                "Send at most 64 header fields and 32 KiB of them."
+                "Send at most 100 header fields and 16 KiB of them."
             }
             StatusCode::URI_TOO_LONG => "Send the webhook to /webhooks/{source}.",
             _ => {

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::Router;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,7 +20,7 @@ use super::connection::{self, Connections};
 use super::descriptors;
 use super::problem::Problem;
 use super::progress::Progress;
-use super::seats::Seats;
+use super::slots::{ConnectionLimiter, Room, Share};
 use super::throttle::Throttle;
 use crate::config;
 use crate::failpoint::{self, Place};
@@ -28,6 +29,9 @@ use crate::failpoint::{self, Place};
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// Between two looks for a slot while authentic requests have all of them.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
 /// Connections the kernel may have accepted for us that we have not seen yet.
 const ACCEPT_QUEUE_MAX: usize = 4096;
 
@@ -35,7 +39,7 @@ const ACCEPT_QUEUE_MAX: usize = 4096;
 const ADMIN_CONNECTIONS_MAX: usize = 16;
 
 /// What a connection may take of us.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once, if there are descriptors for them.
     pub connections_max: usize,
@@ -49,6 +53,10 @@ pub struct Limits {
     pub discard_bytes_max: u64,
     /// How long they are.
     pub discard_timeout: Duration,
+    /// What the connections of one client address may take of them.
+    pub(super) share: Option<Share>,
+    /// A request needs no signature to keep its connection.
+    pub(super) are_requests_trusted: bool,
 }
 
 impl Limits {
@@ -57,13 +65,16 @@ impl Limits {
     pub fn of(config: &config::http::Http) -> Self {
         Self {
             connections_max: config.connections_max,
-            // Senders keep idle connections for about 55 s and would lose a request to one that
-            // is closed just then.
-            idle_timeout: Duration::from_mins(1),
+            idle_timeout: config.idle_timeout,
             header_timeout: config.header_timeout,
             answer_timeout: Duration::from_secs(10),
             discard_bytes_max: config.body_bytes_max.saturating_add(1 << 20),
             discard_timeout: Duration::from_secs(5),
+            share: config.connections_per_client_max.map(|most| Share {
+                connections_max: most,
+                exempt: config.trusted_proxies.clone(),
+            }),
+            are_requests_trusted: false,
         }
     }
 
@@ -73,6 +84,7 @@ impl Limits {
         let config = config::http::Http::default();
         Self {
             connections_max: ADMIN_CONNECTIONS_MAX,
+            are_requests_trusted: true,
             ..Self::of(&config)
         }
     }
@@ -91,13 +103,17 @@ pub struct Stop {
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: Stop) {
     let close = stop.close.clone();
     let mut hall = Hall {
-        seats: Seats::new(descriptors::fit(limits.connections_max)),
+        limiter: ConnectionLimiter::new(
+            descriptors::fit(limits.connections_max),
+            limits.share.clone(),
+        ),
         connections: Arc::new(Connections {
             router: router.layer(CatchPanicLayer::custom(panicked)),
             limits,
             stop,
         }),
         tasks: JoinSet::new(),
+        complaints: Throttle::default(),
     };
     hall.accept_until_drain(&listener).await;
     if let Err(error) = hall.accept_queued(listener).await {
@@ -107,15 +123,16 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
         () = close.cancelled() => {}
         () = hall.left_by_all() => {}
     }
-    hall.seats.poke_all();
+    hall.limiter.poke_all();
     hall.left_by_all().await;
 }
 
-/// The connections of one listener and where they sit.
+/// The connections of one listener.
 struct Hall {
     connections: Arc<Connections>,
-    seats: Seats,
+    limiter: ConnectionLimiter,
     tasks: JoinSet<()>,
+    complaints: Throttle,
 }
 
 impl Hall {
@@ -130,10 +147,10 @@ impl Hall {
                 () = drain.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE_MIN;
                     failpoint::pass(Place::HttpAcceptBefore);
-                    self.seat(stream).await;
+                    self.admit(stream, peer.ip()).await;
                     failpoint::pass(Place::HttpAcceptAfter);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -141,7 +158,7 @@ impl Hall {
                     if complaints.permits() {
                         tracing::warn!(%error, "accepting connections fails; trying again");
                     }
-                    self.seats.evict_oldest();
+                    self.limiter.evict();
                     sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
@@ -154,21 +171,55 @@ impl Hall {
     async fn accept_queued(&mut self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         for _ in 0..ACCEPT_QUEUE_MAX {
-            let (stream, _) = listener.accept()?;
+            let (stream, peer) = listener.accept()?;
             stream.set_nonblocking(true)?;
-            self.seat(TcpStream::from_std(stream)?).await;
+            self.admit(TcpStream::from_std(stream)?, peer.ip()).await;
         }
         Ok(())
     }
 
-    async fn seat(&mut self, stream: TcpStream) {
+    /// Waits for no sender: if there is no slot, another connection loses its own at once. Only if
+    /// authentic requests have all of them does it wait, for the disk.
+    async fn admit(&mut self, stream: TcpStream, client: IpAddr) {
+        loop {
+            match self.limiter.make_room(client) {
+                Room::Free => break,
+                Room::Made => {
+                    self.complain();
+                    // Those that came before are heard first: who has sent a whole request by now
+                    // is not closed after all.
+                    yield_now().await;
+                    break;
+                }
+                Room::None => self.one_leaves_or_time_passes().await,
+            }
+        }
+        while self.limiter.are_too_many_leaving() {
+            self.one_leaves_or_time_passes().await;
+        }
         let progress = Arc::new(Progress::accepted());
-        let seat = self.seats.take(&progress).await;
+        let slot = self.limiter.take(&progress, client);
         let connections = Arc::clone(&self.connections);
         self.tasks.spawn(async move {
             connection::serve(stream, connections, progress).await;
-            drop(seat);
+            drop(slot);
         });
+    }
+
+    async fn one_leaves_or_time_passes(&mut self) {
+        tokio::select! {
+            Some(_) = self.tasks.join_next() => {}
+            () = sleep(ROOM_PAUSE) => {}
+        }
+    }
+
+    fn complain(&self) {
+        if self.complaints.permits() {
+            tracing::warn!(
+                connections_max = self.connections.limits.connections_max,
+                "connection limit reached; closing the one with the least progress for each new one"
+            );
+        }
     }
 
     async fn left_by_all(&mut self) {

@@ -1,5 +1,6 @@
 //! The socket under hyper: tells the connection's [`Progress`] what passes, gives the refusals
-//! hyper makes itself a body that helps, and lets the last answer be read before it closes.
+//! hyper makes itself a body that helps, and hands the stream back after the last answer instead of
+//! closing it.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::problem;
 use super::progress::{Phase, Progress};
@@ -18,23 +20,31 @@ const DISCARD_BYTES: usize = 8 << 10;
 
 /// One accepted connection.
 pub(super) struct Socket {
-    stream: TcpStream,
+    /// Until it is shut down.
+    stream: Option<TcpStream>,
+    shut_down: Option<oneshot::Sender<TcpStream>>,
     progress: Arc<Progress>,
     refusal: Option<Bytes>,
-    is_shut_down: bool,
-    discard_bytes_left: u64,
 }
 
 impl Socket {
-    /// Discards at most so many bytes after the last answer.
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>, discard_bytes_max: u64) -> Self {
+    /// Sends the stream back once it is shut down for writing.
+    pub(super) fn new(
+        stream: TcpStream,
+        shut_down: oneshot::Sender<TcpStream>,
+        progress: Arc<Progress>,
+    ) -> Self {
         Self {
-            stream,
+            stream: Some(stream),
+            shut_down: Some(shut_down),
             progress,
             refusal: None,
-            is_shut_down: false,
-            discard_bytes_left: discard_bytes_max,
         }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        let stream = self.stream.as_mut().map(Pin::new);
+        stream.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Whether hyper answers on its own: no request has begun.
@@ -50,28 +60,35 @@ impl Socket {
         let refusal = self
             .refusal
             .get_or_insert_with(|| problem::instead_of(head));
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
         while refusal.has_remaining() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, refusal))?;
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, refusal))?;
             refusal.advance(written);
         }
         Poll::Ready(Ok(()))
     }
+}
 
-    /// Reads on until the peer closes too: closing at once would destroy an answer that is still
-    /// on its way to somebody who is still sending.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+/// Reads on until the peer closes too, at most so many bytes: closing at once would destroy an
+/// answer that is still on its way to somebody who is still sending.
+pub(super) async fn discard(mut stream: TcpStream, bytes_max: u64) {
+    let mut left = bytes_max;
+    std::future::poll_fn(|cx| {
         let mut bytes = [0; DISCARD_BYTES];
-        while self.discard_bytes_left > 0 {
+        while left > 0 {
             let mut buffer = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            let read = buffer.filled().len() as u64;
+            let read = ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer));
+            let read = read.map_or(0, |()| buffer.filled().len() as u64);
             if read == 0 {
                 break;
             }
-            self.discard_bytes_left = self.discard_bytes_left.saturating_sub(read);
+            left = left.saturating_sub(read);
         }
-        Poll::Ready(Ok(()))
-    }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 impl AsyncRead for Socket {
@@ -81,9 +98,10 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.progress.bytes_arrived();
+        ready!(self.stream()?.poll_read(cx, buffer))?;
+        let arrived = buffer.filled().len() - before;
+        if arrived > 0 {
+            self.progress.bytes_arrived(arrived);
         }
         Poll::Ready(Ok(()))
     }
@@ -100,21 +118,25 @@ impl AsyncWrite for Socket {
             ready!(self.poll_refuse(cx, bytes))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(self.stream()?.poll_write(cx, bytes))?;
+        self.progress.bytes_written(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        ready!(self.stream()?.poll_flush(cx))?;
         self.progress.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.is_shut_down {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.is_shut_down = true;
+        if self.stream.is_some() {
+            ready!(self.stream()?.poll_shutdown(cx))?;
             self.progress.linger_began();
+            if let (Some(stream), Some(shut_down)) = (self.stream.take(), self.shut_down.take()) {
+                _ = shut_down.send(stream);
+            }
         }
-        self.poll_discard(cx)
+        Poll::Ready(Ok(()))
     }
 }

@@ -23,6 +23,12 @@ impl<T> Verified<T> {
     }
 }
 
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Verified<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
 /// The signature is missing, doubled, undecodable or wrong. A sender is not told which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the signature is missing or wrong")]

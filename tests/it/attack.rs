@@ -2,6 +2,7 @@
 //! while genuine webhooks arrive. Small here; `make flood` runs the same in full.
 
 mod crowds;
+mod exhaustion;
 mod forgeries;
 mod genuine;
 mod leaks;

@@ -13,6 +13,10 @@ pub(super) fn check_limits(config: &Config, findings: &mut Vec<Finding>) {
         ("http.body_bytes_max", http.body_bytes_max),
         ("http.sessions_max", count(http.sessions_max)),
         ("http.connections_max", count(http.connections_max)),
+        (
+            "http.connections_per_client_max",
+            http.connections_per_client_max.map_or(u64::MAX, count),
+        ),
         ("http.buffered_bytes_max", http.buffered_bytes_max),
         ("rabbitmq.in_flight_max", count(rabbitmq.in_flight_max)),
         ("rabbitmq.in_flight_bytes_max", rabbitmq.in_flight_bytes_max),
@@ -66,6 +70,7 @@ pub(super) fn check_delays(config: &Config, findings: &mut Vec<Finding>) {
     for (key, duration) in [
         ("http.header_timeout", http.header_timeout),
         ("http.body_timeout", http.body_timeout),
+        ("http.idle_timeout", http.idle_timeout),
         ("rabbitmq.connect_timeout", rabbitmq.connect_timeout),
         ("rabbitmq.confirm_timeout", rabbitmq.confirm_timeout),
         ("rabbitmq.reconnect_delay_min", rabbitmq.reconnect_delay_min),

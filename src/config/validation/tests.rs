@@ -86,6 +86,11 @@ fn limits_let_something_through_and_do_not_contradict_each_other() {
         &["http.connections_max: a limit of 0"],
     );
     check(
+        "[http]\nconnections_per_client_max = 0",
+        &["http.connections_per_client_max: a limit of 0"],
+    );
+    check("[http]\nbody_rate_min = 0", &[]);
+    check(
         "[rabbitmq]\nin_flight_max = 0",
         &["rabbitmq.in_flight_max: a limit of 0"],
     );
@@ -113,6 +118,10 @@ fn delays_have_a_length_and_an_order() {
     check(
         "[http]\nheader_timeout = \"0s\"",
         &["http.header_timeout: must be longer"],
+    );
+    check(
+        "[http]\nidle_timeout = \"0s\"",
+        &["http.idle_timeout: must be longer"],
     );
     check(
         "[rabbitmq]\nconfirm_timeout = \"0s\"",

@@ -24,19 +24,34 @@ pub(super) fn is_identity(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What the events of a request share whose body is complete at this moment.
-pub(super) fn envelope(source: &Arc<str>, headers: &HeaderMap) -> Envelope {
+/// The W3C trace context of a request.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+}
+
+/// What is passed on of the trace context.
+pub(super) fn trace(headers: &HeaderMap) -> Trace {
     let traceparent = trace_context(headers, "traceparent", TRACEPARENT_BYTES_MAX);
     let tracestate = match traceparent {
         Some(_) => trace_context(headers, "tracestate", TRACESTATE_BYTES_MAX),
         None => None,
     };
+    Trace {
+        traceparent,
+        tracestate,
+    }
+}
+
+/// What the events of a request share whose body is complete at this moment.
+pub(super) fn envelope(source: &Arc<str>, trace: Trace) -> Envelope {
     Envelope {
         webhook_id: Uuid::now_v7(),
         source: Arc::clone(source),
         received_at: Timestamp::now(),
-        traceparent,
-        tracestate,
+        traceparent: trace.traceparent,
+        tracestate: trace.tracestate,
     }
 }
 

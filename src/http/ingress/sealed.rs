@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::refusal::Refusal;
 use crate::http::sources::Source;
-use crate::webhook::signature::{Keys, Signature};
+use crate::webhook::signature::{Keys, Signature, Verified};
 use crate::webhook::split::split;
 use crate::webhook::{Envelope, Webhook};
 
@@ -25,23 +25,63 @@ pub(super) struct Sealed {
     pub(super) sessions_max: usize,
 }
 
+/// A request that is authentic and not yet split.
+#[derive(Debug)]
+pub(super) struct Opened {
+    source: Arc<Source>,
+    envelope: Envelope,
+    body: Verified<Bytes>,
+    sessions_max: usize,
+}
+
 impl Sealed {
-    /// Verifies and splits.
-    pub(super) async fn open(self) -> Result<Webhook, Refusal> {
-        if self.body.len() <= INLINE_BYTES_MAX {
-            self.open_here()
-        } else {
-            spawn_blocking(|| self.open_here()).await?
-        }
+    /// Verifies the signature.
+    pub(super) async fn open(self) -> Result<Opened, Refusal> {
+        let length = self.body.len();
+        aside(length, || self.open_here()).await
     }
 
-    fn open_here(self) -> Result<Webhook, Refusal> {
+    fn open_here(self) -> Result<Opened, Refusal> {
         let verified = self.source.keys.verify(&self.signature, self.body)?;
-        let webhook = split(verified, self.envelope, self.sessions_max)?;
+        Ok(Opened {
+            source: self.source,
+            envelope: self.envelope,
+            body: verified,
+            sessions_max: self.sessions_max,
+        })
+    }
+}
+
+impl Opened {
+    /// The body as received.
+    pub(super) fn body(&self) -> &[u8] {
+        self.body.as_ref()
+    }
+
+    /// Splits the body into events.
+    pub(super) async fn split(self) -> Result<Webhook, Refusal> {
+        let length = self.body.as_ref().len();
+        aside(length, || self.split_here()).await
+    }
+
+    fn split_here(self) -> Result<Webhook, Refusal> {
+        let webhook = split(self.body, self.envelope, self.sessions_max)?;
         match (&self.source.keys, webhook.malformed()) {
             // Nobody vouches for it, so refusing it pauses no genuine sender.
             (Keys::Unsigned, Some(reject)) => Err(Refusal::Malformed(reject.detail.clone())),
             _ => Ok(webhook),
         }
+    }
+}
+
+/// Works on a body, a large one where that keeps nobody else waiting.
+async fn aside<T: Send + 'static>(
+    length: usize,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    if length <= INLINE_BYTES_MAX {
+        work()
+    } else {
+        spawn_blocking(work).await?
     }
 }

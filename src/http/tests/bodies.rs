@@ -303,3 +303,111 @@ async fn the_events_of_short_bodies_share_bounded_memory_too() {
     }
     assert_eq!(bridge.ask(&many).await.status, 202, "it is free again");
 }
+
+/// The head of a request for `acme` with a wrong signature, and the first `sent` bytes of a body.
+fn unfinished(announced: usize, sent: usize) -> Vec<u8> {
+    let signature = sign(b"not the secret of anybody", b"");
+    let mut request = head("acme", &[("x-dd-signature", &signature)]);
+    request.extend(format!("content-length: {announced}\r\n\r\n").into_bytes());
+    request.resize(request.len() + sent, b' ');
+    request
+}
+
+#[tokio::test]
+async fn below_the_least_pace_is_408() {
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.body_rate_min = 100;
+        tuning.body_rate_grace = Some(Duration::from_millis(200));
+    })
+    .await;
+    let request = signed(&format!("[{}]", " ".repeat(1000)));
+    let mut slow = bridge.connect().await;
+    slow.send(&request[..request.len() - 990]).await;
+    assert_eq!(slow.answer().await.status, 408);
+    // What has come would take three seconds at the least pace.
+    let mut fast = bridge.connect().await;
+    fast.send(&request[..request.len() - 700]).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    fast.send(&request[request.len() - 700..]).await;
+    assert_eq!(fast.answer().await.status, 202);
+}
+
+#[tokio::test]
+async fn a_body_that_waits_for_memory_is_not_slow() {
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.body_bytes_max = 64 << 10;
+        tuning.http.buffered_bytes_max = 64 << 10;
+        tuning.http.body_rate_min = 1 << 20;
+        tuning.body_rate_grace = Some(Duration::from_millis(300));
+    })
+    .await;
+    bridge.shelf.disk.send_replace(Disk::Hangs);
+    let large = signed(&format!("[{}]", " ".repeat(60 << 10)));
+    let mut first = bridge.connect().await;
+    first.send(&large).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut second = bridge.connect().await;
+    second.send(&large).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    bridge.shelf.disk.send_replace(Disk::Writes);
+    assert_eq!(first.answer().await.status, 202);
+    assert_eq!(second.answer().await.status, 202);
+}
+
+#[tokio::test]
+async fn large_unfinished_bodies_keep_nobody_waiting() {
+    let bridge = Bridge::start().await;
+    let mut large = Vec::new();
+    for _ in 0..4 {
+        let mut client = bridge.connect().await;
+        let request = unfinished(10_000_000, 9_999_999);
+        let send = tokio::io::AsyncWriteExt::write_all(&mut client.stream, &request);
+        // The last ones find no memory, and are not read to their end.
+        _ = tokio::time::timeout(Duration::from_millis(200), send).await;
+        large.push(client);
+    }
+    let started = std::time::Instant::now();
+    assert_eq!(bridge.ask(&signed(&session("small"))).await.status, 202);
+    let larger = format!("[{}{}]", session("larger"), " ".repeat(300_000));
+    assert_eq!(bridge.ask(&signed(&larger)).await.status, 202);
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "waited for {elapsed:?}");
+    let refused = large[0].answer().await;
+    assert_eq!(refused.status, 503, "the first of them gave way");
+}
+
+#[tokio::test]
+async fn small_unfinished_bodies_keep_nobody_waiting() {
+    let bridge = Bridge::tuned(|tuning| {
+        tuning.http.body_bytes_max = 256 << 10;
+        tuning.http.buffered_bytes_max = 512 << 10;
+    })
+    .await;
+    let mut small = Vec::new();
+    for _ in 0..30 {
+        let mut client = bridge.connect().await;
+        client.send(&unfinished(64_000, 63_999)).await;
+        small.push(client);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let started = std::time::Instant::now();
+    let body = format!("[{}{}]", session("1"), " ".repeat(50_000));
+    assert_eq!(bridge.ask(&signed(&body)).await.status, 202);
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "waited for {elapsed:?}");
+}
+
+#[tokio::test]
+async fn a_chunked_body_may_outgrow_the_small_ones() {
+    let bridge = Bridge::start().await;
+    let body = format!("[{}{}]", session("1"), " ".repeat(300_000));
+    let mut request = chunked_head(&body);
+    for chunk in body.as_bytes().chunks(10_000) {
+        request.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        request.extend([chunk, b"\r\n"].concat());
+    }
+    request.extend(b"0\r\n\r\n");
+    for _ in 0..100 {
+        assert_eq!(bridge.ask(&request).await.status, 202);
+    }
+}

@@ -8,11 +8,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use futures_util::{StreamExt, stream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::support::*;
 use crate::config;
 use crate::http::server::{Limits, Stop};
+use crate::webhook::signature::sign;
 
 fn limits() -> Limits {
     Limits::of(&config::http::Http::default())
@@ -85,7 +86,8 @@ async fn a_head_that_does_not_end_in_time_closes_the_connection() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_the_end() {
-    let bridge = Bridge::tuned(|tuning| tuning.idle_timeout = Duration::from_millis(300)).await;
+    let bridge =
+        Bridge::tuned(|tuning| tuning.http.idle_timeout = Duration::from_millis(300)).await;
     let mut fresh = bridge.connect().await;
     let mut used = bridge.connect().await;
     used.send(&signed("[]")).await;
@@ -137,7 +139,7 @@ async fn a_pause_within_an_answer_is_no_idleness() {
 }
 
 #[tokio::test]
-async fn at_the_limit_the_connection_longest_without_a_head_gives_way() {
+async fn at_the_limit_the_least_progress_gives_way() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 3).await;
     bridge.shelf.disk.send_replace(Disk::Hangs);
     let mut busy = bridge.connect().await;
@@ -191,16 +193,109 @@ async fn a_flood_of_silent_connections_does_not_keep_a_webhook_out() {
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
+/// A head with a well-formed wrong signature, and one byte of a body.
+fn forged_and_unfinished() -> Vec<u8> {
+    let signature = sign(b"not the secret of anybody", b"");
+    let mut request = head("acme", &[("x-dd-signature", &signature)]);
+    request.extend(b"content-length: 100\r\n\r\n[");
+    request
+}
+
 #[tokio::test]
-async fn who_has_only_just_come_does_not_give_way() {
-    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 2).await;
-    let mut connections = Vec::new();
-    for _ in 0..3 {
-        connections.push(bridge.connect().await);
+async fn unverified_requests_give_way_at_once() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 5).await;
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut client = bridge.connect().await;
+        client.send(&forged_and_unfinished()).await;
+        idle.push(client);
     }
-    // The third waits for a place; the first two have not been heard yet.
-    connections[0].send(&signed("[]")).await;
-    assert_eq!(connections[0].answer().await.status, 202);
-    connections[2].send(&signed("[]")).await;
-    assert_eq!(connections[2].answer().await.status, 202);
+    sleep(Duration::from_millis(50)).await;
+    let started = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(bridge.ask(&signed("[]")).await.status, 202);
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!(idle[0].rest().await, "", "the first of them was closed");
+}
+
+#[tokio::test]
+async fn a_request_that_has_arrived_keeps_its_connection() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 1).await;
+    for _ in 0..20 {
+        let mut first = bridge.connect().await;
+        first.send(&signed("[]")).await;
+        let _second = bridge.connect().await;
+        assert_eq!(first.answer().await.status, 202);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_of_a_genuine_sender_outlives_strangers() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 4).await;
+    let mut genuine = bridge.connect().await;
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        genuine.send(&signed("[]")).await;
+        assert_eq!(genuine.answer().await.status, 202);
+        let mut stranger = bridge.connect().await;
+        stranger.send(&forged_and_unfinished()).await;
+        strangers.push(stranger);
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_give_way() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 3).await;
+    let asked = "GET /nothing HTTP/1.1\r\nhost: b\r\n\r\n".repeat(100);
+    let mut deaf = Vec::new();
+    for _ in 0..3 {
+        let mut client = bridge.connect().await;
+        // Until nothing is taken any more, since no answer is read.
+        let send = async {
+            loop {
+                client.send(asked.as_bytes()).await;
+            }
+        };
+        while timeout(Duration::from_millis(500), client.stream.writable())
+            .await
+            .is_ok()
+        {
+            _ = timeout(Duration::from_millis(500), send).await;
+        }
+        deaf.push(client);
+    }
+    for _ in 0..5 {
+        let answer = timeout(Duration::from_secs(5), bridge.ask(&signed("[]"))).await;
+        assert_eq!(answer.expect("waits for a slot").status, 202);
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_no_more_than_its_share() {
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_per_client_max = Some(2)).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(bridge.connect().await);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(clients[0].rest().await, "");
+    for client in &mut clients[1..] {
+        client.send(&signed("[]")).await;
+        assert_eq!(client.answer().await.status, 202);
+    }
+    let proxied = Bridge::tuned(|tuning| {
+        tuning.http.connections_per_client_max = Some(2);
+        tuning.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(proxied.connect().await);
+    }
+    for client in &mut clients {
+        client.send(&signed("[]")).await;
+        assert_eq!(client.answer().await.status, 202);
+    }
 }

@@ -116,7 +116,7 @@ pub(super) fn acme(secret: &str) -> Source {
 pub(super) struct Tuning {
     pub(super) http: config::http::Http,
     pub(super) append_timeout: Duration,
-    pub(super) idle_timeout: Duration,
+    pub(super) body_rate_grace: Option<Duration>,
 }
 
 impl Bridge {
@@ -128,7 +128,7 @@ impl Bridge {
         let mut tuning = Tuning {
             http: config::http::Http::default(),
             append_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_mins(1),
+            body_rate_grace: None,
         };
         tune(&mut tuning);
         let config = &tuning.http;
@@ -142,10 +142,10 @@ impl Bridge {
         let mut ingress =
             Ingress::new(config, sources.clone(), shelf.clone(), Arc::clone(&metrics));
         ingress.append_timeout = tuning.append_timeout;
-        let limits = Limits {
-            idle_timeout: tuning.idle_timeout,
-            ..Limits::of(config)
-        };
+        if let Some(grace) = tuning.body_rate_grace {
+            ingress.budget.rate_grace = grace;
+        }
+        let limits = Limits::of(config);
         let (address, task) = serve(ingress.router(), limits, stop.clone()).await;
         Self {
             address,

@@ -28,8 +28,13 @@ pub struct Genuine {
 
 impl Genuine {
     pub fn start(bridge: SocketAddr) -> Self {
+        Self::every(PAUSE, bridge)
+    }
+
+    /// With this pause after each answer.
+    pub fn every(pause: Duration, bridge: SocketAddr) -> Self {
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(post(bridge, Arc::clone(&is_stopped)));
+        let task = tokio::spawn(post(bridge, pause, Arc::clone(&is_stopped)));
         Self { is_stopped, task }
     }
 
@@ -41,7 +46,7 @@ impl Genuine {
     }
 }
 
-async fn post(bridge: SocketAddr, is_stopped: Arc<AtomicBool>) -> Answers {
+async fn post(bridge: SocketAddr, pause: Duration, is_stopped: Arc<AtomicBool>) -> Answers {
     let mut answers = Vec::new();
     let mut kept = Client::new(bridge);
     while !is_stopped.load(Ordering::Relaxed) {
@@ -68,7 +73,7 @@ async fn post(bridge: SocketAddr, is_stopped: Arc<AtomicBool>) -> Answers {
             .unwrap_or_else(|error| panic!("{id}: {error}"));
         assert_eq!(answer.status, 202, "{id}: {}", answer.text());
         answers.push(begin.elapsed());
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
     answers.sort_unstable();
     Answers(answers)
@@ -79,8 +84,12 @@ impl Answers {
         self.0.len()
     }
 
-    fn p99(&self) -> Duration {
+    pub fn p99(&self) -> Duration {
         self.0[self.0.len() * 99 / 100]
+    }
+
+    pub fn slowest(&self) -> Duration {
+        self.0[self.0.len() - 1]
     }
 
     /// One line for people: how much slower than in calm times.
@@ -92,7 +101,7 @@ impl Answers {
             self.count(),
             calm.p99(),
             self.p99(),
-            self.0[self.count() - 1]
+            self.slowest()
         );
     }
 }

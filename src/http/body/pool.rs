@@ -1,0 +1,249 @@
+//! A part of the memory for bodies, and the unfinished bodies in it.
+//!
+//! Bodies that each hold a part of the memory and wait for more could wait for each other. So the
+//! length of the largest one is kept aside for whoever has the one ticket: it always gets what it
+//! needs, and the next one has the ticket when it is done. Against senders that never finish,
+//! whoever has waited for a while gives up the unfinished body with the most byte-seconds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::BodyError;
+
+/// Memory is counted in units of so many bytes.
+const UNIT_BYTES: u64 = 1 << 10;
+
+/// After so many times the patience nothing that comes free is waited for any more.
+const PATIENCE_TIMES_MAX: u32 = 3;
+
+/// A part of the memory for bodies.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// What any body may take step by step, in units.
+    shared: Arc<Semaphore>,
+    /// Whoever has this may take all it needs beside it.
+    tickets: Arc<Semaphore>,
+    patience: Duration,
+    bodies: Mutex<Bodies>,
+}
+
+#[derive(Debug)]
+struct Bodies {
+    next: u64,
+    unfinished: HashMap<u64, Entry>,
+    freed_at: Instant,
+}
+
+#[derive(Debug)]
+struct Entry {
+    reserved_bytes: u64,
+    since: Instant,
+    given_up: CancellationToken,
+}
+
+/// Memory of one body; free again when dropped.
+#[derive(Debug)]
+pub(in crate::http) struct Reserved {
+    permit: OwnedSemaphorePermit,
+    pool: Arc<Pool>,
+}
+
+/// A body that is not complete.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    number: u64,
+    since: Instant,
+    given_up: CancellationToken,
+    reserved_bytes: u64,
+    has_ticket: bool,
+    reserved: Option<Reserved>,
+    /// What it has of the part it was in before, until it has enough of this one.
+    earlier: Option<Reserved>,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    /// So many bytes, and so many bodies that may have all they need beside them.
+    pub(super) fn new(bytes: u64, tickets: usize, patience: Duration) -> Self {
+        let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+        Self {
+            shared: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            tickets: Arc::new(Semaphore::new(tickets)),
+            patience,
+            bodies: Mutex::new(Bodies {
+                next: 0,
+                unfinished: HashMap::new(),
+                freed_at: Instant::now(),
+            }),
+        }
+    }
+
+    /// A body of which nothing has arrived.
+    pub(super) fn enter(self: &Arc<Self>) -> Unfinished {
+        self.register(0, Instant::now(), None)
+    }
+
+    /// A body that has become too long for the part of the memory it was in.
+    pub(super) fn move_in(self: &Arc<Self>, body: &mut Unfinished) -> Unfinished {
+        self.register(body.reserved_bytes, body.since, body.reserved.take())
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        reserved_bytes: u64,
+        since: Instant,
+        earlier: Option<Reserved>,
+    ) -> Unfinished {
+        let given_up = CancellationToken::new();
+        let mut bodies = self.bodies();
+        let number = bodies.next;
+        bodies.next += 1;
+        let entry = Entry {
+            reserved_bytes,
+            since,
+            given_up: given_up.clone(),
+        };
+        bodies.unfinished.insert(number, entry);
+        Unfinished {
+            number,
+            since,
+            given_up,
+            reserved_bytes: 0,
+            has_ticket: false,
+            reserved: None,
+            earlier,
+            pool: Arc::clone(self),
+        }
+    }
+
+    /// Gives up the unfinished body with the most byte-seconds.
+    fn give_up_one(&self) {
+        let now = Instant::now();
+        let mut bodies = self.bodies();
+        let byte_seconds = |entry: &Entry| {
+            let age = now.saturating_duration_since(entry.since);
+            u128::from(entry.reserved_bytes) * age.as_micros()
+        };
+        let candidates = bodies.unfinished.iter();
+        let most = candidates
+            .filter(|(_, entry)| entry.reserved_bytes > 0)
+            .max_by_key(|(_, entry)| byte_seconds(entry));
+        if let Some((&number, _)) = most
+            && let Some(entry) = bodies.unfinished.remove(&number)
+        {
+            entry.given_up.cancel();
+        }
+    }
+
+    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Unfinished {
+    /// Returns when another body needs the memory of this one.
+    pub(super) async fn given_up(&self) {
+        self.given_up.cancelled().await;
+    }
+
+    /// Bytes it may have without another step.
+    pub(super) fn reserved_bytes(&self) -> u64 {
+        self.reserved_bytes
+    }
+
+    /// Whether it is one of this pool.
+    pub(super) fn is_in(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
+    /// Reserves `bytes` in all, of at most `bytes_max`. Returns how long that took, if it had to
+    /// wait.
+    pub(super) async fn reserve(
+        &mut self,
+        bytes: u64,
+        bytes_max: u64,
+    ) -> Result<Duration, BodyError> {
+        let more = units(bytes) - units(self.reserved_bytes);
+        let begin = Instant::now();
+        let shared = Arc::clone(&self.pool.shared);
+        let (permit, waited) = match shared.try_acquire_many_owned(more) {
+            Ok(permit) => (permit, Duration::ZERO),
+            Err(_) => (self.wait_for(more).await?, begin.elapsed()),
+        };
+        match &mut self.reserved {
+            Some(reserved) if !self.has_ticket => reserved.permit.merge(permit),
+            // What it had of the shared part is free for others.
+            reserved => {
+                *reserved = Some(Reserved {
+                    permit,
+                    pool: Arc::clone(&self.pool),
+                });
+            }
+        }
+        self.earlier = None;
+        self.reserved_bytes = if self.has_ticket { bytes_max } else { bytes };
+        if let Some(entry) = self.pool.bodies().unfinished.get_mut(&self.number) {
+            entry.reserved_bytes = self.reserved_bytes;
+        }
+        Ok(waited)
+    }
+
+    async fn wait_for(&mut self, units: u32) -> Result<OwnedSemaphorePermit, BodyError> {
+        let pool = &self.pool;
+        let begin = Instant::now();
+        let mut shared = std::pin::pin!(Arc::clone(&pool.shared).acquire_many_owned(units));
+        let mut ticket = std::pin::pin!(Arc::clone(&pool.tickets).acquire_owned());
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut shared => return permit.map_err(|_| BodyError::Exhausted),
+                permit = &mut ticket => {
+                    self.has_ticket = true;
+                    return permit.map_err(|_| BodyError::Exhausted);
+                }
+                () = self.given_up.cancelled() => return Err(BodyError::Exhausted),
+                () = sleep(pool.patience) => {
+                    let is_stuck = pool.bodies().freed_at.elapsed() >= pool.patience;
+                    if is_stuck || begin.elapsed() >= pool.patience * PATIENCE_TIMES_MAX {
+                        pool.give_up_one();
+                    }
+                }
+            }
+        }
+    }
+
+    /// It is complete: nobody takes its memory any more.
+    pub(super) fn finish(mut self, bytes: u64) -> Option<Reserved> {
+        let mut reserved = self.reserved.take()?;
+        if self.has_ticket {
+            // The next one need not wait until this one is held.
+            let shared = Arc::clone(&self.pool.shared);
+            if let Ok(permit) = shared.try_acquire_many_owned(units(bytes)) {
+                reserved.permit = permit;
+            }
+        }
+        Some(reserved)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.pool.bodies().unfinished.remove(&self.number);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.pool.bodies().freed_at = Instant::now();
+    }
+}
+
+/// How many units so many bytes are.
+pub(super) fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}

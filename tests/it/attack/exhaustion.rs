@@ -1,0 +1,161 @@
+//! Strangers that take what there is: connections, memory for bodies, memory for heads. Whoever is
+//! closed comes again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::genuine::{Genuine, alone};
+use super::size;
+use crate::support::sender::PATH;
+use crate::support::wait::{SOON, eventually};
+
+const MEMORY_BYTES_MAX: u64 = 64 << 20;
+
+/// How often the genuine sender posts.
+const GENUINE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Before an attacker that was closed comes again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What one attacker sends on each of its connections.
+#[derive(Debug, Clone, Copy)]
+enum Attack {
+    /// A head, and one byte of a body of 100.
+    IdleBody,
+    /// All of a body of 10 MB but its last byte.
+    UnfinishedBody,
+    /// A head of 30 KB, which is more than a head may have.
+    LargeHead,
+    /// As large a head as there may be, and one byte of a body.
+    LargestHead,
+}
+
+impl Attack {
+    fn head(self) -> String {
+        let forged = "0".repeat(64);
+        let (fields, length, body) = match self {
+            Self::IdleBody => (0, 0, 100),
+            Self::UnfinishedBody => (0, 0, 10_000_000),
+            Self::LargeHead => (60, 500, 100),
+            Self::LargestHead => (95, 150, 100),
+        };
+        let value = "y".repeat(length);
+        let fields: String = (0..fields)
+            .map(|number| format!("x-{number}: {value}\r\n"))
+            .collect();
+        format!(
+            "POST {PATH} HTTP/1.1\r\nhost: stranger\r\nx-dd-signature: sha256={forged}\r\n\
+             {fields}content-length: {body}\r\n\r\n"
+        )
+    }
+
+    fn body_bytes(self) -> usize {
+        match self {
+            Self::UnfinishedBody => 9_999_999,
+            Self::IdleBody | Self::LargeHead | Self::LargestHead => 1,
+        }
+    }
+}
+
+/// Sends that, stays until it is closed, and comes again.
+async fn attack(bridge: SocketAddr, attack: Attack, connections: Arc<AtomicUsize>) {
+    let head = attack.head();
+    let piece = [b' '; 64 << 10];
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(bridge).await {
+            connections.fetch_add(1, Ordering::Relaxed);
+            let mut is_open = stream.write_all(head.as_bytes()).await.is_ok();
+            let mut left = attack.body_bytes();
+            while is_open && left > 0 {
+                let length = left.min(piece.len());
+                is_open = stream.write_all(&piece[..length]).await.is_ok();
+                left -= length;
+            }
+            let mut answer = [0; 512];
+            while matches!(stream.read(&mut answer).await, Ok(read) if read > 0) {}
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Genuine webhooks beside these attackers, at the default configuration.
+async fn check(name: &str, crowd: &[(Attack, usize)]) {
+    let bridge = alone().start().await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let mut attackers = JoinSet::new();
+    for (kind, number) in crowd {
+        for _ in 0..*number {
+            attackers.spawn(attack(bridge.address(), *kind, Arc::clone(&connections)));
+        }
+    }
+    let number = attackers.len();
+    eventually("all attackers have come", SOON, || async {
+        connections.load(Ordering::Relaxed) >= number
+    })
+    .await;
+    let genuine = Genuine::every(GENUINE_PAUSE, bridge.address());
+    sleep(size(Duration::from_secs(4), Duration::from_mins(2))).await;
+    let answers = genuine.stop().await;
+    let during = bridge.rss_bytes();
+    attackers.shutdown().await;
+    sleep(size(Duration::ZERO, Duration::from_secs(5))).await;
+    let (after, most) = (bridge.rss_bytes(), bridge.rss_bytes_max());
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "flood: {name}: {} attackers, {} connections; {} genuine webhooks, all 202; p99 {:.1?}, \
+         the slowest {:.1?}; {} MiB during it, {} MiB at most, {} MiB afterwards",
+        number,
+        connections.load(Ordering::Relaxed),
+        answers.count(),
+        answers.p99(),
+        answers.slowest(),
+        mib(during),
+        mib(most),
+        mib(after)
+    );
+    assert!(answers.count() >= size(10, 900), "{}", answers.count());
+    // Generous where everything is a debug build that shares its processors with other tests.
+    let p99_max = size(Duration::from_secs(2), Duration::from_millis(250));
+    let slowest_max = size(Duration::from_secs(5), Duration::from_secs(1));
+    assert!(answers.p99() <= p99_max, "p99 {:?}", answers.p99());
+    assert!(answers.slowest() <= slowest_max, "{:?}", answers.slowest());
+    assert!(most <= MEMORY_BYTES_MAX, "{} MiB", mib(most));
+    let again = timeout(SOON, bridge.post("[]")).await;
+    assert_eq!(again.expect("an answer").status, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_bodies_keep_no_webhook_waiting() {
+    check("idle bodies", &[(Attack::IdleBody, 1100)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_bodies_keep_no_webhook_waiting() {
+    check("unfinished bodies", &[(Attack::UnfinishedBody, 4)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_heads_take_no_memory_for_good() {
+    check("heads of 30 KB", &[(Attack::LargeHead, 1020)]).await;
+    check("heads of 16 KB", &[(Attack::LargestHead, 1020)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_at_once_keep_no_webhook_waiting() {
+    check(
+        "idle bodies, unfinished bodies and large heads",
+        &[
+            (Attack::IdleBody, 1100),
+            (Attack::UnfinishedBody, 4),
+            (Attack::LargeHead, 1020),
+        ],
+    )
+    .await;
+}

@@ -15,6 +15,7 @@ pub mod sources;
 mod body;
 mod connection;
 mod descriptors;
+mod json;
 mod progress;
 mod slots;
 mod socket;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::telemetry::foreign;
+
 /// Less similar names are not worth a question.
 const SIMILARITY_MIN: f64 = 0.5;
 
@@ -58,31 +60,14 @@ impl Finding {
 /// One line, whatever stands in the configuration.
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (key, problem) = (OneLine(&self.key), OneLine(&self.problem));
-        let origin = self.origin.as_deref().map(OneLine);
+        let (key, problem) = (foreign::line(&self.key), foreign::line(&self.problem));
+        let origin = self.origin.as_deref().map(foreign::line);
         match (self.key.is_empty(), origin) {
-            (true, None) => problem.fmt(formatter),
+            (true, None) => formatter.write_str(&problem),
             (true, Some(origin)) => write!(formatter, "{origin}: {problem}"),
             (false, None) => write!(formatter, "{key}: {problem}"),
             (false, Some(origin)) => write!(formatter, "{key}: {problem} ({origin})"),
         }
-    }
-}
-
-/// A text with its control characters escaped.
-struct OneLine<'a>(&'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for piece in self.0.split_inclusive(char::is_control) {
-            let mut chars = piece.chars();
-            if let Some(control) = chars.next_back().filter(|last| last.is_control()) {
-                write!(formatter, "{}{}", chars.as_str(), control.escape_default())?;
-            } else {
-                formatter.write_str(piece)?;
-            }
-        }
-        Ok(())
     }
 }
 

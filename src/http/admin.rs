@@ -7,16 +7,17 @@ mod status;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::Hold;
+use super::json::Json;
 use super::problem::Problem;
 use super::sources::Sources;
 use crate::telemetry::exposition;

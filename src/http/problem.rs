@@ -9,6 +9,8 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use super::json;
+
 /// The media type of a problem.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 
@@ -63,14 +65,14 @@ impl Problem {
         self.status
     }
 
-    fn body(&self) -> Vec<u8> {
+    fn body(&self) -> String {
         let body = Body {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
         };
-        serde_json::to_vec(&body).expect("strings and a number are JSON")
+        json::text(&body).expect("strings and a number are JSON")
     }
 }
 
@@ -97,7 +99,7 @@ pub(super) fn instead_of(head: &[u8]) -> Bytes {
         body.len(),
     )
     .into_bytes();
-    response.extend(body);
+    response.extend(body.into_bytes());
     response.into()
 }
 
@@ -141,7 +143,7 @@ mod tests {
     fn a_problem_says_type_title_status_and_what_to_do() {
         let problem = Problem::unavailable("Try again.", 10);
         assert_eq!(
-            String::from_utf8(problem.body()).unwrap(),
+            problem.body(),
             r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Try again."}"#
         );
         assert_eq!(problem.into_response().headers()["retry-after"], "10");

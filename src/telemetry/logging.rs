@@ -1,7 +1,7 @@
 //! Logs: text for people or JSON for machines, to standard error. Writing them never blocks and
 //! never fails: lines go to one thread through a bounded queue, and what does not fit is counted.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use super::foreign;
 use crate::config::telemetry::{LogFormat, Telemetry};
 
 /// Lines waiting for standard error to take them.
@@ -57,8 +58,7 @@ pub struct Logging {
 /// A level that cannot be read, or a second start in one process.
 pub fn init(config: &Telemetry) -> Result<Logging, LoggingError> {
     let queue = Queue::start(io::stderr())?;
-    let is_terminal = io::stderr().is_terminal();
-    let (subscriber, level) = subscriber(config, queue.clone(), is_terminal)?;
+    let (subscriber, level) = subscriber(config, queue.clone())?;
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| LoggingError::AlreadyStarted)?;
     std::panic::set_hook(Box::new(log_panic));
@@ -111,12 +111,15 @@ type Level = reload::Handle<EnvFilter, Registry>;
 fn subscriber(
     config: &Telemetry,
     queue: Queue,
-    is_terminal: bool,
 ) -> Result<(impl Subscriber + Send + Sync, Level), LoggingError> {
     let (filter, level) = reload::Layer::new(parse_level(&config.log_level)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(queue);
-    let lines = match config.log_format {
-        LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
+    let format = config.log_format;
+    // Without colours: what makes them could not be told from what a value brings along.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(Writer { queue, format });
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines
             .json()
             .flatten_event(true)
@@ -172,14 +175,34 @@ impl Queue {
     }
 }
 
-impl Write for Queue {
+/// The line with what a terminal would obey or hide escaped, but for its end.
+fn escape(format: LogFormat, line: &str) -> String {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    let mut line = match format {
+        LogFormat::Text => foreign::line(line),
+        LogFormat::Json => foreign::json(line),
+    }
+    .into_owned();
+    if line.len() > LINE_BYTES_MAX {
+        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
+        line.push('…');
+    }
+    line.push('\n');
+    line
+}
+
+/// Takes whole lines.
+#[derive(Debug, Clone)]
+struct Writer {
+    queue: Queue,
+    format: LogFormat,
+}
+
+impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut text = line[..line.len().min(LINE_BYTES_MAX)].to_vec();
-        if text.len() < line.len() {
-            text.extend_from_slice("…\n".as_bytes());
-        }
-        if self.lines.try_send(Line::Text(text)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let text = escape(self.format, &String::from_utf8_lossy(line));
+        if self.queue.lines.try_send(Line::Text(text.into())).is_err() {
+            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -189,7 +212,7 @@ impl Write for Queue {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
+impl<'a> MakeWriter<'a> for Writer {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {

@@ -1,11 +1,11 @@
 //! The receipt for a webhook that is held: what became of its elements.
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::http::json::Json;
 use crate::webhook::{Content, Webhook};
 
 /// Problems listed in one answer; `dead_lettered` counts all of them.

@@ -27,7 +27,7 @@ impl Sink {
 fn logged(config: &Telemetry, log: impl FnOnce(&Level)) -> String {
     let sink = Sink::default();
     let queue = Queue::start(sink.clone()).unwrap();
-    let (subscriber, level) = subscriber(config, queue.clone(), false).unwrap();
+    let (subscriber, level) = subscriber(config, queue.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, || log(&level));
     queue.flush(Duration::from_secs(10));
     sink.text()
@@ -41,6 +41,45 @@ fn text_is_one_line_and_carries_no_control_characters_of_a_value() {
     assert!(text.contains("webhook refused"), "{text}");
     assert_eq!(text.matches('\n').count(), 1, "{text}");
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
+}
+
+/// By every way into a line: as the message, as Display, as Debug, as text, as an error.
+fn log_unsafe(text: &str) {
+    let error = io::Error::other(text.to_owned());
+    let error: &dyn std::error::Error = &error;
+    tracing::info!(shown = %text, debug = ?text, text, error, "said: {text}");
+}
+
+const UNSAFE: &str = "a\r\n\u{1b}[2J\u{7f}\u{9b}2J\u{202e}\u{200b}\u{2028}\u{e0041}b";
+
+fn is_safe(line: &str) -> bool {
+    !line
+        .chars()
+        .any(|c| UNSAFE[1..].contains(c) && !c.is_ascii_graphic())
+}
+
+#[test]
+fn text_of_others_is_escaped_however_it_is_logged() {
+    let text = logged(&Telemetry::default(), |_| log_unsafe(UNSAFE));
+    let line = text.strip_suffix('\n').unwrap();
+    assert!(is_safe(line), "{line:?}");
+    assert!(
+        line.contains("\\u{202e}\\u{200b}\\u{2028}\\u{e0041}b"),
+        "{line}"
+    );
+}
+
+#[test]
+fn json_of_text_of_others_is_safe_and_equal() {
+    let config = Telemetry {
+        log_format: LogFormat::Json,
+        ..Telemetry::default()
+    };
+    let text = logged(&config, |_| log_unsafe(UNSAFE));
+    let line = text.strip_suffix('\n').unwrap();
+    assert!(is_safe(line), "{line:?}");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["text"], UNSAFE);
 }
 
 #[test]
@@ -72,10 +111,14 @@ fn the_level_changes_while_running_and_a_bad_one_is_refused() {
 fn a_sink_that_takes_nothing_delays_nobody_and_the_lost_lines_are_counted() {
     let sink = Sink::default();
     let queue = Queue::start(sink.clone()).unwrap();
+    let writer = Writer {
+        queue: queue.clone(),
+        format: LogFormat::Text,
+    };
     let held = sink.0.lock().unwrap();
     let started = Instant::now();
     for line in 0..10 * QUEUE_LINES_MAX {
-        writeln!(queue.clone(), "line {line}").unwrap();
+        writeln!(writer.clone(), "line {line}").unwrap();
     }
     queue.flush(Duration::from_millis(10));
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -96,9 +139,12 @@ fn a_sink_that_fails_is_tried_again() {
         }
     }
     let (tried, attempts) = channel();
-    let mut queue = Queue::start(Failing(tried)).unwrap();
+    let mut writer = Writer {
+        queue: Queue::start(Failing(tried)).unwrap(),
+        format: LogFormat::Text,
+    };
     for _ in 0..3 {
-        queue.write_all(b"line\n").unwrap();
+        writer.write_all(b"line\n").unwrap();
     }
     for _ in 0..3 {
         attempts.recv_timeout(Duration::from_secs(10)).unwrap();

@@ -9,6 +9,7 @@ pub mod failure;
 mod health;
 mod http_client;
 mod journal_dir;
+mod output;
 mod schema;
 mod send;
 mod serve;
@@ -17,7 +18,6 @@ mod table;
 mod tail;
 mod time;
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,13 +25,13 @@ use clap::{Args, Parser, Subcommand};
 use deskbridge::config::finding::ConfigError;
 use deskbridge::config::layers::Layers;
 use deskbridge::config::{Config, Loaded};
-use serde::Serialize;
 
 const AFTER_HELP: &str = "\
 Configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…) \
 and --set, the last one wins. config/default.toml shows every key.
 
-Exit codes: 0 done, 1 the answer is no or it failed, 2 usage or findings in the configuration.
+Exit codes: 0 done, 1 the answer is no or it failed, 2 usage or findings in the configuration. A command \
+whose output is no longer read (`… | head -1`) ends without a word, with 0 if printing was all it did.
 
 Example:
   deskbridge --config config/deskbridge.toml serve";
@@ -196,26 +196,4 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
             "look at the limits of this process (ulimit -a)",
         )
     })
-}
-
-/// Writes a JSON document to standard output.
-fn print_json(document: &impl Serialize) -> anyhow::Result<Exit> {
-    let mut text = serde_json::to_string_pretty(document)?;
-    text.push('\n');
-    print(&text)?;
-    Ok(Exit::Done)
-}
-
-/// Writes to standard output; a reader that has gone away is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
-    print_bytes(text.as_bytes())
-}
-
-/// The same for bytes as they are.
-fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
 }

@@ -7,7 +7,8 @@ use deskbridge::rabbitmq::Settings;
 use deskbridge::webhook::routing::Routing;
 
 use super::failure::failed;
-use super::{Exit, Layering, print_json};
+use super::output::print_document;
+use super::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
 Prints an AsyncAPI 3.0 document (JSON, which tools for YAML read too) with AMQP bindings, made of the effective configuration: brokers \
@@ -30,7 +31,7 @@ pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
         .map_err(|why| failed("reading `rabbitmq.urls`", why, advice))?;
     let routing = Routing::new(&config.routing, &config.dead_letter)
         .map_err(|mut errors| failed("reading the routing keys", errors.swap_remove(0), advice))?;
-    print_json(&document(&config, &routing, &settings.urls))
+    print_document(&document(&config, &routing, &settings.urls))
 }
 
 /// The configuration, also where nobody may post yet: no source is in the document.

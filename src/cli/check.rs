@@ -15,10 +15,12 @@ mod tests;
 
 use clap::Args;
 use deskbridge::config::{Config, Loaded};
+use deskbridge::telemetry::foreign;
 
 pub use self::line::Line;
 use self::line::Severity;
-use super::{Exit, Layering, journal_dir, print, runtime};
+use super::output::{even_unread, print, print_json};
+use super::{Exit, Layering, journal_dir, runtime};
 
 const AFTER_HELP: &str = "\
 Reads configuration and secrets, looks at the journal's disk and at certificates, connects to the broker, \
@@ -61,7 +63,7 @@ fn tell(lines: &[Line], is_json: bool) -> anyhow::Result<()> {
         let text = if is_json {
             serde_json::to_string(line)?
         } else {
-            line.to_string()
+            foreign::line(&line.to_string()).into_owned()
         };
         output.push_str(&text);
         output.push('\n');
@@ -75,7 +77,11 @@ fn tell(lines: &[Line], is_json: bool) -> anyhow::Result<()> {
             "ok: nothing that was looked at would stop or lose traffic\n"
         });
     }
-    print(&output)
+    even_unread(if is_json {
+        print_json(&output)
+    } else {
+        print(&output)
+    })
 }
 
 /// Sources that would refuse everything until their secret is there.

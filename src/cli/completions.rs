@@ -3,7 +3,8 @@
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
-use super::{CommandLine, Exit, Layering, print};
+use super::output::print_exactly;
+use super::{CommandLine, Exit, Layering};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -25,6 +26,6 @@ pub fn run(_: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     let mut command = CommandLine::command();
     generate(arguments.shell, &mut command, "deskbridge", &mut script);
-    print(&String::from_utf8(script)?)?;
+    print_exactly(&script)?;
     Ok(Exit::Done)
 }

@@ -1,7 +1,9 @@
 //! `dead-letters`: looks into the dead-letter queue or another one, replays and discards.
 
 mod again;
+mod author;
 mod corrected;
+mod destination;
 mod discard;
 mod interrupt;
 mod list;
@@ -19,6 +21,7 @@ use deskbridge::rabbitmq::Settings;
 
 use self::selection::Selection;
 use super::failure::failed;
+use super::time::{Clock, Zone};
 use super::{Exit, Layering, runtime};
 
 const AFTER_HELP: &str = "\
@@ -75,6 +78,8 @@ struct Where {
     /// Look even if that uses up deliveries of the messages
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    zone: Zone,
 }
 
 /// What is done something with, and how that is told.
@@ -95,6 +100,7 @@ struct Place {
     settings: Settings,
     queue: String,
     is_forced: bool,
+    clock: Clock,
 }
 
 /// Does it.
@@ -111,6 +117,7 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
 
 impl Place {
     fn new(layering: &Layering, at: &Where) -> anyhow::Result<Self> {
+        let clock = at.zone.clock()?;
         let config = layering.peek()?;
         let settings = Settings::from_config(&config)
             .map_err(|why| failed("reading `rabbitmq.urls`", why, "`deskbridge config show`"))?;
@@ -118,6 +125,7 @@ impl Place {
         Ok(Self {
             queue: at.queue.as_ref().unwrap_or(configured).clone(),
             is_forced: at.force,
+            clock,
             config,
             settings,
         })

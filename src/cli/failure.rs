@@ -1,12 +1,11 @@
 //! How errors are told: what was being done, why it failed, what to try.
 
 use std::error::Error;
-use std::fmt::Display;
-use std::io::{self, Write};
 
 use deskbridge::config::finding::ConfigError;
 
 use super::Exit;
+use super::output::{Unread, say};
 
 /// A step that failed, with advice.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +50,13 @@ pub fn misused(problem: impl Into<String>, advice: impl Into<String>) -> anyhow:
 
 /// Tells an error on standard error and says how to exit.
 pub fn report(error: &anyhow::Error) -> Exit {
+    if error.is::<Unread>() {
+        return Exit::Done;
+    }
     if let Some(config) = error.downcast_ref::<ConfigError>() {
         return report_findings(config);
     }
-    tell(format_args!("error: {error:#}"));
+    say(format_args!("error: {error:#}"));
     let failed = error
         .downcast_ref::<Failed>()
         .map(|failed| (&failed.advice, Exit::No));
@@ -63,28 +65,23 @@ pub fn report(error: &anyhow::Error) -> Exit {
         .map(|misused| (&misused.advice, Exit::Usage));
     match failed.or(misused) {
         Some((advice, exit)) => {
-            tell(format_args!("  try: {advice}"));
+            say(format_args!("  try: {advice}"));
             exit
         }
         None => Exit::No,
     }
 }
 
-/// One line on standard error. If nobody takes it, the exit code still tells.
-fn tell(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
 fn report_findings(error: &ConfigError) -> Exit {
     match error.findings.len() {
-        1 => tell("error: reading the configuration: 1 finding"),
-        count => tell(format_args!(
+        1 => say("error: reading the configuration: 1 finding"),
+        count => say(format_args!(
             "error: reading the configuration: {count} findings"
         )),
     }
     for finding in &error.findings {
-        tell(format_args!("  {finding}"));
+        say(format_args!("  {finding}"));
     }
-    tell("  try: compare with config/default.toml, which shows every key");
+    say("  try: compare with config/default.toml, which shows every key");
     Exit::Usage
 }

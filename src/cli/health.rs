@@ -9,6 +9,7 @@ use hyper::{Request, Uri};
 
 use super::failure::failed;
 use super::http_client::{Answer, Client};
+use super::output::say;
 use super::{Exit, Layering, runtime};
 
 const AFTER_HELP: &str = "\
@@ -35,7 +36,7 @@ pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
     if answer.status.is_success() {
         return Ok(Exit::Done);
     }
-    eprintln!("not ready: {}", reason(&answer));
+    say(format_args!("not ready: {}", reason(&answer)));
     Ok(Exit::No)
 }
 

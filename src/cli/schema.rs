@@ -4,7 +4,8 @@ use clap::Args;
 use deskbridge::webhook::session::schema::schema;
 use schemars::generate::SchemaSettings;
 
-use super::{Exit, Layering, print_json};
+use super::output::print_document;
+use super::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
 Prints the JSON Schema (draft 2020-12) of one chat session, the body of a message. It is as tolerant as \
@@ -21,5 +22,5 @@ pub struct Arguments {}
 
 /// Prints it.
 pub fn run(_: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
-    print_json(&schema(SchemaSettings::draft2020_12()))
+    print_document(&schema(SchemaSettings::draft2020_12()))
 }

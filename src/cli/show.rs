@@ -5,8 +5,10 @@ use std::fmt::Write;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use deskbridge::config::schema;
+use deskbridge::telemetry::foreign;
 use toml::Value;
 
+use super::output::{print, print_document, print_json};
 use super::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
@@ -66,7 +68,7 @@ struct SchemaArguments {
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     match &arguments.what {
         What::Show(arguments) => show(layering, arguments),
-        What::Schema(_) => super::print_json(&schema()),
+        What::Schema(_) => print_document(&schema()),
     }
 }
 
@@ -82,10 +84,15 @@ fn show(layering: &Layering, show: &ShowArguments) -> anyhow::Result<Exit> {
             let line = serde_json::json!({ "key": key, "value": value, "origin": origin });
             writeln!(output, "{line}")?;
         } else {
-            writeln!(output, "{:<60} # {origin}", format!("{key} = {value}"))?;
+            let line = format!("{:<60} # {origin}", format!("{key} = {value}"));
+            writeln!(output, "{}", foreign::line(&line))?;
         }
     }
-    super::print(&output)?;
+    if show.json {
+        print_json(&output)?;
+    } else {
+        print(&output)?;
+    }
     Ok(Exit::Done)
 }
 

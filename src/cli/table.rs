@@ -1,79 +1,148 @@
-//! A table of text that fits the terminal: columns are cut, the last ones left out, until it does.
-//! Where nobody looks at it (a file, a pipe) nothing is cut.
+//! Tables: laid out by `comfy-table`. On a terminal a row is one line, what is cut ends with `…`, and a
+//! column that finds no room is left out behind a head `…`. Elsewhere nothing is cut.
 
 use std::io::{IsTerminal, stdout};
 
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Width, presets};
+use deskbridge::telemetry::foreign;
+
 /// Between columns.
-const GAP: usize = 2;
+const GAP: u16 = 2;
+/// Columns of the widest character.
+const WIDEST: u16 = 2;
+/// Marks what is cut or left out.
+const CUT: &str = "…";
 
 /// One column.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// Its head.
     pub head: &'static str,
-    /// Characters it may be cut to; `usize::MAX` if it never is.
-    pub least: usize,
+    /// What it may be cut to; `u16::MAX` if it never is while another one can go.
+    pub least: u16,
+    /// How wide it is where later rows are not known yet.
+    pub usual: u16,
 }
 
-/// Columns of a terminal, if it is one or `COLUMNS` says so.
-pub fn width() -> Option<usize> {
-    let told = std::env::var("COLUMNS").ok();
-    let told = told.and_then(|text| text.parse().ok());
-    told.or_else(|| {
-        let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
-        (stdout().is_terminal() && size.ws_col > 0).then(|| size.ws_col.into())
-    })
+/// A table on standard output.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    columns: &'static [Column],
+    room: Option<u16>,
 }
 
-/// Lays rows out under their heads, within so many characters.
-pub fn layout(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> String {
-    let widths = widths(columns, rows, width.unwrap_or(usize::MAX));
-    let heads = columns.iter().map(|column| column.head.to_owned());
-    let mut text = String::new();
-    for row in std::iter::once(heads.collect()).chain(rows.iter().cloned()) {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{:<width$}", cut(cell, *width)))
-            .collect();
-        text.push_str(cells.join(&" ".repeat(GAP)).trim_end());
-        text.push('\n');
+impl Table {
+    /// As wide as the terminal, if it is one.
+    pub fn of_output(columns: &'static [Column]) -> Self {
+        let output = stdout();
+        let size = rustix::termios::tcgetwinsize(&output).ok();
+        let size = size.filter(|size| output.is_terminal() && size.ws_col > 0);
+        let room = size.map(|size| size.ws_col);
+        Self { columns, room }
     }
-    text
-}
 
-/// How wide each column is; the last ones are missing if they find no room.
-fn widths(columns: &[Column], rows: &[Vec<String>], room: usize) -> Vec<usize> {
-    let longest = |index: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(index));
-        let longest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-        longest.max(columns[index].head.chars().count())
-    };
-    let mut widths: Vec<usize> = (0..columns.len()).map(longest).collect();
-    loop {
-        let gaps = GAP * widths.len().saturating_sub(1);
-        let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(room);
-        if excess == 0 || widths.is_empty() {
+    /// All of it: columns are as wide as what is in them.
+    pub fn whole(self, rows: &[Vec<String>]) -> String {
+        let heads = self.columns.iter().map(|column| column.head);
+        let mut measured = comfy_table::Table::new();
+        measured.set_header(heads);
+        for row in rows {
+            measured.add_row(escaped(row));
+        }
+        self.lay_out(&measured.column_max_content_widths(), true, rows)
+    }
+
+    /// The heads of a table whose rows come later.
+    pub fn head(self) -> String {
+        self.lay_out(&self.usual(), true, &[])
+    }
+
+    /// Some of these rows.
+    pub fn rows(self, rows: &[Vec<String>]) -> String {
+        self.lay_out(&self.usual(), false, rows)
+    }
+
+    fn usual(self) -> Vec<u16> {
+        self.columns.iter().map(|column| column.usual).collect()
+    }
+
+    fn lay_out(self, wanted: &[u16], has_head: bool, rows: &[Vec<String>]) -> String {
+        if !has_head && rows.is_empty() {
+            return String::new();
+        }
+        let widths = self.widths(wanted);
+        let is_whole = widths.len() == self.columns.len();
+        let mut table = comfy_table::Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_truncation_indicator(CUT)
+            // Nothing is escaped to it: a cell is never broken at a word.
+            .set_delimiter('\0');
+        let one_line = |mut row: Row| {
+            if self.room.is_some() {
+                row.max_height(1);
+            }
+            row
+        };
+        if has_head {
+            let heads = self.columns.iter().map(|column| column.head);
+            let rest = (!is_whole).then_some(CUT);
+            table.set_header(one_line(heads.take(widths.len()).chain(rest).into()));
+        }
+        for row in rows {
+            table.add_row(one_line(escaped(row).take(widths.len()).into()));
+        }
+        let last = table.column_count() - 1;
+        for (column, width) in table.column_iter_mut().zip(&widths) {
+            let gap = if column.index == last { 0 } else { GAP };
+            let width = Width::Fixed(width.saturating_add(gap));
+            column.set_padding((0, gap));
+            column.set_constraint(match self.room {
+                Some(_) => ColumnConstraint::Absolute(width),
+                None => ColumnConstraint::LowerBoundary(width),
+            });
+        }
+        if let Some(rest) = table.column_mut(widths.len()) {
+            rest.set_padding((0, 0));
+        }
+        let mut text = table.trim_fmt();
+        text.push('\n');
+        text
+    }
+
+    /// How wide each column is; the last ones are missing if they find no room.
+    fn widths(self, wanted: &[u16]) -> Vec<u16> {
+        let mut widths = wanted.to_vec();
+        let Some(room) = self.room else {
+            return widths;
+        };
+        let least = |index: usize| self.columns[index].least.min(wanted[index]);
+        loop {
+            let count = widths.len();
+            let rest = if count < wanted.len() { GAP + 1 } else { 0 };
+            let taken = |widths: &[u16]| {
+                let gaps = GAP.saturating_mul(u16::try_from(count).unwrap_or(u16::MAX) - 1) + rest;
+                widths.iter().copied().fold(gaps, u16::saturating_add)
+            };
+            let smallest: Vec<u16> = (0..count).map(least).collect();
+            if taken(&smallest) > room && count > 1 {
+                widths.pop();
+                continue;
+            }
+            // The columns that say most come first, and are cut last.
+            for index in (0..count).rev() {
+                let excess = taken(&widths).saturating_sub(room);
+                let floor = if count == 1 { WIDEST } else { smallest[index] };
+                widths[index] = widths[index].saturating_sub(excess).max(floor);
+            }
             return widths;
         }
-        let spare = |index: &usize| widths[*index].saturating_sub(columns[*index].least);
-        match (0..widths.len()).max_by_key(spare) {
-            Some(widest) if spare(&widest) > 0 => {
-                widths[widest] -= excess.min(spare(&widest).div_ceil(2));
-            }
-            _ => {
-                widths.pop();
-            }
-        }
     }
 }
 
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    format!("{kept}…")
+fn escaped(row: &[String]) -> impl Iterator<Item = String> {
+    row.iter().map(|cell| foreign::line(cell).into_owned())
 }
 
 #[cfg(test)]
@@ -83,15 +152,18 @@ mod tests {
     const COLUMNS: [Column; 3] = [
         Column {
             head: "ID",
-            least: usize::MAX,
+            least: u16::MAX,
+            usual: 8,
         },
         Column {
             head: "KEY",
             least: 4,
+            usual: 7,
         },
         Column {
             head: "DETAIL",
             least: 6,
+            usual: 10,
         },
     ];
 
@@ -100,30 +172,81 @@ mod tests {
         vec![
             row(["12345678", "created", "a long detail that says a lot"]),
             row(["9", "-", "€€"]),
+            row(["日本", "👍🏽ok", "\u{1b}[2J"]),
         ]
+    }
+
+    fn table(room: Option<u16>) -> Table {
+        Table {
+            columns: &COLUMNS,
+            room,
+        }
     }
 
     #[test]
     fn nothing_is_cut_where_there_is_room() {
         let expected = "ID        KEY      DETAIL\n\
                         12345678  created  a long detail that says a lot\n\
-                        9         -        €€\n";
-        assert_eq!(layout(&COLUMNS, &rows(), None), expected);
-        assert_eq!(layout(&COLUMNS, &rows(), Some(48)), expected);
+                        9         -        €€\n\
+                        日本      👍🏽ok     \\u{1b}[2J\n";
+        assert_eq!(table(None).whole(&rows()), expected);
+        assert_eq!(table(Some(48)).whole(&rows()), expected);
     }
 
     #[test]
-    fn a_narrow_terminal_cuts_the_widest_columns_and_never_an_id() {
-        for width in 8..48 {
-            let text = layout(&COLUMNS, &rows(), Some(width));
-            assert!(
-                text.lines().all(|line| line.chars().count() <= width),
-                "{text}"
-            );
-            assert!(text.contains("12345678"), "{text}");
+    fn cut_cells_and_columns_are_marked() {
+        let expected = "ID        KEY      DETAIL\n\
+                        12345678  created  a long de…\n\
+                        9         -        €€\n\
+                        日本      👍🏽ok     \\u{1b}[2J\n";
+        assert_eq!(table(Some(29)).whole(&rows()), expected);
+        let expected = "ID        KEY   …\n\
+                        12345678  cre…\n\
+                        9         -\n\
+                        日本      👍🏽ok\n";
+        assert_eq!(table(Some(17)).whole(&rows()), expected);
+        let expected = "ID     …\n1234…\n9\n日本\n";
+        assert_eq!(table(Some(8)).whole(&rows()), expected);
+    }
+
+    #[test]
+    fn no_line_is_longer_than_the_terminal_and_none_empty() {
+        for room in 5..60 {
+            let text = table(Some(room)).whole(&rows());
+            assert_eq!(text.lines().count(), 4, "{text}");
+            for line in text.lines() {
+                let width = usize::from(comfy_width(line));
+                assert!(0 < width && width <= room.into(), "{room}: {text}");
+            }
         }
-        let text = layout(&COLUMNS, &rows(), Some(30));
-        assert!(text.contains("12345678  crea"), "{text}");
-        assert!(text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn rows_that_come_later_stand_under_their_heads() {
+        let all = rows();
+        let apart = |room| {
+            let table = table(room);
+            format!(
+                "{}{}{}",
+                table.head(),
+                table.rows(&all[..1]),
+                table.rows(&all[1..])
+            )
+        };
+        let expected = "ID        KEY      DETAIL\n\
+                        12345678  created  a long de…\n\
+                        9         -        €€\n\
+                        日本      👍🏽ok     \\u{1b}[2J\n";
+        assert_eq!(apart(Some(29)), expected);
+        assert!(apart(None).contains("12345678  created  a long detail that says a lot\n"));
+        assert!(apart(None).contains("9         -        €€\n"));
+        assert_eq!(table(None).rows(&[]), "");
+    }
+
+    /// Columns of a terminal.
+    fn comfy_width(line: &str) -> u16 {
+        let mut table = comfy_table::Table::new();
+        table.add_row([line]);
+        table.column_max_content_widths()[0]
     }
 }

@@ -3,7 +3,7 @@
 
 mod discarding;
 mod looking;
-mod replaying;
+pub(crate) mod replaying;
 mod trouble;
 
 use std::process::Output;
@@ -18,7 +18,7 @@ use crate::support::message::{Message, arguments};
 use crate::support::vhost::Vhost;
 use crate::support::wait::{SOON, eventually};
 
-const DEAD: &str = "chat-sessions.dead-letter";
+pub(crate) const DEAD: &str = "chat-sessions.dead-letter";
 const UNROUTED: &str = "chat-sessions.unrouted";
 
 /// A bridge that gives up soon, and whose topology is there.
@@ -119,7 +119,7 @@ impl Put<'_> {
 
 /// So many dead letters of the bridge's kind, `<prefix>-0` and so on, on their way to `orders` with
 /// key `k`.
-async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reason: &'static str) {
+pub(crate) async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reason: &'static str) {
     let letters: Vec<_> = (0..count)
         .map(|n| (format!("{prefix}-{n}"), reason))
         .collect();

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::summary::text;
 use super::{Place, look, replay};
 use crate::cli::Exit;
+use crate::cli::output::say;
 
 /// So many are there again.
 pub struct Again {
@@ -52,10 +53,10 @@ impl Again {
             1 => ("message is", "its key"),
             _ => ("messages are", "their keys"),
         };
-        eprintln!(
+        say(format_args!(
             "{least}{} {messages} in queue `{}` again: nobody is bound for {their} yet (`deskbridge check` shows what is)",
             self.count, place.queue
-        );
+        ));
         Exit::No
     }
 }

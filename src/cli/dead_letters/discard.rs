@@ -1,6 +1,6 @@
 //! `dead-letters discard`: removes messages for good.
 
-use std::io::{IsTerminal, Write, stdin};
+use std::io::{IsTerminal, stdin};
 use std::ops::ControlFlow;
 
 use clap::Args;
@@ -12,6 +12,7 @@ use super::summary::Summary;
 use super::{Aim, Place, look};
 use crate::cli::Exit;
 use crate::cli::failure::misused;
+use crate::cli::output::{ask, say};
 
 pub const AFTER_HELP: &str = "\
 Asks before it removes anything; without a terminal it needs --yes. The others keep their order.
@@ -44,20 +45,20 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         }
         most = count(place, arguments).await?;
         if most > 0 && !is_agreed(place, most)? {
-            eprintln!("nothing was discarded");
+            say("nothing was discarded");
             return Ok(Exit::No);
         }
     }
     let interrupt = Interrupt::listen()?;
     let mut queue = look::open(place).await?;
-    let mut report = Report::new(place, &arguments.aim);
+    let mut report = Report::new(place, &arguments.aim)?;
     let result = pass(place, arguments, &mut queue, &mut report, &interrupt, most).await;
     let waiting = queue.waiting();
     look::tell_untaken(place, &queue, matches!(result, Ok(true)));
     let closed = report.close(queue).await;
     let end = match result {
-        Ok(true) => report.end("discarded", waiting),
-        _ => report.end_early("discarded"),
+        Ok(true) => report.end("discarded", waiting).await,
+        _ => report.end_early("discarded").await,
     }?;
     result?;
     closed?;
@@ -73,19 +74,20 @@ async fn pass(
     interrupt: &Interrupt,
     most: u64,
 ) -> anyhow::Result<bool> {
+    let dead = arguments.aim.selection.filters.dead(&place.clock)?;
     loop {
         let window = queue.take().await;
         let window = window.map_err(|error| look::told(place, error))?;
-        report.tell(queue)?;
+        report.tell(queue).await;
         if window.is_empty() {
             return Ok(true);
         }
         for letter in window {
-            if interrupt.is_set() {
+            if interrupt.is_set() || report.is_unread() {
                 return Ok(false);
             }
             let summary = Summary::of(&letter, place.holding());
-            if !arguments.aim.selection.takes(&summary) || report.count() == most {
+            if !arguments.aim.selection.takes(&summary, dead) || report.count() == most {
                 continue;
             }
             report.meet(&summary);
@@ -97,11 +99,12 @@ async fn pass(
 }
 
 async fn count(place: &Place, arguments: &Arguments) -> anyhow::Result<u64> {
+    let dead = arguments.aim.selection.filters.dead(&place.clock)?;
     let mut queue = look::open(place).await?;
     let mut count = 0;
     let looked = look::each(&mut queue, |letter| {
         let summary = Summary::of(&letter, place.holding());
-        count += u64::from(arguments.aim.selection.takes(&summary));
+        count += u64::from(arguments.aim.selection.takes(&summary, dead));
         ControlFlow::Continue(())
     });
     looked.await.map_err(|error| look::told(place, error))?;
@@ -114,11 +117,10 @@ async fn count(place: &Place, arguments: &Arguments) -> anyhow::Result<u64> {
 
 fn is_agreed(place: &Place, count: u64) -> anyhow::Result<bool> {
     let messages = if count == 1 { "message" } else { "messages" };
-    eprint!(
-        "discard {count} {messages} of queue `{}` for good? [y/N] ",
+    ask(format_args!(
+        "discard {count} {messages} of queue `{}` for good? [y/N]",
         place.queue
-    );
-    std::io::stderr().flush()?;
+    ));
     let mut answer = String::new();
     stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

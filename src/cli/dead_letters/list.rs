@@ -6,27 +6,30 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::author::Author;
 use super::origin::Holding;
 use super::selection::Filters;
 use super::summary::Summary;
 use super::{Place, Where, look};
-use crate::cli::table::{self, Column};
-use crate::cli::tail::shown::printable;
+use crate::cli::Exit;
+use crate::cli::output::{print, print_json, say};
+use crate::cli::table::{Column, Table};
 use crate::cli::time::age;
-use crate::cli::{Exit, print};
 
 pub const AFTER_HELP: &str = "\
-WHEN is how long ago. Exits with 0 also if nothing matches. What looking means: `deskbridge dead-letters --help`.
+WHEN is how long ago. A `!` marks a message that the bridge did not write: its message_id does not belong to \
+its source, session and body. That is no proof of the others: whoever may publish there can compute one. Exits with 0 also if nothing matches. What looking means: `deskbridge dead-letters --help`.
 
 Examples:
   deskbridge dead-letters list --reason invalid,malformed
   deskbridge dead-letters list --json --since 1d | jq .session
   deskbridge dead-letters list --queue chat-sessions.unrouted --limit 20";
 
-const WHOLE: usize = usize::MAX;
+const WHOLE: u16 = u16::MAX;
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     column("ID", WHOLE),
+    column("!", WHOLE),
     column("REASON", WHOLE),
     column("STATUS", 6),
     column("WHEN", WHOLE),
@@ -53,13 +56,14 @@ pub struct Arguments {
 
 /// Looks, gives everything back, prints.
 pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let dead = arguments.filters.dead(&place.clock)?;
     let mut queue = look::open(place).await?;
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let mut found = Vec::new();
     if limit > 0 {
         let looked = look::each(&mut queue, |letter| {
             let summary = Summary::of(&letter, place.holding());
-            if arguments.filters.pass(&summary) {
+            if arguments.filters.pass(&summary, dead) {
                 found.push(summary);
             }
             if found.len() == limit {
@@ -79,11 +83,24 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
     if found.is_empty() {
         look::tell_none(place, waiting);
     } else if arguments.json {
-        print(&json(&found))?;
+        print_json(&json(&found))?;
     } else {
         print(&table(&found))?;
+        say_foreign(&found);
     }
     Ok(Exit::Done)
+}
+
+/// What the mark means, if there is one.
+fn say_foreign(found: &[Summary]) {
+    let foreign = found.iter().filter(|one| one.author == Author::Other);
+    match foreign.count() {
+        0 => {}
+        1 => say("!: 1 message was not written by the bridge"),
+        count => say(format_args!(
+            "!: {count} messages were not written by the bridge"
+        )),
+    }
 }
 
 fn json(found: &[Summary]) -> String {
@@ -94,17 +111,18 @@ fn json(found: &[Summary]) -> String {
 fn table(found: &[Summary]) -> String {
     let now = Timestamp::now();
     let rows: Vec<_> = found.iter().map(|summary| row(summary, now)).collect();
-    table::layout(&COLUMNS, &rows, table::width())
+    Table::of_output(&COLUMNS).whole(&rows)
 }
 
 fn row(summary: &Summary, now: Timestamp) -> Vec<String> {
-    let or_dash = |text: &Option<String>| printable(text.as_deref().unwrap_or("-"));
+    let or_dash = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
     let origin = match &summary.origin {
-        Ok(route) => printable(&format!("{} {}", route.exchange, route.routing_key)),
+        Ok(route) => format!("{} {}", route.exchange, route.routing_key),
         Err(_) => "-".into(),
     };
     vec![
-        printable(&summary.name()),
+        summary.name(),
+        summary.author.mark().to_owned(),
         or_dash(&summary.reason),
         or_dash(&summary.status),
         summary.at.map_or_else(|| "-".into(), |at| age(at, now)),
@@ -113,12 +131,16 @@ fn row(summary: &Summary, now: Timestamp) -> Vec<String> {
             .attempts
             .map_or_else(|| "-".into(), |n| n.to_string()),
         origin,
-        printable(summary.detail.as_deref().unwrap_or_default()),
+        summary.detail.clone().unwrap_or_default(),
     ]
 }
 
-const fn column(head: &'static str, least: usize) -> Column {
-    Column { head, least }
+const fn column(head: &'static str, least: u16) -> Column {
+    Column {
+        head,
+        least,
+        usual: 0,
+    }
 }
 
 impl Place {

@@ -6,6 +6,7 @@ use deskbridge::rabbitmq::queue::{Letter, Nature, Queue, QueueError};
 
 use super::Place;
 use crate::cli::failure::failed;
+use crate::cli::output::say;
 
 /// Looks that nobody lives to see.
 const LIMIT_THAT_MATTERS_NOT: u64 = 1_000_000;
@@ -84,19 +85,23 @@ fn refused(place: &Place, why: String, advice: &str) -> anyhow::Error {
 pub fn tell_none(place: &Place, waiting: u64) {
     let queue = &place.queue;
     match waiting {
-        0 => eprintln!("queue `{queue}` has no message that is ready"),
-        1 => eprintln!("the one message in queue `{queue}` does not match"),
-        _ => eprintln!("none of the {waiting} messages in queue `{queue}` matches"),
+        0 => say(format_args!("queue `{queue}` has no message that is ready")),
+        1 => say(format_args!(
+            "the one message in queue `{queue}` does not match"
+        )),
+        _ => say(format_args!(
+            "none of the {waiting} messages in queue `{queue}` matches"
+        )),
     }
 }
 
 /// Says that more is there than one pass takes.
 pub fn tell_untaken(place: &Place, queue: &Queue, is_whole: bool) {
     if is_whole && queue.untaken() > 0 {
-        eprintln!(
+        say(format_args!(
             "the last {} messages in queue `{}` were not looked at: a pass takes no more",
             queue.untaken(),
             place.queue
-        );
+        ));
     }
 }

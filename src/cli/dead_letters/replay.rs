@@ -11,12 +11,14 @@ use deskbridge::rabbitmq::queue::{Letter, Queue};
 use deskbridge::webhook::message::Header;
 use jiff::Timestamp;
 
+use super::destination::Destination;
 use super::interrupt::Interrupt;
 use super::report::Report;
 use super::summary::Summary;
 use super::{Aim, Place, again, corrected, look};
 use crate::cli::Exit;
 use crate::cli::failure::{failed, misused};
+use crate::cli::time::Period;
 
 pub const AFTER_HELP: &str = "\
 Each message goes to the exchange and routing key it was published with at first, with the same message_id, \
@@ -25,6 +27,11 @@ there gets it, also one that had it before: consumers know it by its message_id.
 broker has confirmed it and a queue took it; else it stays, and the command exits with 1. Interrupted, it \
 finishes what is on its way; killed, at worst a message is in both places. It is told as replayed when it is \
 gone from here for good; as perhaps replayed if the connection ended before that was sure.
+
+Headers of a message are anybody's who may publish there, and the bridge may publish to more than it does. So \
+only exchanges of [routing] are published to; a message that was going to another one, or straight into a queue, is \
+kept, unless --to-exchange NAME sends all that are selected to one exchange, each with its own routing key. \
+`list` marks what the bridge did not write.
 
 --body FILE sends the session (or the array of sessions) in FILE in place of one message: routed by what \
 stands in it, with a message_id of its own and the header `corrected-from`.
@@ -36,6 +43,7 @@ has no body here; `deskbridge events replay` sends its event from the journal. W
 Examples:
   deskbridge dead-letters replay --reason unroutable,nacked --dry-run
   deskbridge dead-letters replay --all
+  deskbridge dead-letters replay --queue orders.failed --to-exchange orders --all
   deskbridge dead-letters replay --body corrected.json 53d46ec3-435e-8633-874a-52aaacb9ecc7";
 
 /// Arguments of `dead-letters replay`.
@@ -46,6 +54,10 @@ pub struct Arguments {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Publish to this exchange instead of the one each was going to; '' is the default exchange, whose
+    /// keys are names of queues
+    #[arg(long, value_name = "NAME", conflicts_with = "body")]
+    to_exchange: Option<String>,
     /// Send what is in this file in place of the message's body
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     body: Option<PathBuf>,
@@ -63,6 +75,8 @@ struct Pass<'a> {
     place: &'a Place,
     arguments: &'a Arguments,
     body: Option<Bytes>,
+    destination: Destination,
+    dead: Period,
     queue: Queue,
     replayer: Option<Replayer>,
     report: Report<'a>,
@@ -73,6 +87,8 @@ struct Pass<'a> {
 /// Goes once through what is in the queue now.
 pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
     let body = read_body(place, arguments)?;
+    let destination = Destination::new(&place.config, arguments.to_exchange.as_deref())?;
+    let dead = arguments.aim.selection.filters.dead(&place.clock)?;
     let interrupt = Interrupt::listen()?;
     let queue = look::open(place).await?;
     let replayer = if arguments.dry_run {
@@ -86,9 +102,11 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         place,
         arguments,
         body,
+        destination,
+        dead,
         queue,
         replayer,
-        report: Report::new(place, &arguments.aim),
+        report: Report::new(place, &arguments.aim)?,
         interrupt,
         now: Timestamp::now(),
     };
@@ -111,8 +129,8 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         "replayed"
     };
     let exit = match result {
-        Ok(true) => pass.report.end(verb, waiting),
-        _ => pass.report.end_early(verb),
+        Ok(true) => pass.report.end(verb, waiting).await,
+        _ => pass.report.end_early(verb).await,
     }?;
     result?;
     closed?;
@@ -148,7 +166,7 @@ fn read_body(place: &Place, arguments: &Arguments) -> anyhow::Result<Option<Byte
     Ok(Some(body))
 }
 
-/// Headers that tell of a message's death and way here.
+/// Headers that tell of a message's death and way here, or would lead copies of it elsewhere.
 fn tells_of_death(name: &str) -> bool {
     ["dead-letter-", "x-first-death-", "x-last-death-"]
         .iter()
@@ -162,6 +180,8 @@ fn tells_of_death(name: &str) -> bool {
             "x-delivery-count",
             "x-acquired-count",
             "replayed-at",
+            "CC",
+            "BCC",
         ]
         .contains(&name)
 }
@@ -172,7 +192,7 @@ impl Pass<'_> {
         loop {
             let window = self.queue.take().await;
             let window = window.map_err(|error| look::told(self.place, error))?;
-            self.report.tell(&self.queue)?;
+            self.report.tell(&self.queue).await;
             if window.is_empty() {
                 return Ok(true);
             }
@@ -192,7 +212,7 @@ impl Pass<'_> {
     /// What is published for it, if it is meant and can be.
     fn plan(&mut self, letter: Letter) -> Option<Held> {
         let summary = Summary::of(&letter, self.place.holding());
-        if !self.arguments.aim.selection.takes(&summary) {
+        if !self.arguments.aim.selection.takes(&summary, self.dead) {
             return None;
         }
         self.report.meet(&summary);
@@ -222,7 +242,7 @@ impl Pass<'_> {
                 "it is {reason}; send a corrected body with --body FILE"
             ));
         }
-        let route = summary.origin.clone()?;
+        let route = self.destination.of(summary.origin.clone()?)?;
         let added = [replayed_at(self.now)];
         Ok(vec![Replay::of(letter, route, tells_of_death, &added)])
     }
@@ -233,7 +253,7 @@ impl Pass<'_> {
             // One corrected body takes the place of one message.
             return match held.into_iter().next() {
                 Some(held) => self.publish_all(held).await,
-                None => Ok(!self.interrupt.is_set()),
+                None => Ok(!self.is_ended()),
             };
         }
         let replays: Vec<Replay> = held
@@ -242,7 +262,7 @@ impl Pass<'_> {
             .collect();
         let mut next = 0;
         while next < held.len() {
-            if self.interrupt.is_set() {
+            if self.is_ended() {
                 return Ok(false);
             }
             let Some(replayer) = &self.replayer else {
@@ -259,7 +279,12 @@ impl Pass<'_> {
             }
             next += outcomes.len();
         }
-        Ok(!self.interrupt.is_set())
+        Ok(!self.is_ended())
+    }
+
+    /// Whether nothing new is begun.
+    fn is_ended(&self) -> bool {
+        self.interrupt.is_set() || self.report.is_unread()
     }
 
     /// All messages of a corrected body, or it does not count.

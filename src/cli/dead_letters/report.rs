@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 
 use deskbridge::rabbitmq::queue::Queue;
+use deskbridge::telemetry::foreign;
 use deskbridge::webhook::routing::Route;
 use serde_json::{Map, Value, json};
 
 use super::selection::{Selection, is_called};
 use super::summary::Summary;
 use super::{Aim, Place, look};
-use crate::cli::tail::shown::printable;
-use crate::cli::{Exit, print};
+use crate::cli::Exit;
+use crate::cli::output::{Printer, Unread, say};
 
-/// Tells and counts.
+/// Tells and counts. Once nobody reads it, it still counts.
 pub struct Report<'a> {
+    printer: Printer,
     place: &'a Place,
     selection: &'a Selection,
     is_json: bool,
@@ -43,8 +45,12 @@ enum Fate {
 
 impl<'a> Report<'a> {
     /// About nothing yet.
-    pub fn new(place: &'a Place, aim: &'a Aim) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn new(place: &'a Place, aim: &'a Aim) -> anyhow::Result<Self> {
+        Ok(Self {
+            printer: Printer::start(aim.json)?,
             place,
             selection: &aim.selection,
             is_json: aim.json,
@@ -52,7 +58,12 @@ impl<'a> Report<'a> {
             done: 0,
             kept: 0,
             met: vec![false; aim.selection.ids.len()],
-        }
+        })
+    }
+
+    /// Whether nobody reads it any more: then nothing new is begun.
+    pub fn is_unread(&self) -> bool {
+        self.printer.is_unread()
     }
 
     /// This one is there.
@@ -82,21 +93,25 @@ impl<'a> Report<'a> {
     }
 
     /// Tells what is sure by now.
-    pub fn tell(&mut self, queue: &Queue) -> anyhow::Result<()> {
+    pub async fn tell(&mut self, queue: &Queue) {
         let is_sure = |entry: &Entry| match &entry.fate {
             Fate::Done { removal, .. } => *removal <= queue.sure(),
             Fate::Kept(_) => true,
         };
         while let Some(entry) = self.untold.pop_front_if(|entry| is_sure(entry)) {
-            print(&entry.line("", self.is_json))?;
+            self.print(entry.line("", self.is_json)).await;
         }
-        Ok(())
+    }
+
+    /// That nobody reads it is seen by `is_unread`.
+    async fn print(&mut self, line: String) {
+        let _ = self.printer.send(line).await;
     }
 
     /// Makes sure of what was done, tells it, and gives everything else back.
     pub async fn close(&mut self, mut queue: Queue) -> anyhow::Result<()> {
         let sure = queue.make_sure().await;
-        self.tell(&queue)?;
+        self.tell(&queue).await;
         let closed = match sure {
             Ok(()) => queue.close().await,
             Err(error) => Err(error),
@@ -105,15 +120,16 @@ impl<'a> Report<'a> {
     }
 
     /// Sums up on standard error.
-    pub fn end(self, verb: &str, waiting: u64) -> anyhow::Result<Exit> {
+    pub async fn end(self, verb: &str, waiting: u64) -> anyhow::Result<Exit> {
         if !self.untold.is_empty() {
-            return self.end_early(verb);
+            return self.end_early(verb).await;
         }
+        finish(self.printer).await;
         let queue = &self.place.queue;
         let unmet = self.selection.ids.iter().zip(&self.met);
         let unmet: Vec<_> = unmet.filter(|(_, met)| !**met).map(|(id, _)| id).collect();
         for id in &unmet {
-            eprintln!("queue `{queue}` has no message `{id}`");
+            say(format_args!("queue `{queue}` has no message `{id}`"));
         }
         if self.done + self.kept == 0 {
             if unmet.is_empty() {
@@ -121,10 +137,10 @@ impl<'a> Report<'a> {
             }
             return Ok(Exit::No);
         }
-        eprintln!(
+        say(format_args!(
             "{} {verb}, {} kept in queue `{queue}`",
             self.done, self.kept
-        );
+        ));
         Ok(if self.kept == 0 && unmet.is_empty() {
             Exit::Done
         } else {
@@ -133,26 +149,38 @@ impl<'a> Report<'a> {
     }
 
     /// The same if it did not come to its end.
-    pub fn end_early(mut self, verb: &str) -> anyhow::Result<Exit> {
+    pub async fn end_early(mut self, verb: &str) -> anyhow::Result<Exit> {
         let mut perhaps = 0;
         for entry in std::mem::take(&mut self.untold) {
             perhaps += u64::from(matches!(entry.fate, Fate::Done { .. }));
-            print(&entry.line("perhaps ", self.is_json))?;
+            self.print(entry.line("perhaps ", self.is_json)).await;
         }
+        finish(self.printer).await;
         let (done, queue) = (self.done - perhaps, &self.place.queue);
-        eprintln!("interrupted: {done} {verb}, everything else is still in queue `{queue}`");
+        say(format_args!(
+            "interrupted: {done} {verb}, everything else is still in queue `{queue}`"
+        ));
         if perhaps > 0 {
-            eprintln!(
+            say(format_args!(
                 "but for {perhaps} that may be gone: the connection ended before that was sure"
-            );
+            ));
         }
         Ok(Exit::No)
     }
 }
 
+async fn finish(mut printer: Printer) {
+    if let Err(error) = printer.finish().await
+        && !error.is::<Unread>()
+    {
+        say(format_args!("error: {error:#}"));
+    }
+}
+
 impl Entry {
     fn line(&self, doubt: &str, is_json: bool) -> String {
-        let name = printable(&self.summary.name());
+        let name = self.summary.name();
+        let name = foreign::line(&name);
         if is_json {
             let mut object = Map::new();
             object.insert("id".into(), self.summary.id.clone().into());
@@ -177,11 +205,11 @@ impl Entry {
                 let to = if routes.is_empty() {
                     String::new()
                 } else {
-                    format!(" to {}", printable(&routes.join(", ")))
+                    format!(" to {}", foreign::line(&routes.join(", ")))
                 };
                 format!("{doubt}{verb} {name}{to}\n")
             }
-            Fate::Kept(why) => format!("kept {name}: {}\n", printable(why)),
+            Fate::Kept(why) => format!("kept {name}: {}\n", foreign::line(why)),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Which messages are meant: by id, or by what they are. Pure.
 
 use clap::Args;
-use jiff::Timestamp;
 
 use super::summary::Summary;
-use crate::cli::time::moment;
+use crate::cli::time::{Between, Clock, Period};
 
 /// Several values of one filter mean any of them; several filters, all of them.
 #[derive(Debug, Clone, Default, Args)]
@@ -22,17 +21,13 @@ pub struct Filters {
     /// Only of this source
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     source: Vec<String>,
-    /// Only those dead since then: 2026-02-03T04:05:06Z, 2026-02-03, or 2h for two hours ago
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Timestamp>,
-    /// Only those dead before then
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Timestamp>,
+    #[command(flatten)]
+    dead: Between,
 }
 
 impl Filters {
     /// Whether all filters let it pass.
-    pub fn pass(&self, summary: &Summary) -> bool {
+    pub fn pass(&self, summary: &Summary, dead: Period) -> bool {
         let is_one_of = |wanted: &[String], value: &Option<String>| {
             wanted.is_empty() || value.as_ref().is_some_and(|value| wanted.contains(value))
         };
@@ -40,12 +35,15 @@ impl Filters {
             && is_one_of(&self.status, &summary.status)
             && is_one_of(&self.session, &summary.session)
             && is_one_of(&self.source, &summary.source)
-            && self
-                .since
-                .is_none_or(|since| summary.at.is_some_and(|at| at >= since))
-            && self
-                .until
-                .is_none_or(|until| summary.at.is_some_and(|at| at < until))
+            && dead.has(summary.at)
+    }
+
+    /// When the messages died that pass.
+    ///
+    /// # Errors
+    /// If a local time was twice or never.
+    pub fn dead(&self, clock: &Clock) -> anyhow::Result<Period> {
+        self.dead.period(clock)
     }
 
     /// Whether there is none.
@@ -54,8 +52,7 @@ impl Filters {
             && self.status.is_empty()
             && self.session.is_empty()
             && self.source.is_empty()
-            && self.since.is_none()
-            && self.until.is_none()
+            && self.dead.is_empty()
     }
 }
 
@@ -80,9 +77,9 @@ pub struct Selection {
 
 impl Selection {
     /// Whether it is one of those meant.
-    pub fn takes(&self, summary: &Summary) -> bool {
+    pub fn takes(&self, summary: &Summary, dead: Period) -> bool {
         let is_named = || self.ids.iter().any(|id| is_called(summary, id));
-        (self.ids.is_empty() || is_named()) && self.filters.pass(summary)
+        (self.ids.is_empty() || is_named()) && self.filters.pass(summary, dead)
     }
 
     /// Whether nobody said which.

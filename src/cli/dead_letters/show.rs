@@ -5,19 +5,22 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 use deskbridge::rabbitmq::queue::Letter;
+use deskbridge::telemetry::foreign;
 use serde_json::Value;
 
+use super::author::Author;
 use super::origin::deaths;
 use super::selection::is_called;
 use super::summary::Summary;
 use super::{Place, Where, look};
+use crate::cli::Exit;
 use crate::cli::failure::failed;
-use crate::cli::tail::shown::{printable, printable_block, properties, with_body};
-use crate::cli::{Exit, print, print_bytes};
+use crate::cli::output::{print, print_exactly, print_json};
+use crate::cli::tail::shown::{properties, with_body};
 
 pub const AFTER_HELP: &str = "\
 The ID is the message_id, or #3 for the third message in the queue. --body prints the exact bytes and \
-nothing else.
+nothing else; on a terminal, what it would obey is escaped.
 
 Example:
   deskbridge dead-letters show --body 53d46ec3-435e-8633-874a-52aaacb9ecc7 > corrected.json";
@@ -61,9 +64,9 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
         return Err(unknown(place, &arguments.id, waiting));
     };
     if arguments.body {
-        print_bytes(&letter.received.body)?;
+        print_exactly(&letter.received.body)?;
     } else if arguments.json {
-        print(&json(&letter, &summary))?;
+        print_json(&json(&letter, &summary))?;
     } else {
         print(&readable(&letter, &summary, place, waiting))?;
     }
@@ -90,18 +93,28 @@ fn json(letter: &Letter, summary: &Summary) -> String {
 fn readable(letter: &Letter, summary: &Summary, place: &Place, waiting: u64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<16} {}", printable(value));
+        let _ = writeln!(text, "{name:<16} {}", foreign::line(value));
     };
     line("id", &summary.name());
-    let place = format!("{}, {} of {waiting}", place.queue, summary.position);
-    line("queue", &place);
+    let at = format!("{}, {} of {waiting}", place.queue, summary.position);
+    line("queue", &at);
+    line(
+        "written by",
+        match summary.author {
+            Author::Bridge => "the bridge, as far as its id tells",
+            Author::Other => {
+                "somebody else: its id does not belong to its source, session and body"
+            }
+            Author::Unknown => "unknown: it has no body",
+        },
+    );
     line("reason", summary.reason.as_deref().unwrap_or("-"));
     if let Some(detail) = &summary.detail {
         line("detail", detail);
     }
     line("session", summary.session.as_deref().unwrap_or("-"));
     if let Some(at) = summary.at {
-        line("since", &format!("{at:.3}"));
+        line("since", &place.clock.show_exactly(at));
     }
     match &summary.origin {
         Ok(route) => line(
@@ -120,19 +133,19 @@ fn readable(letter: &Letter, summary: &Summary, place: &Place, waiting: u64) -> 
         let _ = writeln!(
             text,
             "  {:<20} {}",
-            printable(name),
-            printable(&plain(value))
+            foreign::line(name),
+            foreign::line(&plain(value))
         );
     }
     for death in deaths(letter) {
-        let _ = writeln!(text, "died: {}", printable(&death.to_string()));
+        let _ = writeln!(text, "died: {}", foreign::line(&death.to_string()));
     }
     let body = &letter.received.body;
     let _ = writeln!(
         text,
         "body, {} bytes:\n{}",
         body.len(),
-        printable_block(&String::from_utf8_lossy(body))
+        String::from_utf8_lossy(body)
     );
     text
 }

@@ -6,6 +6,7 @@ use deskbridge::webhook::routing::Route;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::author::Author;
 use super::origin::{self, Holding, deaths};
 
 /// A message at a glance.
@@ -27,6 +28,8 @@ pub struct Summary {
     pub source: Option<String>,
     /// Since when it is dead, else when it was received.
     pub at: Option<Timestamp>,
+    /// Who wrote it.
+    pub author: Author,
     /// Where it was going, or why nobody knows.
     pub origin: Result<Route, String>,
     /// How often it was tried.
@@ -57,6 +60,7 @@ impl Summary {
             session: owned("session-id").or_else(|| received.correlation_id.clone()),
             source: owned("source"),
             at: at(letter),
+            author: Author::of(letter),
             origin: origin::of(letter, holding),
             attempts: number("attempts")
                 .or_else(|| death.and_then(|death| death["count"].as_i64())),
@@ -97,6 +101,7 @@ impl Summary {
             "session": self.session,
             "source": self.source,
             "at": self.at.map(|at| format!("{at:.3}")),
+            "written_by": self.author.as_str(),
             "original_exchange": origin.map(|route| &*route.exchange),
             "original_routing_key": origin.map(|route| &*route.routing_key),
             "attempts": self.attempts,

@@ -6,7 +6,8 @@ use deskbridge::journal::{Seq, Wish};
 use super::filters::Id;
 use super::{find, leave, open, open_wishes, unreadable};
 use crate::cli::failure::failed;
-use crate::cli::{Exit, Layering, print};
+use crate::cli::output::{even_unread, print};
+use crate::cli::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
 A dead letter that was too large for the broker has no body: the event stays in the journal, exempt from \
@@ -64,6 +65,6 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
             "will be given up to retention when the bridge runs",
         ),
     };
-    print(&format!("{events} {when}\n"))?;
+    even_unread(print(&format!("{events} {when}\n")))?;
     Ok(Exit::Done)
 }

@@ -7,10 +7,9 @@ use clap::{Args, ValueEnum};
 use deskbridge::journal::Seq;
 use deskbridge::journal::archive::{Selection, State};
 use deskbridge::webhook::routing::{Routing, UNKNOWN};
-use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::cli::time::moment;
+use crate::cli::time::{Between, Clock};
 
 /// Filters of `list` and `replay`; all that are given must hold.
 #[derive(Debug, Clone, Default, Args)]
@@ -24,12 +23,8 @@ pub struct Filters {
     /// Only of this source; may be given several times
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
-    /// Only received then or later: 2026-11-26T14:00:00Z, or so long ago: 2h
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Timestamp>,
-    /// Only received before: 2026-11-26T15:00:00Z, or so long ago: 30m
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Timestamp>,
+    #[command(flatten)]
+    received: Between,
     /// Only in this state
     #[arg(long, value_name = "STATE")]
     state: Option<StateName>,
@@ -66,28 +61,31 @@ impl Filters {
         self.session.is_empty()
             && self.status.is_empty()
             && self.source.is_empty()
-            && self.since.is_none()
-            && self.until.is_none()
+            && self.received.is_empty()
             && self.state.is_none()
     }
 
     /// What they select; the configuration knows which statuses are unknown.
-    pub fn selection(&self, routing: &Routing) -> Selection {
+    ///
+    /// # Errors
+    /// If a local time was twice or never.
+    pub fn selection(&self, routing: &Routing, clock: &Clock) -> anyhow::Result<Selection> {
+        let received = self.received.period(clock)?;
         let is_unknown = self.status.iter().any(|status| status == UNKNOWN);
-        Selection {
+        Ok(Selection {
             sessions: self.session.clone(),
             statuses: self.status.clone(),
             statuses_but: is_unknown.then(|| routing.statuses().map(ToString::to_string).collect()),
             sources: self.source.clone(),
-            since: self.since,
-            until: self.until,
+            since: received.since,
+            until: received.until,
             state: self.state.map(|state| match state {
                 StateName::Unsettled => State::Unsettled,
                 StateName::Published => State::Published,
                 StateName::DeadLettered => State::DeadLettered,
             }),
             ..Selection::default()
-        }
+        })
     }
 }
 

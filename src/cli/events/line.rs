@@ -1,8 +1,4 @@
-//! How an event is shown in a list: a row of a table, or an object of JSON. Text of the sender
-//! never reaches the terminal with control characters in it.
-
-use std::fmt::Write;
-use std::io::{IsTerminal, stdout};
+//! How an event is shown in a list: a row of a table, or an object of JSON.
 
 use deskbridge::journal::Settlement;
 use deskbridge::journal::archive::{Entry, Place};
@@ -10,75 +6,43 @@ use deskbridge::webhook::{Content, Event};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// A column of the table: its head and its width. The first four fit into 80, and of the state what
-/// tells it from another.
-const COLUMNS: [(&str, usize); 7] = [
-    ("SEQ", 6),
-    ("RECEIVED", 20),
-    ("SESSION", 18),
-    ("STATUS", 9),
-    ("STATE", 25),
-    ("SOURCE", 12),
-    ("BYTES", 7),
+use crate::cli::table::{Column, Table};
+use crate::cli::time::Clock;
+
+const WHOLE: u16 = u16::MAX;
+
+/// The first four fit into 80, and of the state what tells it from another.
+const COLUMNS: [Column; 7] = [
+    column("SEQ", WHOLE, 6),
+    column("RECEIVED", 16, 25),
+    column("SESSION", 8, 18),
+    column("STATUS", WHOLE, 9),
+    column("STATE", 9, 25),
+    column("SOURCE", WHOLE, 12),
+    column("BYTES", WHOLE, 7),
 ];
 
-/// Rows that end where the terminal does; whole where there is none.
-#[derive(Debug, Clone, Copy)]
-pub struct Table {
-    width: usize,
+/// For standard output.
+pub fn table() -> Table {
+    Table::of_output(&COLUMNS)
 }
 
-impl Table {
-    /// For standard output.
-    pub fn of_output() -> Self {
-        let output = stdout();
-        let size = output
-            .is_terminal()
-            .then(|| rustix::termios::tcgetwinsize(&output).ok())
-            .flatten();
-        let width = size.map(|size| usize::from(size.ws_col));
-        Self {
-            width: width.filter(|width| *width > 0).unwrap_or(usize::MAX),
-        }
-    }
+/// One event.
+pub fn row(entry: &Entry, clock: &Clock) -> Vec<String> {
+    let event = &entry.event;
+    vec![
+        entry.seq.to_string(),
+        clock.show(event.envelope.received_at),
+        event.session().unwrap_or("-").to_owned(),
+        status(event).to_owned(),
+        stands(entry),
+        event.envelope.source.to_string(),
+        entry.bytes.to_string(),
+    ]
+}
 
-    /// The names of the columns.
-    pub fn head(self) -> String {
-        self.line(&COLUMNS.map(|(name, _)| name.to_owned()))
-    }
-
-    /// One event.
-    pub fn row(self, entry: &Entry) -> String {
-        let event = &entry.event;
-        self.line(&[
-            entry.seq.to_string(),
-            format!("{:.0}", event.envelope.received_at),
-            event.session().unwrap_or("-").to_owned(),
-            status(event).to_owned(),
-            stands(entry),
-            event.envelope.source.to_string(),
-            entry.bytes.to_string(),
-        ])
-    }
-
-    fn line(self, cells: &[String; 7]) -> String {
-        let mut line = String::new();
-        for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-            let mut cell = printable(cell);
-            if self.width < usize::MAX && cell.chars().count() > width {
-                cell = cell.chars().take(width - 1).collect();
-                cell.push('…');
-            }
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        let line = line.trim_end();
-        let mut line: String = match line.char_indices().nth(self.width) {
-            Some((end, _)) => line[..end].to_owned(),
-            None => line.to_owned(),
-        };
-        line.push('\n');
-        line
-    }
+const fn column(head: &'static str, least: u16, usual: u16) -> Column {
+    Column { head, least, usual }
 }
 
 /// One object with everything but the body.
@@ -163,41 +127,4 @@ fn stands(entry: &Entry) -> String {
 /// RFC 3339 in UTC, to the millisecond.
 pub fn time(at: Timestamp) -> Value {
     format!("{at:.3}").into()
-}
-
-/// A text on one line, without what a terminal would obey.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_ends_where_the_terminal_does_and_a_long_cell_where_its_column_does() {
-        let cells = [
-            "7",
-            "2026-02-03T04:05:06Z",
-            "a-session-of-some-length",
-            "\u{1b}[2J",
-            "published",
-            "dd",
-            "12",
-        ];
-        let cells = cells.map(str::to_owned);
-        let narrow = Table { width: 60 }.line(&cells);
-        assert_eq!(narrow.chars().count(), 61, "{narrow:?}");
-        assert!(
-            narrow.contains("  a-session-of-some…  \u{fffd}[2J  "),
-            "{narrow:?}"
-        );
-        let whole = Table { width: usize::MAX }.line(&cells);
-        assert!(
-            whole.contains("a-session-of-some-length") && whole.ends_with("12\n"),
-            "{whole:?}"
-        );
-    }
 }

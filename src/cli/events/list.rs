@@ -1,6 +1,5 @@
 //! `events list`: prints events in the order of receipt.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,9 +7,11 @@ use deskbridge::journal::Seq;
 use deskbridge::journal::archive::{Archive, Entry, Selection};
 
 use super::filters::Filters;
-use super::line::{self, Table};
-use super::{open, routing, unreadable};
-use crate::cli::{Exit, Layering, print, runtime};
+use super::{line, open, routing, unreadable};
+use crate::cli::output::{Printer, print, print_json, say};
+use crate::cli::table::Table;
+use crate::cli::time::{Clock, Zone};
+use crate::cli::{Exit, Layering, runtime};
 
 /// How often new events are looked for.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
@@ -24,6 +25,7 @@ no error.
 Examples:
   deskbridge events list --session 1530162945-9852
   deskbridge events list --since 2h --until 30m --status missed --json
+  deskbridge events list --since 'yesterday 14:05' --until today
   deskbridge events list --limit 20 --follow";
 
 /// Arguments of `events list`.
@@ -38,37 +40,49 @@ pub struct Arguments {
     /// Go on with new ones as they are received, until Ctrl-C
     #[arg(long, conflicts_with_all = ["until", "state"])]
     follow: bool,
-    /// One JSON object a line
+    #[command(flatten)]
+    zone: Zone,
+    /// One JSON object a line, times in UTC
     #[arg(long)]
     json: bool,
 }
 
 /// Prints what is selected.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let clock = arguments.zone.clock()?;
     let config = layering.peek()?;
     let archive = open(&config)?;
-    let selection = arguments.filters.selection(&routing(&config)?);
+    let selection = arguments.filters.selection(&routing(&config)?, &clock)?;
     let mut list = List {
         archive,
         selection,
-        table: (!arguments.json).then(Table::of_output),
+        table: (!arguments.json).then(line::table),
+        clock,
         is_begun: false,
     };
     let newest = list.archive.newest().map_err(unreadable)?;
     list.selection.seq_max = Some(newest);
     match arguments.limit {
         Some(limit) => list.print_last(limit as usize)?,
-        None => drop(list.print_after(0)?),
+        None => list.print_all()?,
     }
     if arguments.follow {
         list.selection.seq_max = None;
-        return runtime()?.block_on(list.follow(newest));
+        return runtime()?.block_on(async {
+            tokio::select! {
+                result = list.follow(newest) => result,
+                _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
+            }
+        });
     }
     if !list.is_begun {
-        eprintln!("no such event in `{}`", config.journal.dir.display());
+        say(format_args!(
+            "no such event in `{}`",
+            config.journal.dir.display()
+        ));
         if arguments.filters.has_session() {
-            eprintln!(
-                "an invalid element is not found by its session: `deskbridge events list --status invalid`"
+            say(
+                "an invalid element is not found by its session: `deskbridge events list --status invalid`",
             );
         }
     }
@@ -79,21 +93,32 @@ struct List {
     archive: Archive,
     selection: Selection,
     table: Option<Table>,
+    clock: Clock,
     is_begun: bool,
 }
 
 impl List {
     async fn follow(mut self, newest: Seq) -> anyhow::Result<Exit> {
+        let mut printer = Printer::start(self.table.is_none())?;
         let mut after = newest;
         loop {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+                () = printer.unread() => return Err(printer.error()),
                 () = tokio::time::sleep(FOLLOW_PAUSE) => {}
             }
             // Before what is selected is read, so that nothing falls in between.
             let newest = self.archive.newest().map_err(unreadable)?;
             self.selection.seq_max = Some(newest);
-            self.print_after(after)?;
+            let mut next = Some(after);
+            while let Some(after) = next {
+                let page = self.archive.page(&self.selection, after, false);
+                let page = page.map_err(unreadable)?;
+                if !page.entries.is_empty() {
+                    let text = self.text(&page.entries);
+                    printer.send(text).await?;
+                }
+                next = page.next;
+            }
             after = after.max(newest);
         }
     }
@@ -103,8 +128,8 @@ impl List {
         self.print(&entries.map_err(unreadable)?)
     }
 
-    fn print_after(&mut self, after: Seq) -> anyhow::Result<()> {
-        let mut next = Some(after);
+    fn print_all(&mut self) -> anyhow::Result<()> {
+        let mut next = Some(0);
         while let Some(after) = next {
             let page = self.archive.page(&self.selection, after, false);
             let page = page.map_err(unreadable)?;
@@ -115,20 +140,34 @@ impl List {
     }
 
     fn print(&mut self, entries: &[Entry]) -> anyhow::Result<()> {
-        let mut text = String::new();
-        if let Some(table) = self.table
-            && !self.is_begun
-            && !entries.is_empty()
-        {
-            text.push_str(&table.head());
+        let text = self.text(entries);
+        if self.table.is_some() {
+            print(&text)
+        } else {
+            print_json(&text)
         }
-        self.is_begun |= !entries.is_empty();
-        for entry in entries {
-            match self.table {
-                Some(table) => text.push_str(&table.row(entry)),
-                None => drop(writeln!(text, "{}", line::json(entry))),
+    }
+
+    fn text(&mut self, entries: &[Entry]) -> String {
+        let is_first = !self.is_begun && !entries.is_empty();
+        self.is_begun |= is_first;
+        match self.table {
+            Some(table) => {
+                let rows: Vec<_> = entries
+                    .iter()
+                    .map(|entry| line::row(entry, &self.clock))
+                    .collect();
+                let head = if is_first {
+                    table.head()
+                } else {
+                    String::new()
+                };
+                head + &table.rows(&rows)
             }
+            None => entries
+                .iter()
+                .map(|entry| format!("{}\n", line::json(entry)))
+                .collect(),
         }
-        print(&text)
     }
 }

@@ -26,10 +26,11 @@ use self::delivery::{Connection, Delivery};
 use self::feed::{Fed, Making};
 use self::tally::Tally;
 use super::filters::{Filters, Id};
-use super::line::{self, Table};
-use super::{find, leave, open, open_wishes, routing, unreadable};
+use super::{find, leave, line, open, open_wishes, routing, unreadable};
 use crate::cli::failure::{failed, misused};
-use crate::cli::{Exit, Layering, print, runtime};
+use crate::cli::output::{even_unread, print, print_json, say, say_lines};
+use crate::cli::time::{Clock, Zone};
+use crate::cli::{Exit, Layering, runtime};
 
 /// Bytes of a routing key.
 const QUEUE_NAME_BYTES_MAX: usize = 255;
@@ -65,6 +66,8 @@ pub struct Arguments {
     /// Print what would be published, and publish nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    zone: Zone,
     /// Print JSON: what came of it, or with --dry-run one object an event
     #[arg(long)]
     json: bool,
@@ -84,8 +87,13 @@ impl Arguments {
         }
     }
 
-    fn selection(&self, config: &Config, archive: &Archive) -> anyhow::Result<Selection> {
-        let mut selection = self.filters.selection(&routing(config)?);
+    fn selection(
+        &self,
+        config: &Config,
+        archive: &Archive,
+        clock: &Clock,
+    ) -> anyhow::Result<Selection> {
+        let mut selection = self.filters.selection(&routing(config)?, clock)?;
         if !self.ids.is_empty() {
             let seqs = find(archive, &self.ids)?;
             selection.seqs = Some(BTreeSet::from_iter(seqs));
@@ -99,9 +107,10 @@ impl Arguments {
 /// Publishes what is selected.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     arguments.check()?;
+    let clock = arguments.zone.clock()?;
     let config = layering.peek()?;
     let archive = open(&config)?;
-    let selection = arguments.selection(&config, &archive)?;
+    let selection = arguments.selection(&config, &archive, &clock)?;
     let survey = archive.survey(&selection).map_err(unreadable)?;
     check_survey(&survey)?;
     let making = Making {
@@ -116,7 +125,7 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
         replayed_at: Timestamp::now(),
     };
     if arguments.dry_run {
-        return rehearse(&archive, &selection, &making, arguments.json);
+        return rehearse(&archive, &selection, &making, arguments.json, &clock);
     }
     // Before anything is published: a journal without a place for it would not count it.
     let wishes = open_wishes(&config)?;
@@ -202,14 +211,15 @@ fn rehearse(
     selection: &Selection,
     making: &Making,
     is_json: bool,
+    clock: &Clock,
 ) -> anyhow::Result<Exit> {
-    let table = Table::of_output();
+    let table = line::table();
     let mut tally = Tally::default();
     let mut would = 0_u64;
     let mut next = Some(0);
     while let Some(after) = next {
         let page = archive.page(selection, after, false).map_err(unreadable)?;
-        let mut text = String::new();
+        let (mut text, mut rows) = (String::new(), Vec::new());
         for entry in &page.entries {
             match making.obstacle(entry) {
                 Some(Fed::Unsettled) => tally.unsettled += 1,
@@ -226,17 +236,21 @@ fn rehearse(
                         if would == 0 {
                             text.push_str(&table.head());
                         }
-                        text.push_str(&table.row(entry));
+                        rows.push(line::row(entry, clock));
                     }
                     would += 1;
                 }
             }
         }
-        print(&text)?;
+        if is_json {
+            print_json(&text)?;
+        } else {
+            print(&(text + &table.rows(&rows)))?;
+        }
         next = page.next;
     }
-    eprint!("{}", tally.complaints());
-    eprintln!("{would} would be published; nothing was");
+    say_lines(&tally.complaints());
+    say(format_args!("{would} would be published; nothing was"));
     Ok(if would > 0 { Exit::Done } else { Exit::No })
 }
 
@@ -253,8 +267,8 @@ fn count(mut wishes: WishList, tally: &Tally, arguments: &Arguments) -> anyhow::
     match leave(&mut wishes, wanted) {
         Ok(true) => {}
         Ok(false) => {
-            eprintln!(
-                "no running bridge has seen it yet; they are counted in replayed_total when one looks or starts"
+            say(
+                "no running bridge has seen it yet; they are counted in replayed_total when one looks or starts",
             );
         }
         Err(why) => {
@@ -267,8 +281,12 @@ fn count(mut wishes: WishList, tally: &Tally, arguments: &Arguments) -> anyhow::
 }
 
 fn tell(tally: &Tally, is_json: bool) -> anyhow::Result<Exit> {
-    print(&if is_json { tally.json() } else { tally.text() })?;
-    eprint!("{}", tally.complaints());
+    even_unread(if is_json {
+        print_json(&tally.json())
+    } else {
+        print(&tally.text())
+    })?;
+    say_lines(&tally.complaints());
     Ok(if tally.is_done() {
         Exit::Done
     } else {

@@ -1,10 +1,10 @@
 //! `events show`: everything about one event, its body included.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fmt::Write;
 
 use clap::Args;
 use deskbridge::journal::archive::{Archive, Entry};
+use deskbridge::telemetry::foreign;
 use deskbridge::webhook::{Content, identity};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -12,7 +12,9 @@ use serde_json::value::RawValue;
 use super::filters::Id;
 use super::{find, line, open, unreadable};
 use crate::cli::failure::failed;
-use crate::cli::{Exit, Layering, print};
+use crate::cli::output::{print, print_exactly, print_json};
+use crate::cli::time::{Clock, Zone};
+use crate::cli::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
 The number is SEQ of `events list`, and the header `journal-event` of a dead letter that was too large. \
@@ -33,13 +35,16 @@ pub struct Arguments {
     /// One JSON object a line; the body stands in it as it is if it is JSON, else as text
     #[arg(long)]
     json: bool,
-    /// The bytes of the body and nothing else
+    #[command(flatten)]
+    zone: Zone,
+    /// The bytes of the body and nothing else; on a terminal, what it would obey is escaped
     #[arg(long, conflicts_with = "json")]
     body: bool,
 }
 
 /// Prints it.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let clock = arguments.zone.clock()?;
     let config = layering.peek()?;
     let archive = open(&config)?;
     let mut seqs = find(&archive, &[arguments.id])?;
@@ -50,13 +55,11 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     for seq in seqs {
         let entry = whole(&archive, seq)?;
         if arguments.body {
-            let mut output = std::io::stdout().lock();
-            output.write_all(&entry.event.body)?;
-            output.flush()?;
+            print_exactly(&entry.event.body)?;
         } else if arguments.json {
-            print(&json(&entry))?;
+            print_json(&json(&entry))?;
         } else {
-            print(&readable(&entry))?;
+            print(&readable(&entry, &clock))?;
         }
     }
     Ok(Exit::Done)
@@ -95,7 +98,7 @@ fn json(entry: &Entry) -> String {
 }
 
 /// One line a field that is there, then the body.
-fn readable(entry: &Entry) -> String {
+fn readable(entry: &Entry, clock: &Clock) -> String {
     let mut text = String::new();
     let mut object = line::json(entry);
     if let Content::Session(fields) = &entry.event.content {
@@ -104,23 +107,16 @@ fn readable(entry: &Entry) -> String {
     for (name, value) in object.as_object().into_iter().flatten() {
         let value = match value {
             Value::Null => continue,
+            Value::String(value) if name.ends_with("_at") => clock.show_text(value),
             Value::String(value) => value.clone(),
             other => other.to_string(),
         };
-        let _ = writeln!(text, "{name:<16} {}", line::printable(&value));
+        let _ = writeln!(text, "{name:<16} {}", foreign::line(&value));
     }
     if !identity::is_intact(&entry.event) {
         text.push_str("damaged: the body does not match the message_id any more\n");
     }
     let body = String::from_utf8_lossy(&entry.event.body);
-    let body: String = body
-        .chars()
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect();
     let _ = writeln!(text, "\n{body}");
     text
 }

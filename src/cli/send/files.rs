@@ -11,9 +11,10 @@ use super::Arguments;
 use super::life::Occasion;
 use super::post::Post;
 use super::target::Target;
+use crate::cli::Exit;
 use crate::cli::failure::failed;
 use crate::cli::http_client::{Answer, Client};
-use crate::cli::{Exit, print};
+use crate::cli::output::{print, print_json};
 
 /// Posts them all, even when one is refused.
 pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit> {
@@ -45,7 +46,12 @@ pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit>
         if !answer.status.is_success() {
             exit = Exit::No;
         }
-        print(&shown(path, &answer, arguments.json))?;
+        let shown = shown(path, &answer, arguments.json);
+        if arguments.json {
+            print_json(&shown)?;
+        } else {
+            print(&shown)?;
+        }
     }
     Ok(exit)
 }

@@ -20,8 +20,9 @@ use super::post::Post;
 use super::random::Random;
 use super::summary::{Summary, Tally};
 use super::target::Target;
+use crate::cli::Exit;
 use crate::cli::http_client::Client;
-use crate::cli::{Exit, print};
+use crate::cli::output::{even_unread, print, print_json, say};
 
 /// Webhooks are made and signed before the clock starts, up to so many sessions.
 const SESSIONS_AHEAD_MAX: usize = 40_000;
@@ -61,10 +62,10 @@ pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit>
     };
     progress.finish_and_clear();
     let summary = Summary::of(tallies, start.elapsed());
-    print(&if arguments.json {
-        summary.json()
+    even_unread(if arguments.json {
+        print_json(&summary.json())
     } else {
-        summary.text()
+        print(&summary.text())
     })?;
     Ok(if summary.all_accepted() {
         Exit::Done
@@ -260,7 +261,10 @@ impl Worker {
             self.tally.paused();
             let length = format_duration(pauses.length());
             stage.progress.suspend(|| {
-                eprintln!("{} is paused for {length}: {failure}", occasion.name());
+                say(format_args!(
+                    "{} is paused for {length}: {failure}",
+                    occasion.name()
+                ));
             });
         }
         asked.is_ok()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use deskbridge::telemetry::foreign;
 use hyper::StatusCode;
 use serde_json::json;
 
@@ -126,7 +127,7 @@ impl Summary {
             let _ = writeln!(text, "answer {status}: {count}");
         }
         for (failure, count) in &tally.failures {
-            let _ = writeln!(text, "no answer, {failure}: {count}");
+            let _ = writeln!(text, "no answer, {}: {count}", foreign::line(failure));
         }
         if tally.unsent > 0 {
             let _ = writeln!(text, "not sent, no answers any more: {}", tally.unsent);

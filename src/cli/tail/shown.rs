@@ -1,16 +1,18 @@
-//! How a received message is shown: for people, or as a line of JSON. Text of the sender never
-//! reaches the terminal with control characters in it.
+//! How a received message is shown: for people, or as a line of JSON.
 
 use std::fmt::Write;
 
 use deskbridge::rabbitmq::consumer::Received;
+use deskbridge::telemetry::foreign;
 use deskbridge::webhook::message::Header;
 use deskbridge::webhook::session::{ChatSession, Lenient, User};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::cli::time::Clock;
+
 /// One line for the session, one for its circumstances, and its body if asked for.
-pub fn readable(received: &Received, with_body: bool) -> String {
+pub fn readable(received: &Received, with_body: bool, clock: &Clock) -> String {
     let session: Lenient<ChatSession> = serde_json::from_slice(&received.body).unwrap_or_default();
     let session = session.get();
     let mut text = String::new();
@@ -21,18 +23,18 @@ pub fn readable(received: &Received, with_body: bool) -> String {
     let _ = write!(
         text,
         "{}  {}",
-        printable(&received.routing_key),
-        printable(id)
+        foreign::line(&received.routing_key),
+        foreign::line(id)
     );
     for part in session.iter().flat_map(|session| description(session)) {
-        let _ = write!(text, "  {}", printable(&part));
+        let _ = write!(text, "  {}", foreign::line(&part));
     }
     let size = received.body.len();
     let _ = write!(
         text,
         "\n    {} bytes, exchange {}",
         size,
-        printable(&received.exchange)
+        foreign::line(&received.exchange)
     );
     for name in [
         "source",
@@ -42,16 +44,16 @@ pub fn readable(received: &Received, with_body: bool) -> String {
         "replayed-at",
     ] {
         if let Some(value) = header(received, name) {
-            let _ = write!(text, ", {name} {}", printable(&value));
+            let value = clock.show_text(&value);
+            let _ = write!(text, ", {name} {}", foreign::line(&value));
         }
     }
     text.push('\n');
     if with_body {
-        let _ = writeln!(
-            text,
-            "{}",
-            printable_block(&String::from_utf8_lossy(&received.body))
-        );
+        // Indented: no line of a body looks like a message.
+        for line in String::from_utf8_lossy(&received.body).lines() {
+            let _ = writeln!(text, "    {line}");
+        }
     }
     text
 }
@@ -144,26 +146,6 @@ fn header_value(header: &Header) -> Value {
     }
 }
 
-/// Text in one line without control characters.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
-/// Text without control characters but line breaks and tabs.
-pub fn printable_block(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -194,20 +176,29 @@ mod tests {
     fn a_session_is_shown_with_key_id_status_and_creator() {
         let body = r#"{"status":"completed","pastStatus":["handled"],"type":"request",
             "creator":{"name":"Liam Tait","company":{"name":"DeskDirector"}}}"#;
-        let text = readable(&received(body), false);
+        let clock = Clock::at("Europe/Berlin", "2026-01-01T00:00:00Z");
+        let mut message = received(body);
+        let at = Header::Text("2026-07-01T12:00:00.000Z".into());
+        message.headers.push(("received-at".into(), at));
+        let text = readable(&message, false, &clock);
         let first = "chat-session.completed  1530162945-9852  completed, was handled  request from Liam Tait at DeskDirector";
         assert_eq!(text.lines().next(), Some(first));
         assert!(text.contains("exchange chat-sessions, source dd"), "{text}");
-        assert!(readable(&received(body), true).contains("\"pastStatus\""));
+        assert!(
+            text.contains("received-at 2026-07-01T14:00:00.000+02:00"),
+            "{text}"
+        );
     }
 
     #[test]
-    fn control_characters_of_the_sender_do_not_reach_the_terminal() {
-        let mut message = received("{\"status\":\"\\u001b[31m\"}\u{1b}[0m");
-        message.routing_key = "a\u{1b}[2Jb\n".into();
-        let text = readable(&message, true);
-        assert!(!text.contains('\u{1b}'), "{text:?}");
-        assert!(text.starts_with("a\u{fffd}[2Jb\u{fffd}  "), "{text:?}");
+    fn no_value_and_no_body_looks_like_another_message() {
+        let mut message = received("{\"status\":\"a\\nb\"}\nchat-session.missed");
+        message.routing_key = "a\u{202e}b\n".into();
+        let clock = Clock::at("UTC", "2026-01-01T00:00:00Z");
+        let text = readable(&message, true, &clock);
+        assert!(text.starts_with("a\\u{202e}b\\n  "), "{text:?}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("    ")));
+        assert!(text.ends_with("\n    chat-session.missed\n"), "{text}");
     }
 
     #[test]

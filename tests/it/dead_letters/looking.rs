@@ -7,6 +7,7 @@ use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::sender::{array_of, session};
 use crate::support::sessions::everything_in;
+use crate::support::terminal::shown_on;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_looks_lose_nothing_and_keep_the_order() {
@@ -208,16 +209,17 @@ async fn a_table_fits_the_terminal_and_shows_no_control_characters() {
     .await;
     holds(&vhost, DEAD, 1).await;
     for width in [60, 80, 120] {
-        let mut command = bridge.command("dead-letters", &["list"]);
-        command.env("COLUMNS", width.to_string());
-        let told: Told = command.output().unwrap().into();
-        let told = told.exits(0);
-        assert_eq!(told.text.lines().count(), 2);
-        let is_within = |line: &str| line.chars().count() <= width;
-        assert!(told.text.lines().all(is_within), "{}", told.text);
-        assert!(told.text.contains(id), "{}", told.text);
-        assert!(!told.text.contains('\u{1b}'));
+        let shown = shown_on(&bridge, width, &["dead-letters", "list"]).await;
+        let table: Vec<_> = shown.lines().take(2).collect();
+        let is_within = |line: &&str| line.chars().count() <= width.into();
+        assert!(table.iter().all(is_within), "{shown}");
+        assert!(table[1].starts_with(id), "{shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }
+    // `COLUMNS` is about a terminal, and this is none.
+    let mut command = bridge.command("dead-letters", &["list"]);
+    let cut: Told = command.env("COLUMNS", "60").output().unwrap().into();
+    assert!(cut.text.contains("no room on any terminal there is"));
     let whole = dead_letters(&bridge, "list").await.exits(0);
     assert!(
         whole.text.contains("chat-sessions chat-session.missed"),

@@ -10,7 +10,7 @@ use lapin::types::FieldTable;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{DEAD, Told, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters};
+use super::{DEAD, Put, Told, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters};
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
@@ -291,7 +291,9 @@ async fn a_queue_that_is_full_keeps_the_letters_it_refuses() {
     )
     .await;
     put_letters(&vhost, "a", 5, "nacked").await;
-    let told = dead_letters(&bridge, "replay --all").await.exits(1);
+    let told = dead_letters(&bridge, "replay --all --to-exchange orders")
+        .await
+        .exits(1);
     assert!(
         told.text.contains("kept a-4: the broker refused it"),
         "{told:?}"
@@ -350,7 +352,7 @@ async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
     let left: BTreeSet<_> = left.objects().iter().map(id_of).collect();
     assert!(done.iter().all(|id| !left.contains(id)), "told too early");
     eventually("all have arrived", LONG, || async {
-        dead_letters(&bridge, "replay --all").await;
+        dead_letters(&bridge, "replay --all --to-exchange orders").await;
         let arrived = consumer.all();
         different(&arrived).len() == COUNT && vhost.message_count(DEAD).await == Some(0)
     })
@@ -362,6 +364,111 @@ async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
         assert_eq!(times, 1, "{id}");
     }
     assert!(arrived.iter().all(|one| one.id().as_bytes() == one.body));
+}
+
+/// A letter as a stranger would write it, who may publish to the dead-letter exchange and no further.
+fn forged(id: &'static str, exchange: &str, key: &str, more: Value) -> Put<'static> {
+    let mut headers = json!({
+        "source": "deskdirector", "session-id": "s", "status": "missed",
+        "dead-letter-reason": "unroutable", "dead-letter-at": "2026-01-02T04:04:05.000Z",
+        "original-exchange": exchange, "original-routing-key": key, "attempts": 2,
+    });
+    for (name, value) in more.as_object().unwrap() {
+        headers[name] = value.clone();
+    }
+    Put {
+        exchange: DEAD,
+        key: "unroutable",
+        id: Some(id),
+        headers,
+        body: b"{\"id\":\"s\",\"status\":\"missed\"}",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_letter_leads_to_no_other_queue() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "").await;
+    vhost.queue_bound("crm", "chat-sessions", "k").await;
+    vhost.queue_bound("payroll", "amq.topic", "k").await;
+    let copies = json!({"CC": ["payroll"], "BCC": ["payroll"]});
+    let died = json!({
+        "original-exchange": null, "original-routing-key": null,
+        "x-death": [{"exchange": "", "queue": "x", "reason": "rejected", "routing-keys": ["payroll"]}],
+    });
+    let letters = [
+        forged("queue", "", "payroll", json!({})),
+        forged("exchange", "amq.topic", "k", json!({})),
+        forged("death", "", "", died),
+        forged("copies", "chat-sessions", "k", copies),
+    ];
+    Put::all(&vhost, &letters).await;
+    holds(&vhost, DEAD, 4).await;
+    let listed = dead_letters(&bridge, "list --json").await.exits(0);
+    assert_eq!(listed.field("written_by"), ["other"; 4]);
+    let listed = dead_letters(&bridge, "list").await.exits(0);
+    assert!(
+        listed
+            .err
+            .contains("!: 4 messages were not written by the bridge"),
+        "{listed:?}"
+    );
+
+    let told = dead_letters(&bridge, "replay --all").await.exits(1);
+    assert!(
+        told.text
+            .contains("kept queue: it says that it was going straight into queue `payroll`"),
+        "{told:?}"
+    );
+    assert!(
+        told.text
+            .contains("going to exchange `amq.topic`, which is not one of [routing]"),
+        "{told:?}"
+    );
+    assert!(told.err.contains("1 replayed, 3 kept in queue"), "{told:?}");
+    holds(&vhost, DEAD, 3).await;
+    assert_eq!(vhost.message_count("payroll").await, Some(0));
+    let arrived = everything_in(&vhost, "crm").await;
+    assert_eq!(ids(&arrived), ["copies"]);
+    assert!(!arrived[0].headers.contains_key("CC"), "{arrived:?}");
+
+    // Who means it says so.
+    let line = "replay exchange --to-exchange amq.topic";
+    dead_letters(&bridge, line).await.exits(0);
+    assert_eq!(ids(&everything_in(&vhost, "payroll").await), ["exchange"]);
+    let line = ["replay", "queue", "--to-exchange", ""];
+    let told = Told::from(bridge.run("dead-letters", &line).await).exits(0);
+    assert!(told.text.contains("replayed queue to  payroll"), "{told:?}");
+    assert_eq!(ids(&everything_in(&vhost, "payroll").await), ["queue"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_the_bridge_are_told_from_others() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_with(&vhost, "unrouted.exchange = ''").await;
+    bridge
+        .post(array_of(&[
+            session("s1", "missed", json!({})),
+            json!({"id": "x"}),
+        ]))
+        .await;
+    bridge.post("{").await;
+    bridge.backlog_is_empty().await;
+    holds(&vhost, DEAD, 3).await;
+    Put::all(&vhost, &[forged("other", "chat-sessions", "k", json!({}))]).await;
+    holds(&vhost, DEAD, 4).await;
+    let listed = dead_letters(&bridge, "list --json").await.exits(0);
+    let written = listed.field("written_by");
+    assert_eq!(written.iter().filter(|by| *by == "bridge").count(), 3);
+    assert_eq!(written[3], "other");
+    let listed = dead_letters(&bridge, "list").await.exits(0);
+    let marked = listed.text.lines().filter(|line| line.contains(" ! "));
+    assert_eq!(marked.count(), 2, "the head and one: {listed:?}");
+    let shown = dead_letters(&bridge, "show other").await.exits(0);
+    assert!(
+        shown.text.contains("written by       somebody else"),
+        "{shown:?}"
+    );
 }
 
 pub(super) fn id_of(letter: &Value) -> String {
@@ -393,7 +500,10 @@ async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> Outpu
 /// process id.
 pub(super) async fn begun(bridge: &Bridge, consumer: &Consumer, then: impl FnOnce(u32)) -> Output {
     let before = consumer.count();
-    let mut command: Command = bridge.command("dead-letters", &["replay", "--all"]);
+    let mut command: Command = bridge.command(
+        "dead-letters",
+        &["replay", "--all", "--to-exchange", "orders"],
+    );
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let pid = child.id();
@@ -412,7 +522,7 @@ pub(super) async fn begun(bridge: &Bridge, consumer: &Consumer, then: impl FnOnc
 }
 
 /// Where the letters of [`put_letters`] are going.
-pub(super) async fn orders(vhost: &Vhost, with: serde_json::Value) {
+pub(crate) async fn orders(vhost: &Vhost, with: serde_json::Value) {
     vhost.declare_exchange("orders", "topic", json!({})).await;
     vhost.declare_queue("orders", with).await;
     vhost.bind("orders", "orders", "k").await;

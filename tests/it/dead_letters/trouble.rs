@@ -210,7 +210,9 @@ async fn an_alarm_of_the_broker_ends_a_replay_and_nothing_is_lost() {
     vhost.queue_bound("orders", "orders", "k").await;
     put_letters(&vhost, "a", 3, "nacked").await;
     broker.raise_memory_alarm().await;
-    let told = dead_letters(&bridge, "replay --all").await.exits(1);
+    let told = dead_letters(&bridge, "replay --all --to-exchange orders")
+        .await
+        .exits(1);
     assert!(told.err.contains("an alarm of memory or disk"), "{told:?}");
     assert!(
         told.err
@@ -220,6 +222,8 @@ async fn an_alarm_of_the_broker_ends_a_replay_and_nothing_is_lost() {
     dead_letters(&bridge, "list").await.exits(0);
     broker.clear_memory_alarm().await;
     holds(&vhost, DEAD, 3).await;
-    dead_letters(&bridge, "replay --all").await.exits(0);
+    dead_letters(&bridge, "replay --all --to-exchange orders")
+        .await
+        .exits(0);
     holds(&vhost, DEAD, 0).await;
 }

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -191,4 +193,60 @@ async fn following_prints_what_is_received_from_then_on_until_it_is_interrupted(
     assert_eq!(next(), "new-3");
     signal(child.id(), Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// `events list` in a time zone.
+fn list_in(bridge: &Bridge, zone: &str, words: &[&str]) -> std::process::Output {
+    let mut command = bridge.command("events", &[&["list"], words].concat());
+    command.env("TZ", zone).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_read_and_type_local_times() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).start().await;
+    accept(&bridge, &[("a", "created")]).await;
+    let in_kolkata = |words: &[&str]| done(&list_in(&bridge, "Asia/Kolkata", words));
+    let event = objects(&in_kolkata(&["--json"])).remove(0);
+    let received: Timestamp = event["received_at"].as_str().unwrap().parse().unwrap();
+    assert!(
+        event["received_at"].as_str().unwrap().ends_with('Z'),
+        "{event}"
+    );
+    let local = received.to_zoned(TimeZone::get("Asia/Kolkata").unwrap());
+    let shown = local.strftime("%Y-%m-%dT%H:%M:%S+05:30").to_string();
+    assert!(in_kolkata(&[]).contains(&shown), "{shown}");
+    let utc = received.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    assert!(in_kolkata(&["--utc"]).contains(&utc), "{utc}");
+    let show = bridge
+        .command("events", &["show", "1"])
+        .env("TZ", "Asia/Kolkata")
+        .output();
+    assert!(done(&show.unwrap()).contains(&shown[..19]), "{shown}");
+
+    // By the clock on the wall, to the minute of the event and of the next.
+    let minute = local.strftime("%H:%M").to_string();
+    let date = local.strftime("%Y-%m-%dT%H:%M").to_string();
+    let later = local
+        .checked_add(1.minute())
+        .unwrap()
+        .strftime("%Y-%m-%dT%H:%M")
+        .to_string();
+    let count = |words: &[&str]| objects(&in_kolkata(&[&["--json"], words].concat())).len();
+    assert_eq!(count(&["--since", &minute]), 1);
+    assert_eq!(count(&["--since", &date, "--until", &later]), 1);
+    assert_eq!(count(&["--since", &later]), 0);
+    assert_eq!(count(&["--since", "yesterday"]), 1);
+    assert_eq!(count(&["--until", "yesterday"]), 0);
+    // The same words mean another time elsewhere.
+    assert_eq!(count(&["--utc", "--since", &date]), 0);
+
+    let err = failed(&list_in(&bridge, "Mars/Base", &[]), 2);
+    assert!(err.contains("TZ is `Mars/Base`"), "{err}");
+    let twice = ["--since", "2026-10-25T02:30"];
+    let err = failed(&list_in(&bridge, "Europe/Berlin", &twice), 2);
+    assert!(err.contains("2026-10-25T02:30:00+01:00"), "{err}");
+    let never = ["--since", "2026-03-29T02:30"];
+    let err = failed(&list_in(&bridge, "Europe/Berlin", &never), 2);
+    assert!(err.contains("never showed"), "{err}");
 }

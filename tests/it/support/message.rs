@@ -112,13 +112,23 @@ fn plain(value: &AMQPValue) -> Value {
 pub fn arguments(value: &Value) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in value.as_object().into_iter().flatten() {
-        let value = match value {
-            Value::Bool(value) => AMQPValue::Boolean(*value),
-            Value::Number(value) => AMQPValue::LongLongInt(value.as_i64().expect("an integer")),
-            Value::String(value) => AMQPValue::LongString(value.as_str().into()),
-            other => panic!("no argument of that kind: {other}"),
-        };
-        table.insert(name.as_str().into(), value);
+        if !value.is_null() {
+            table.insert(name.as_str().into(), argument(value));
+        }
     }
     table
+}
+
+fn argument(value: &Value) -> AMQPValue {
+    match value {
+        Value::Bool(value) => AMQPValue::Boolean(*value),
+        Value::Number(value) => AMQPValue::LongLongInt(value.as_i64().expect("an integer")),
+        Value::String(value) => AMQPValue::LongString(value.as_str().into()),
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(argument).collect();
+            AMQPValue::FieldArray(values.into())
+        }
+        Value::Object(_) => AMQPValue::FieldTable(arguments(value)),
+        Value::Null => panic!("no argument is nothing"),
+    }
 }

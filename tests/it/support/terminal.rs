@@ -9,8 +9,21 @@ use super::bridge::run::Bridge;
 /// Runs a command of the binary on a terminal and answers what it asks, once: its exit code, and
 /// everything that stood on the terminal.
 pub async fn answer_to(bridge: &Bridge, words: &[&str], answer: &str) -> (i32, String) {
+    run(bridge, "", words, answer).await
+}
+
+/// What a command of the binary shows on a terminal of so many columns.
+pub async fn shown_on(bridge: &Bridge, columns: u16, words: &[&str]) -> String {
+    let size = format!("stty -echo cols {columns} rows 24; ");
+    let (code, shown) = run(bridge, &size, words, "").await;
+    assert_eq!(code, 0, "{words:?}: {shown}");
+    shown.replace("\r\n", "\n")
+}
+
+async fn run(bridge: &Bridge, first: &str, words: &[&str], answer: &str) -> (i32, String) {
     let asking = bridge.command(words[0], &words[1..]);
-    let mut line = asking.get_program().to_owned();
+    let mut line = OsString::from(first);
+    line.push(asking.get_program());
     for word in asking.get_args() {
         line.push(" ");
         line.push(word);
@@ -22,7 +35,11 @@ pub async fn answer_to(bridge: &Bridge, words: &[&str], answer: &str) -> (i32, S
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let answer = format!("{answer}\n");
+    let answer = if answer.is_empty() {
+        String::new()
+    } else {
+        format!("{answer}\n")
+    };
     let run = tokio::task::spawn_blocking(move || {
         let mut child = command.spawn().expect("`script` of util-linux is there");
         let mut stdin = child.stdin.take().expect("a pipe");

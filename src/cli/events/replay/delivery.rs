@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::feed::Fed;
 use super::lanes::{Item, Lanes};
 use super::tally::{Ended, Tally};
+use crate::cli::output::say;
 
 /// Events read and not yet published, and their bodies.
 const LANES_EVENTS_MAX: usize = 4096;
@@ -244,7 +245,7 @@ impl<'c> Delivery<'c> {
             Report::Blocked(_) => {
                 self.is_blocked = true;
                 self.progress.suspend(|| {
-                    eprintln!("the broker takes no messages (an alarm); waiting until it does");
+                    say("the broker takes no messages (an alarm); waiting until it does");
                 });
             }
             Report::Unblocked(_) => {

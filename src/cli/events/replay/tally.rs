@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use deskbridge::journal::{Seq, TakeError};
+use deskbridge::telemetry::foreign;
 use serde_json::{Value, json};
 
 /// Failures that are told one by one.
@@ -102,7 +103,7 @@ impl Tally {
         if self.failures > 0 {
             let _ = writeln!(text, "{} not replayed:", events(self.failures));
             for (seq, why) in &self.first_failures {
-                let _ = writeln!(text, "  event {seq}: {why}");
+                let _ = writeln!(text, "  event {seq}: {}", foreign::line(why));
             }
             if self.failures > self.first_failures.len() as u64 {
                 text.push_str("  …\n");

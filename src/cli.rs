@@ -17,11 +17,14 @@ mod show;
 mod table;
 mod tail;
 mod time;
+mod verify;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::TypedValueParser;
+use clap::{Arg, Args, Parser, Subcommand};
 use deskbridge::config::finding::ConfigError;
 use deskbridge::config::layers::Layers;
 use deskbridge::config::{Config, Loaded};
@@ -73,6 +76,8 @@ enum Command {
     Health(With<health::Arguments>),
     /// Sign and post webhooks, or simulate DeskDirector
     Send(With<send::Arguments>),
+    /// Tell which secret signed a webhook
+    Verify(With<verify::Arguments>),
     /// Print chat sessions as they pass
     Tail(With<tail::Arguments>),
     /// Look into the dead-letter queue or another one, replay or discard what is in it
@@ -96,7 +101,7 @@ struct Layering {
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// Set one key of the configuration; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = KeyAndValue)]
     set: Vec<(String, String)>,
 }
 
@@ -121,6 +126,7 @@ impl CommandLine {
             Command::Check(with) => check::run(&layers(&with.layering), &with.arguments),
             Command::Health(with) => health::run(&layers(&with.layering), &with.arguments),
             Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
+            Command::Verify(with) => verify::run(&layers(&with.layering), &with.arguments),
             Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
             Command::DeadLetters(with) => {
                 dead_letters::run(&layers(&with.layering), &with.arguments)
@@ -172,15 +178,48 @@ impl Layering {
         })
     }
 
+    /// The values for a command that talks to the broker: what is wrong elsewhere does not stop it.
+    fn peek_at_broker(&self) -> Result<Config, ConfigError> {
+        let Err(mut error) = self.load() else {
+            return self.peek();
+        };
+        let concerns = |key: &str| key.is_empty() || key.starts_with("rabbitmq");
+        error.findings.retain(|finding| concerns(&finding.key));
+        if error.findings.is_empty() {
+            self.peek()
+        } else {
+            Err(error)
+        }
+    }
+
     fn peek(&self) -> Result<Config, ConfigError> {
         Config::peek(&self.layers())
     }
 }
 
-fn key_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, such as http.listen=127.0.0.1:8080".into()),
+/// Reads `KEY=VALUE`. The usual error would repeat the whole text, and a secret may stand in it.
+#[derive(Clone)]
+struct KeyAndValue;
+
+impl TypedValueParser for KeyAndValue {
+    type Value = (String, String);
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<(String, String), clap::Error> {
+        match value.to_str().and_then(|text| text.split_once('=')) {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => {
+                let problem = "--set: expected KEY=VALUE, such as http.listen=127.0.0.1:8080\n";
+                Err(
+                    clap::Error::raw(clap::error::ErrorKind::ValueValidation, problem)
+                        .with_cmd(command),
+                )
+            }
+        }
     }
 }
 

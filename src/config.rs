@@ -2,24 +2,31 @@
 //!
 //! [`Config::load`] (`load`) reads the layers (`layers`, `file`), merges them, reads the tree into the
 //! structs (`reader`), puts the contents of secret files in (`secrets`) and looks at the whole
-//! (`validation`). `schema` tells all keys to editors and tools. Only `layers`, `file` and `secrets` touch files. All findings come at once.
+//! (`validation`). `schema` tells all keys to editors and tools. Only `layers`, `file`, `secrets`
+//! and `paths` touch files. All findings come at once, and none repeats a value: any could be a secret.
 
+pub mod broker_url;
+mod environment;
 mod file;
 pub mod finding;
 pub mod http;
+pub mod http_url;
 pub mod journal;
 pub mod layers;
 mod load;
+mod merging;
 pub mod networks;
+pub mod paths;
 pub mod queues;
 pub mod rabbitmq;
 mod reader;
 pub mod routing;
 mod schema;
-mod secrets;
+pub mod secrets;
 pub mod sources;
 pub mod telemetry;
 pub mod units;
+mod url_text;
 mod validation;
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ mod endpoints;
 pub mod existing;
 mod link;
 mod live;
+pub mod pem;
 pub mod permitted;
 pub mod presented;
 mod publisher;

@@ -73,6 +73,10 @@ fn check_sound(loaded: Loaded) {
     config.sources.clear();
     config.rabbitmq.urls.clear();
     config.rabbitmq.management_url = Config::default().rabbitmq.management_url;
+    // Names of files are shown only where such a directory exists.
+    config.rabbitmq.tls = Config::default().rabbitmq.tls;
+    config.rabbitmq.url_file = None;
+    config.rabbitmq.management_url_file = None;
     let text = toml::to_string(&config).expect("a configuration is TOML");
     assert!(!text.contains(SECRET));
     let file = DIR

@@ -118,7 +118,7 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
 impl Place {
     fn new(layering: &Layering, at: &Where) -> anyhow::Result<Self> {
         let clock = at.zone.clock()?;
-        let config = layering.peek()?;
+        let config = layering.peek_at_broker()?;
         let settings = Settings::from_config(&config)
             .map_err(|why| failed("reading `rabbitmq.urls`", why, "`deskbridge config show`"))?;
         let configured = &config.dead_letter.exchange;

@@ -54,7 +54,7 @@ pub struct Arguments {
 /// Subscribes and prints until it is interrupted or has seen enough.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     let clock = arguments.zone.clock()?;
-    let config = layering.peek()?;
+    let config = layering.peek_at_broker()?;
     let settings = Settings::from_config(&config)
         .map_err(|why| failed("reading `rabbitmq.urls`", why, "`deskbridge config show`"))?;
     let exchanges = exchanges(&config, arguments);

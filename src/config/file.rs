@@ -8,7 +8,10 @@ use config::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::finding::Finding;
-use super::layers::Layer;
+use super::layers::{Layer, SECTIONS};
+
+/// Keys are shorter.
+const KEY_BYTES_MAX: usize = 32;
 
 /// Reads and parses a file.
 pub(super) fn read(path: &Path) -> Result<Layer, Vec<Finding>> {
@@ -146,41 +149,27 @@ fn syntax_finding(name: &str, text: &str, error: &toml::de::Error) -> Located {
     }
 }
 
-/// A line of the file, or only its key where it could hold a secret.
+/// What of a line of the file is certainly no value: the name of a section or of a key.
 fn shown_line(text: &str, number: usize) -> String {
-    let (mut section, mut key) = ("", "");
-    for line in text.lines().take(number).map(str::trim) {
-        if line.starts_with('[') {
-            section = line;
-        }
-        if let Some((name, _)) = line.split_once('=') {
-            key = name;
-        }
-    }
     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-    if is_header(line) || ![section, key, line].into_iter().any(may_be_secret) {
-        return format!("`{line}`");
-    }
     match line.split_once('=') {
-        Some((name, _)) => format!(
-            "`{} = …` (the rest may be secret and is not shown)",
-            name.trim()
-        ),
-        None => "the line may be secret and is not shown".into(),
+        _ if is_header(line) => format!("`{line}`"),
+        Some((name, _)) if is_key(name.trim()) => format!("`{} = …`", name.trim()),
+        _ => "a line that is not shown, as it could hold a secret".into(),
     }
 }
 
 fn is_header(line: &str) -> bool {
     let name = line.trim_start_matches('[');
-    let is_plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "_-.]".contains(c));
-    is_plain && name.starts_with("sources") && name != line
+    let section = name.split(['.', ']']).next().unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.]".contains(c);
+    name != line && name.chars().all(is_plain) && SECTIONS.contains(&section)
 }
 
-fn may_be_secret(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    ["secret", "source", "url", "pass", "://"]
-        .iter()
-        .any(|word| text.contains(word))
+/// Letters only: a line of a secret over several lines has other characters, too.
+fn is_key(name: &str) -> bool {
+    name.len() <= KEY_BYTES_MAX
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || "_.".contains(c))
 }

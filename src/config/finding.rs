@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use super::layers;
 use crate::telemetry::foreign;
 
+/// Longer names that resemble no key are not shown.
+const NAME_BYTES_MAX: usize = 15;
 /// Less similar names are not worth a question.
 const SIMILARITY_MIN: f64 = 0.5;
 
@@ -38,22 +41,33 @@ impl Finding {
         }
     }
 
-    /// A key that no section knows, with the nearest of those it could have been.
-    pub(super) fn unknown_key(key: &str, known: &[&str]) -> Self {
+    /// A key that no section knows, with the nearest of those it could have been. What does not
+    /// look like a key is not shown: a secret may stand there for want of a `=`.
+    pub(super) fn unknown_key(key: &str, known: &[&str], origin: Option<&str>) -> Self {
         let name = key.rsplit('.').next().unwrap_or(key);
         let parent = &key[..key.len() - name.len()];
         let (similarity, nearest) = nearest(name, known);
-        let advice = if similarity >= SIMILARITY_MIN {
-            format!("did you mean `{parent}{nearest}`?")
-        } else {
-            format!("the nearest is `{parent}{nearest}` of {}", known.join(", "))
+        let is_similar = similarity >= SIMILARITY_MIN;
+        let begun = known.iter().find(|known| is_run_together(name, known));
+        let shown = match begun {
+            Some(known) => format!("{known}…"),
+            None if looks_like_a_key(name, is_similar) => name.to_owned(),
+            None => "…".to_owned(),
         };
-        Self::new(key, format!("unknown key; {advice}"))
+        let advice = match begun {
+            Some(known) => format!("did you mean `{parent}{known}`, and a `=` is missing?"),
+            None if is_similar => format!("did you mean `{parent}{nearest}`?"),
+            None => format!("the nearest is `{parent}{nearest}` of {}", known.join(", ")),
+        };
+        let shown = format!("{parent}{shown}");
+        let origin = origin.map(|origin| layers::origin_of(&shown, origin));
+        Self::new(shown, format!("unknown key; {advice}")).at(origin.as_deref())
     }
 
     /// Whether one of the two keys contains the other, so that one is the cause of the other.
     pub(super) fn touches(&self, other: &Self) -> bool {
-        contains(&self.key, &other.key) || contains(&other.key, &self.key)
+        let (own, other) = (standing_for(&self.key), standing_for(&other.key));
+        contains(own, other) || contains(other, own)
     }
 }
 
@@ -90,10 +104,32 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// The key whose value a file gives.
+fn standing_for(key: &str) -> &str {
+    match key {
+        "rabbitmq.url_file" => "rabbitmq.urls",
+        "rabbitmq.management_url_file" => "rabbitmq.management_url",
+        key => key,
+    }
+}
+
 fn contains(outer: &str, inner: &str) -> bool {
     inner
         .strip_prefix(outer)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// A name of letters only: keys have nothing else, and few secrets are so.
+fn looks_like_a_key(name: &str, is_similar: bool) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
+    name.chars().all(is_plain)
+        && (name.len() <= NAME_BYTES_MAX || (is_similar && name.len() <= 2 * NAME_BYTES_MAX))
+}
+
+/// Whether a known name has something behind it that is no word of a key.
+fn is_run_together(name: &str, known: &str) -> bool {
+    let behind = name.get(known.len()..).filter(|_| name.starts_with(known));
+    behind.is_some_and(|behind| behind.len() > 1 && !looks_like_a_key(behind, false))
 }
 
 /// The most similar of the known names and how similar it is, from 0 to 1.
@@ -126,7 +162,7 @@ mod tests {
     #[test]
     fn the_nearest_key_is_named_or_else_all_of_them() {
         let known = ["listen", "body_bytes_max", "sessions_max"];
-        let problem = |key| Finding::unknown_key(key, &known).problem;
+        let problem = |key| Finding::unknown_key(key, &known, None).problem;
         assert_eq!(
             problem("http.listn"),
             "unknown key; did you mean `http.listen`?"
@@ -140,9 +176,34 @@ mod tests {
             "unknown key; the nearest is `http.listen` of listen, body_bytes_max, sessions_max"
         );
         assert_eq!(
-            Finding::unknown_key("htp", &["http", "admin"]).problem,
+            Finding::unknown_key("htp", &["http", "admin"], None).problem,
             "unknown key; did you mean `http`?"
         );
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_key_is_not_shown() {
+        let known = ["secrets", "secret_files", "signature"];
+        for (key, origin, expected) in [
+            (
+                "sources.x.secretshunter2hunter2",
+                "--set sources.x.secretshunter2hunter2",
+                "sources.x.secrets…: unknown key; did you mean `sources.x.secrets`, and a `=` is missing? (--set sources.x.secrets…)",
+            ),
+            (
+                "sources.x.hunter2",
+                "DESKBRIDGE__SOURCES__X__HUNTER2",
+                "sources.x.…: unknown key; the nearest is `sources.x.signature` of secrets, secret_files, signature (DESKBRIDGE__SOURCES__X__…)",
+            ),
+            (
+                "sources.x.secret",
+                "a.toml:4",
+                "sources.x.secret: unknown key; did you mean `sources.x.secrets`? (a.toml:4)",
+            ),
+        ] {
+            let shown = Finding::unknown_key(key, &known, Some(origin)).to_string();
+            assert_eq!(shown, expected);
+        }
     }
 
     #[test]

@@ -94,8 +94,8 @@ impl Default for Admin {
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.trim().parse().map_err(|_| {
-        let expected =
-            "expected an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:8080\"";
-        D::Error::custom(format_args!("{expected}, found \"{text}\""))
+        D::Error::custom(
+            "expected an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:8080\"",
+        )
     })
 }

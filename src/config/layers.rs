@@ -4,10 +4,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Map, Value, ValueKind};
+use config::{Map, Value};
 
-use super::file;
 use super::finding::Finding;
+use super::merging::{self, Assignment};
+use super::{environment, file};
 
 /// Variables that begin so are configuration.
 pub const ENVIRONMENT_PREFIX: &str = "DESKBRIDGE__";
@@ -15,13 +16,30 @@ pub const ENVIRONMENT_PREFIX: &str = "DESKBRIDGE__";
 pub const DEFAULT_FILE: &str = "config/deskbridge.toml";
 /// The flag that sets one key.
 pub const SET_FLAG: &str = "--set";
+const SET_LEAD: &str = "--set ";
+/// What stands before the first dot of a key.
+pub(super) const SECTIONS: [&str; 12] = [
+    "http",
+    "admin",
+    "sources",
+    "rabbitmq",
+    "routing",
+    "unrouted",
+    "dead_letter",
+    "retry",
+    "journal",
+    "queues",
+    "shutdown",
+    "telemetry",
+];
 
 /// Everything a configuration is made of.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// Files, later ones win.
     pub files: Vec<PathBuf>,
-    /// Environment variables; those without [`ENVIRONMENT_PREFIX`] are ignored.
+    /// Environment variables; those without [`ENVIRONMENT_PREFIX`], in either case, are ignored
+    /// unless they look like a slip.
     pub environment: Vec<(OsString, OsString)>,
     /// `key=value` flags; the last layer.
     pub settings: Vec<(String, String)>,
@@ -58,11 +76,16 @@ impl Layers {
             file::read(path)
                 .map_or_else(|found| findings.extend(found), |layer| layers.push(layer));
         }
-        match from_environment(&self.environment) {
+        let (assignments, missed) = environment::assignments(&self.environment);
+        findings.extend(missed);
+        match merging::layer(&assignments, &merge(&layers), false) {
             Ok(layer) => layers.push(layer),
             Err(found) => findings.extend(found),
         }
-        layers.push(from_settings(&self.settings));
+        match from_settings(&self.settings, &merge(&layers)) {
+            Ok(layer) => layers.push(layer),
+            Err(found) => findings.extend(found),
+        }
         if findings.is_empty() {
             Ok(layers)
         } else {
@@ -91,7 +114,19 @@ impl config::Source for Layer {
 
 /// Whether a value of this origin could only be given as text.
 pub(super) fn is_text_only(origin: &str) -> bool {
-    origin.starts_with(ENVIRONMENT_PREFIX) || origin.starts_with(SET_FLAG)
+    environment::without_prefix(origin).is_some() || origin.starts_with(SET_LEAD)
+}
+
+/// The origin of a value, with the key in it as it may be shown.
+pub(super) fn origin_of(shown_key: &str, origin: &str) -> String {
+    if origin.starts_with(SET_LEAD) {
+        format!("{SET_LEAD}{shown_key}")
+    } else if environment::without_prefix(origin).is_some() {
+        let name = shown_key.to_uppercase().replace('.', "__");
+        format!("{ENVIRONMENT_PREFIX}{name}")
+    } else {
+        origin.to_owned()
+    }
 }
 
 /// Layers of one tree; tables are merged, everything else is replaced.
@@ -106,61 +141,21 @@ pub(super) fn merge(layers: &[Layer]) -> Value {
         .unwrap_or_default()
 }
 
-fn from_environment(variables: &[(OsString, OsString)]) -> Result<Layer, Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut values = Vec::new();
-    for (name, value) in variables {
-        let Some(name) = name
-            .to_str()
-            .filter(|name| name.starts_with(ENVIRONMENT_PREFIX))
-        else {
-            continue;
-        };
-        match value.to_str() {
-            Some(value) => values.push((name, value)),
-            None => findings.push(Finding::new("", "the value is not UTF-8").at(Some(name))),
-        }
-    }
-    values.sort_unstable();
-    let mut layer = Layer::default();
-    for (name, value) in values {
-        let key = name[ENVIRONMENT_PREFIX.len()..].to_lowercase();
-        insert(&mut layer, key.split("__"), name, value);
-    }
-    if findings.is_empty() {
-        Ok(layer)
-    } else {
-        Err(findings)
-    }
-}
-
-fn from_settings(settings: &[(String, String)]) -> Layer {
-    let mut layer = Layer::default();
-    for (key, value) in settings {
-        insert(
-            &mut layer,
-            key.split('.'),
-            &format!("{SET_FLAG} {key}"),
-            value,
-        );
-    }
-    layer
-}
-
-fn insert<'a>(layer: &mut Layer, keys: impl Iterator<Item = &'a str>, origin: &str, text: &str) {
-    let origin = origin.to_owned();
-    let mut keys: Vec<&str> = keys.collect();
-    let last = keys.pop().unwrap_or_default();
-    let mut table = &mut layer.values;
-    for key in keys {
-        let below = table.entry(key.to_owned()).or_default();
-        if !matches!(below.kind, ValueKind::Table(_)) {
-            *below = Value::new(Some(&origin), Map::<String, Value>::new());
-        }
-        let ValueKind::Table(inner) = &mut below.kind else {
-            unreachable!("just made a table")
-        };
-        table = inner;
-    }
-    table.insert(last.to_owned(), Value::new(Some(&origin), text));
+fn from_settings(settings: &[(String, String)], below: &Value) -> Result<Layer, Vec<Finding>> {
+    // `queues[0].name` and `queues.0.name` are the same.
+    let keys: Vec<_> = settings
+        .iter()
+        .map(|(key, _)| key.replace('[', ".").replace(']', ""))
+        .collect();
+    let assignments: Vec<_> = keys
+        .iter()
+        .zip(settings)
+        .map(|(key, (_, text))| Assignment {
+            lead: SET_LEAD,
+            parts: key.split('.').collect(),
+            is_variable: false,
+            text,
+        })
+        .collect();
+    merging::layer(&assignments, below, true)
 }

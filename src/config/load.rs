@@ -7,7 +7,7 @@ use config::{Value, ValueKind};
 
 use super::finding::{ConfigError, Finding};
 use super::layers::{Layer, Layers};
-use super::{Config, layers, reader, secrets, validation};
+use super::{Config, layers, merging, reader, secrets, validation};
 
 /// A configuration as it takes effect, and what it was made of.
 #[derive(Debug, Clone)]
@@ -31,7 +31,11 @@ impl Config {
         let read = layers.read().map_err(|findings| ConfigError { findings })?;
         let tree = layers::merge(&read);
         let origins = origins(&tree, &read);
-        let (mut config, mut findings) = reader::read::<Self>(tree);
+        let mut first = merging::misplaced_urls(&tree);
+        first.extend(merging::ambiguous_names(&tree));
+        let (mut config, wrong) = reader::read::<Self>(tree);
+        let mut findings = first;
+        add_independent(&mut findings, wrong);
         let mut resolved = secrets::resolve(&mut config, &read);
         add_independent(&mut findings, resolved.missing);
         add_independent(&mut findings, config.findings());

@@ -17,13 +17,17 @@ const URL: &str = "amqp://guest:guest@localhost:5672/%2f";
 pub struct RabbitMq {
     /// Brokers to try in turn, such as `amqp://user:password@host:5672/%2f` or `amqps://…`.
     // A secret is masked when it is written.
+    #[serde(serialize_with = "super::broker_url::serialize")]
     #[schemars(extend("default" = [URL]))]
     pub urls: Vec<Secret>,
     /// A file with the URLs, one a line or separated by commas.
+    #[serde(serialize_with = "super::paths::serialize_one")]
     pub url_file: Option<PathBuf>,
     /// Management API for `check`; empty: not asked.
+    #[serde(serialize_with = "super::http_url::serialize")]
     pub management_url: Secret,
     /// A file with that URL.
+    #[serde(serialize_with = "super::paths::serialize_one")]
     pub management_url_file: Option<PathBuf>,
     /// Whether the bridge declares what it needs or only checks it.
     pub topology: TopologyMode,
@@ -77,10 +81,13 @@ pub enum TopologyMode {
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Certificate authorities (PEM); the system's if absent.
+    #[serde(serialize_with = "super::paths::serialize_one")]
     pub ca_file: Option<PathBuf>,
     /// Our certificate chain (PEM).
+    #[serde(serialize_with = "super::paths::serialize_one")]
     pub cert_file: Option<PathBuf>,
     /// Its key (PEM, PKCS#8).
+    #[serde(serialize_with = "super::paths::serialize_one")]
     pub key_file: Option<PathBuf>,
 }
 

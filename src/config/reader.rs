@@ -85,7 +85,7 @@ fn take_out(root: &mut Value, path: &[Step]) -> bool {
     was_there
 }
 
-/// Why a value could not be read, and where it stands. Shows a value only where it cannot be a secret.
+/// Why a value could not be read, and where it stands. Never shows the value.
 #[derive(Debug)]
 struct ReadError {
     problem: String,
@@ -284,7 +284,7 @@ impl<'a> Node<'a> {
     fn note_unknown(&self, key: &str, value: &Value, fields: &[&str]) {
         let mut path = self.path.clone();
         path.push(Step::Key(key.to_owned()));
-        let finding = Finding::unknown_key(&dotted(&path), fields).at(value.origin());
+        let finding = Finding::unknown_key(&dotted(&path), fields, value.origin());
         self.unknown.borrow_mut().push(finding);
     }
 }
@@ -292,11 +292,9 @@ impl<'a> Node<'a> {
 macro_rules! numbers {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-            match self.text_only().map(|text| (text, text.trim().parse::<i64>())) {
-                Some((_, Ok(number))) => visitor.visit_i64(number),
-                Some((text, Err(_))) => {
-                    Err(ReadError::custom(format_args!("expected a whole number, found \"{text}\"")))
-                }
+            match self.text_only().map(|text| text.trim().parse::<i64>()) {
+                Some(Ok(number)) => visitor.visit_i64(number),
+                Some(Err(_)) => Err(ReadError::custom("expected a whole number")),
                 None => self.visit(visitor),
             }
         }
@@ -317,9 +315,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
         match self.text_only().map(str::to_ascii_lowercase).as_deref() {
             Some("true" | "1") => visitor.visit_bool(true),
             Some("false" | "0") => visitor.visit_bool(false),
-            Some(text) => Err(ReadError::custom(format_args!(
-                "expected true or false, found \"{text}\""
-            ))),
+            Some(_) => Err(ReadError::custom("expected true or false")),
             None => self.visit(visitor),
         }
     }

@@ -6,14 +6,18 @@ use std::path::Path;
 
 use config::ValueKind;
 
-use super::Config;
+use super::broker_url::BrokerUrl;
 use super::finding::Finding;
+use super::http_url::HttpUrl;
 use super::layers::Layer;
 use super::rabbitmq::RabbitMq;
 use super::sources::{SECRET_BYTES_MIN, Secret, Signature, Source};
+use super::{Config, paths};
 
 /// A secret file is not larger.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Windows writes it before text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What the files did not give.
 #[derive(Debug, Default)]
@@ -37,10 +41,10 @@ pub(super) fn resolve(config: &mut Config, layers: &[Layer]) -> Resolved {
 fn resolve_source(name: &str, source: &mut Source, resolved: &mut Resolved) {
     let mut absent = Vec::new();
     for (index, path) in source.secret_files.iter().enumerate() {
-        let read = read(path).and_then(|secret| long_enough(path, secret));
-        let unread = match read {
+        let unread = match read_secret(path) {
             Ok(secret) => {
                 source.secrets.push(secret);
+                source.read_from.push(index);
                 continue;
             }
             Err(unread) => unread,
@@ -73,44 +77,115 @@ fn awaited(name: &str, absent: &[(String, String)]) -> Option<Finding> {
     Some(Finding::new(key, problem))
 }
 
-fn long_enough(path: &Path, secret: String) -> Result<Secret, Unread> {
-    let (shown, bytes) = (path.display(), secret.len());
+/// The one secret in a file.
+///
+/// # Errors
+/// Why there is none; of the content nothing is said but what kind of slip it looks like.
+pub fn read_secret(path: &Path) -> Result<Secret, Unread> {
+    let secret = read(path)?;
+    let wrong = |problem: String| Unread {
+        problem: format!("the file {} {problem}", paths::in_words(path)),
+        is_absent: false,
+    };
+    let bytes = secret.len();
+    if let Some(slip) = slip(&secret) {
+        return Err(wrong(format!("holds {slip}")));
+    }
     if bytes < SECRET_BYTES_MIN {
-        let problem = format!(
-            "the file `{shown}` holds {bytes} bytes, a secret has at least {SECRET_BYTES_MIN}"
-        );
-        return Err(Unread {
-            problem,
-            is_absent: false,
-        });
+        return Err(wrong(format!(
+            "holds {bytes} bytes, a secret has at least {SECRET_BYTES_MIN}"
+        )));
     }
     Ok(Secret::new(secret))
+}
+
+/// What nobody puts into a secret on purpose. `=` is one only behind a name as of a variable:
+/// secrets in base64 end with it.
+pub(super) fn slip(secret: &str) -> Option<&'static str> {
+    if secret.contains('\0') {
+        return Some(
+            "NUL bytes, as text in UTF-16 does; save it as UTF-8 without a byte order mark",
+        );
+    }
+    if secret.contains(['\n', '\r']) {
+        return Some(
+            "several lines; a file holds one secret and nothing else, `secret_files` may name several",
+        );
+    }
+    if !secret.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+        return Some(
+            "control characters or characters beyond ASCII; type or copy the secret again",
+        );
+    }
+    if secret.starts_with(['"', '\'']) || secret.ends_with(['"', '\'']) {
+        return Some("quotes around the secret, or one of them; take them away");
+    }
+    let (name, value) = secret.split_once('=')?;
+    let is_value = !value.trim_matches('=').is_empty();
+    (is_value && is_name_of_variable(name))
+        .then_some("`NAME=secret`; only what is behind the `=` is the secret")
+}
+
+fn is_name_of_variable(text: &str) -> bool {
+    let name = text.trim_start_matches("export ").trim();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let upper = name.to_ascii_uppercase();
+    let words = ["SECRET", "KEY", "TOKEN", "PASSWORD", "SIGNATURE", "HMAC"];
+    !name.is_empty()
+        && name.chars().all(is_name)
+        && (words.iter().any(|word| upper.contains(word))
+            || (name.len() > 2 && name == upper && name.contains('_')))
 }
 
 /// The stronger layer decides between `urls` and `url_file`; `management_url_file` stands for its URL.
 fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<Finding>) {
     let [urls, url_file] = ["urls", "url_file"].map(|key| strength(layers, key));
     if let Some(path) = &rabbitmq.url_file {
-        if urls == url_file {
-            let problem = "`urls` is given beside it; give one of the two";
-            missing.push(Finding::new("rabbitmq.url_file", problem));
+        let problem = if urls == url_file {
+            Some("`urls` is given beside it; give one of the two".to_owned())
         } else if urls < url_file {
-            match read(path) {
-                Ok(text) => rabbitmq.urls = split_urls(&text),
-                Err(unread) => {
-                    let problem = format!("{}; put the URL of the broker into it", unread.problem);
-                    missing.push(Finding::new("rabbitmq.url_file", problem));
-                }
+            let read = read(path);
+            // Never another broker than the one that is meant.
+            rabbitmq.urls = read.as_deref().map(split_urls).unwrap_or_default();
+            match read {
+                Ok(_) => wrong_url(&rabbitmq.urls)
+                    .map(|problem| format!("the file {}: {problem}", paths::in_words(path))),
+                Err(unread) => Some(format!(
+                    "{}; put the URL of the broker into it",
+                    unread.problem
+                )),
             }
-        }
+        } else {
+            None
+        };
+        missing.extend(problem.map(|problem| Finding::new("rabbitmq.url_file", problem)));
     }
     if let Some(path) = &rabbitmq.management_url_file {
-        match read(path) {
-            Ok(url) => rabbitmq.management_url = Secret::new(url.trim()),
-            Err(unread) => {
-                missing.push(Finding::new("rabbitmq.management_url_file", unread.problem));
-            }
-        }
+        let read = read(path);
+        rabbitmq.management_url = Secret::new(read.as_deref().unwrap_or_default());
+        let problem = match read {
+            Ok(url) => management_problem(&url)
+                .map(|problem| format!("the file {}: {problem}", paths::in_words(path))),
+            Err(unread) => Some(unread.problem),
+        };
+        missing
+            .extend(problem.map(|problem| Finding::new("rabbitmq.management_url_file", problem)));
+    }
+}
+
+fn wrong_url(urls: &[Secret]) -> Option<String> {
+    urls.iter().enumerate().find_map(|(index, url)| {
+        let error = BrokerUrl::parse(url.expose()).err()?;
+        Some(format!("URL number {}: {error}", index + 1))
+    })
+}
+
+/// Why a URL is not one of a management API.
+pub(super) fn management_problem(url: &str) -> Option<String> {
+    match HttpUrl::parse(url) {
+        Ok(url) if url.has_query() => Some("must have nothing behind a `?`".into()),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -130,48 +205,55 @@ fn strength(layers: &[Layer], key: &str) -> Option<usize> {
 }
 
 /// Why a secret file gave nothing.
-struct Unread {
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct Unread {
     problem: String,
     /// Missing or empty: it may still come.
     is_absent: bool,
 }
 
+/// The text of a file without a byte order mark and surrounding white space.
 fn read(path: &Path) -> Result<String, Unread> {
-    let shown = path.display();
+    let shown = paths::in_words(path);
     let fail = |problem, is_absent| Err(Unread { problem, is_absent });
     match read_bounded(path) {
-        Ok(text) => match without_newline(&text) {
-            "" => fail(format!("the file `{shown}` is empty"), true),
-            secret => Ok(secret.to_owned()),
+        Ok(bytes) => match text(&bytes).map(str::trim) {
+            Some("") => fail(format!("the file {shown} is empty"), true),
+            Some(text) => Ok(text.to_owned()),
+            None => fail(
+                format!("the file {shown} is not text in UTF-8; save it as UTF-8 or ASCII"),
+                false,
+            ),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fail(format!("the file `{shown}` is missing"), true)
+            fail(format!("the file {shown} is missing"), true)
         }
         // An engine makes a directory of a file that is to be mounted and is not there.
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            fail(format!("`{shown}` is a directory, not a file"), true)
+            fail(format!("{shown} is a directory, not a file"), true)
         }
-        Err(error) => fail(format!("the file `{shown}` cannot be read: {error}"), false),
+        Err(error) => fail(format!("the file {shown} cannot be read: {error}"), false),
     }
 }
 
-fn without_newline(text: &str) -> &str {
-    let Some(line) = text.strip_suffix('\n') else {
-        return text;
-    };
-    line.strip_suffix('\r').unwrap_or(line)
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)).ok()
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     File::open(path)?
         .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "it is larger than 64 KiB",
         ));
     }
-    Ok(text)
+    Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

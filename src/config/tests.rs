@@ -183,15 +183,15 @@ fn everything_that_is_wrong_is_found_at_once_with_its_place() {
             "htpp: unknown key; did you mean `http`? (a.toml:18)",
             "http.body_bytes_max: 10MiB is more than `rabbitmq.message_bytes_max` (1MiB)",
             "http.body_timeout: expected a duration such as \"10s\", \"200ms\" or \"7d\", found a number (a.toml:4)",
-            "http.listen: expected an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:8080\", found \"here\" (a.toml:5)",
+            "http.listen: expected an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:8080\" (a.toml:5)",
             "http.listn: unknown key; did you mean `http.listen`? (a.toml:2)",
             "http.sessions_max: expected a whole number, found a string (a.toml:3)",
             "journal.dri: unknown key; did you mean `journal.dir`? (DESKBRIDGE__JOURNAL__DRI)",
             "queues[0].keys: no binding key, so nothing would reach the queue; such as [\"chat-session.#\"] (a.toml:15)",
-            "queues[0].ttl: expected a duration such as \"10s\", \"200ms\" or \"7d\", found \"soon\" (a.toml:17)",
+            "queues[0].ttl: expected a duration such as \"10s\", \"200ms\" or \"7d\" (a.toml:17)",
             "rabbitmq.in_flight_max: expected a whole number, found a negative number (a.toml:14)",
             "rabbitmq.topology: expected \"declare\" or \"verify\" (a.toml:12)",
-            "retry.attempts_max: expected a whole number, found \"lots\" (DESKBRIDGE__RETRY__ATTEMPTS_MAX)",
+            "retry.attempts_max: expected a whole number (DESKBRIDGE__RETRY__ATTEMPTS_MAX)",
             "sources.dd.secret: unknown key; did you mean `sources.dd.secrets`? (a.toml:7)",
             "sources.none: signatures are required and there is no secret; set `secrets` or `secret_files` to the webhook's secret, or `signature = \"none\"` to let anybody post (a.toml:10)",
             "sources.short.secrets: secret number 1 has 9 bytes; at least 16 are needed (a.toml:9)",
@@ -221,7 +221,7 @@ fn what_is_not_text_is_refused_only_where_it_is_ours() {
 }
 
 #[test]
-fn secrets_are_read_from_files_and_a_trailing_newline_is_dropped() {
+fn secrets_are_read_from_files() {
     let mut world = World::default();
     for (name, content) in [
         ("one", format!("{SECRET}\n")),
@@ -250,7 +250,7 @@ fn secrets_are_read_from_files_and_a_trailing_newline_is_dropped() {
         .collect();
     assert_eq!(
         secrets,
-        [SECRET, &format!("{SECRET}2"), &format!("{SECRET}3\n")]
+        [SECRET, &format!("{SECRET}2"), &format!("{SECRET}3")]
     );
     let urls: Vec<_> = config.rabbitmq.urls.iter().map(Secret::expose).collect();
     assert_eq!(
@@ -279,7 +279,7 @@ fn a_secret_file_that_gives_nothing_says_what_is_missing_and_what_to_do() {
                 "sources.dd.secret_files[2]: the file `short` holds 9 bytes, a secret has at least 16; {origin}"
             ),
             format!(
-                "sources.dd.secret_files[3]: the file `binary` cannot be read: stream did not contain valid UTF-8; {origin}"
+                "sources.dd.secret_files[3]: the file `binary` is not text in UTF-8; save it as UTF-8 or ASCII; {origin}"
             ),
             format!("sources.dd.secret_files[4]: `dir` is a directory, not a file; {origin}"),
         ]
@@ -363,7 +363,7 @@ fn the_stronger_of_urls_and_url_file_wins() {
 }
 
 #[test]
-fn a_syntax_error_shows_file_line_column_and_the_line_but_no_secret() {
+fn a_syntax_error_shows_its_place_and_no_value() {
     let check = |text: &str, expected: &str| {
         let findings = file(text).findings();
         assert_eq!(findings.len(), 1, "{findings:?}");
@@ -371,31 +371,22 @@ fn a_syntax_error_shows_file_line_column_and_the_line_but_no_secret() {
         assert!(findings[0].ends_with(expected), "{findings:?} {expected}");
         assert!(!findings[0].contains("topsecret"), "{findings:?}");
     };
-    check("[http]\nlisten = here\n", "`listen = here`");
+    check("[http]\nlisten = here\n", "`listen = …`");
     check("[http\nsessions_max = 1\n", "`[http`");
-    check(
-        "[sources.dd]\nsecrets = [\"topsecret\n",
-        "`secrets = …` (the rest may be secret and is not shown)",
-    );
+    check("[sources.dd]\nsecrets = [\"topsecret\n", "`secrets = …`");
     check(
         "[sources.dd]\nsecrets = [\n\"a\",\n\"topsecret\n]",
-        "the line may be secret and is not shown",
+        "a line that is not shown, as it could hold a secret",
     );
-    check(
-        "sources.dd = { secrets = topsecret }",
-        "`sources.dd = …` (the rest may be secret and is not shown)",
-    );
-    check(
-        "[rabbitmq]\nurls = amqp://u:topsecret@h",
-        "`urls = …` (the rest may be secret and is not shown)",
-    );
+    check("sources.dd = { secrets = topsecret }", "`sources.dd = …`");
+    check("[rabbitmq]\nurls = amqp://u:topsecret@h", "`urls = …`");
     check(
         "[rabbitmq]\nurls = [\n  amqp://u:topsecret@h\n]",
-        "the line may be secret and is not shown",
+        "a line that is not shown, as it could hold a secret",
     );
     check("[sources.dd\n", "`[sources.dd`");
     let findings = file("[http]\nlisten = \"a\"\nlisten = \"b\"\n").findings();
-    assert_eq!(findings, ["a.toml:3:1: duplicate key: `listen = \"b\"`"]);
+    assert_eq!(findings, ["a.toml:3:1: duplicate key: `listen = …`"]);
     let findings = World::default()
         .file("b.toml", "")
         .findings_of_missing("c.toml");
@@ -422,7 +413,9 @@ fn no_finding_shows_a_secret() {
         .load();
     let shown = format!("{loaded:?}{loaded:#?}");
     assert!(!shown.contains("topsecret"), "{shown}");
-    assert!(shown.contains("amqp://***@h"), "{shown}");
+    let written = toml::to_string(&loaded.config).unwrap();
+    assert!(!written.contains("topsecret"), "{written}");
+    assert!(written.contains("amqp://***@h"), "{written}");
 }
 
 #[test]
@@ -443,4 +436,129 @@ fn one_key_can_have_several_findings_but_no_consequence_is_reported() {
         "sources.typo.secret",
     ];
     assert_eq!(keys, expected);
+}
+
+#[test]
+fn variables_match_the_sections_of_files_in_any_case() {
+    let config = file("[sources.DeskDirector]\nsecrets = [\"0123456789abcdef\"]\n[routing.statuses.Missed]\nexchange = \"a\"")
+        .variable("DESKBRIDGE__SOURCES__DESKDIRECTOR__SECRETS", "fedcba9876543210")
+        .variable("deskbridge__routing__statuses__missed__routing_key", "k")
+        .variable("DeskBridge__Http__Sessions_Max", "7")
+        .set("sources.deskdirector.signature", "none")
+        .load()
+        .config;
+    assert_eq!(config.sources.len(), 1);
+    let source = &config.sources["DeskDirector"];
+    assert_eq!(source.secrets[0].expose(), "fedcba9876543210");
+    assert!(!source.is_signed());
+    let missed = &config.routing.statuses["Missed"];
+    assert_eq!(missed.exchange.as_deref(), Some("a"));
+    assert_eq!(missed.routing_key.as_deref(), Some("k"));
+    assert_eq!(config.http.sessions_max, 7);
+}
+
+#[test]
+fn lists_of_tables_are_set_by_their_places() {
+    let world = file(&format!(
+        "{SOURCE}[[queues]]\nname = \"a\"\nkeys = [\"#\"]\n"
+    ))
+    .variable("DESKBRIDGE__QUEUES__0__MESSAGES_MAX", "5")
+    .variable("DESKBRIDGE__QUEUES__1__NAME", "b")
+    .variable("DESKBRIDGE__QUEUES__1__KEYS", "x.#,y")
+    .variable("DESKBRIDGE__RABBITMQ__URLS__0", "amqp://u:a,b@h")
+    .set("queues[1].delivery_limit", "3")
+    .set("queues.2.name", "c")
+    .set("queues.2.keys", "#");
+    let config = world.load().config;
+    let names: Vec<_> = config
+        .queues
+        .iter()
+        .map(|queue| queue.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(config.queues[0].messages_max, Some(5));
+    assert_eq!(config.queues[0].keys, ["#"]);
+    assert_eq!(config.queues[1].keys, ["x.#", "y"]);
+    assert_eq!(config.queues[1].delivery_limit, 3);
+    assert_eq!(config.rabbitmq.urls[0].expose(), "amqp://u:a,b@h");
+    let gap = file(SOURCE).variable("DESKBRIDGE__QUEUES__1__NAME", "b");
+    assert_eq!(
+        gap.findings(),
+        ["queues: there is no element 1; the next one is number 0 (DESKBRIDGE__QUEUES__1)"]
+    );
+}
+
+#[test]
+fn what_is_left_to_chance_is_a_finding() {
+    let two = file(
+        "[sources.DD]\nsecrets = [\"0123456789abcdef\"]\n[sources.dd]\nsecrets = [\"0123456789abcdef\"]",
+    );
+    assert_eq!(
+        two.findings(),
+        ["sources.dd: differs from `sources.DD` only in case; choose one name (a.toml:3)"]
+    );
+    let twice = file(SOURCE)
+        .variable("DESKBRIDGE__HTTP__SESSIONS_MAX", "1")
+        .variable("deskbridge__http__sessions_max", "2");
+    assert_eq!(
+        twice.findings(),
+        [
+            "http.sessions_max: is also given by DESKBRIDGE__HTTP__SESSIONS_MAX; give it once (deskbridge__http__sessions_max)"
+        ]
+    );
+    let both = file(SOURCE)
+        .variable("DESKBRIDGE__QUEUES", "a")
+        .variable("DESKBRIDGE__QUEUES__0__NAME", "b");
+    assert_eq!(both.findings().len(), 1, "{:?}", both.findings());
+    let missed = file(SOURCE).variable("DESKBRIDGE_HTTP__LISTEN", "127.0.0.1:1");
+    assert_eq!(
+        missed.findings(),
+        [
+            "DESKBRIDGE_HTTP__LISTEN: is not read: two underscores stand between the parts of a key, `DESKBRIDGE__HTTP__LISTEN`"
+        ]
+    );
+}
+
+#[test]
+fn a_bad_url_is_a_finding_with_its_place() {
+    let bad = "amqp://u/topsecret@h";
+    let mut world = World::default();
+    fs::write(world.path("urls"), format!("amqp://good\n{bad}")).unwrap();
+    let url_file = world.path("urls").display().to_string();
+    let hint = "a special character stands for itself in user, password or vhost: write `/` as %2F, \
+                `@` as %40, `#` as %23, `%` as %25, `?` as %3F, a blank as %20";
+    let by_file = world.file(
+        "a.toml",
+        &format!("{SOURCE}[rabbitmq]\nurl_file = {url_file:?}"),
+    );
+    assert_eq!(
+        by_file.findings(),
+        [format!(
+            "rabbitmq.url_file: the file `urls`: URL number 2: {hint} (a.toml:4)"
+        )]
+    );
+    let written = file(&format!(
+        "{SOURCE}[rabbitmq]\nurls = [\n\"amqp://h\",\n\"{bad}\"]"
+    ));
+    assert_eq!(
+        written.findings(),
+        [format!("rabbitmq.urls[1]: {hint} (a.toml:6)")]
+    );
+    // A command that needs the broker never goes to another one.
+    assert!(Config::peek(&by_file.layers).unwrap().rabbitmq.urls[1].expose() == bad);
+    let absent = World::default().set("rabbitmq.url_file", "/nowhere/x");
+    assert_eq!(Config::peek(&absent.layers).unwrap().rabbitmq.urls, []);
+}
+
+#[test]
+fn sections_are_those_of_the_configuration() {
+    let serde_json::Value::Object(sections) = serde_json::to_value(Config::default()).unwrap()
+    else {
+        panic!("a configuration is a table");
+    };
+    let mut expected: Vec<_> = super::layers::SECTIONS.into();
+    expected.sort_unstable();
+    let mut found: Vec<_> = sections.keys().map(String::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, expected);
 }

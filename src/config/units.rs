@@ -45,8 +45,7 @@ const SIZES: [(&str, u64); 9] = [
 /// # Errors
 /// What is expected, when it is something else.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("expected a duration such as \"10s\", \"200ms\" or \"7d\", found \"{text}\"");
+    let wrong = || format!("expected {}", <Duration as Quantity>::EXPECTED);
     let mut rest = text.trim();
     let mut milliseconds = Some(0_u64);
     let mut parts = 0;
@@ -75,11 +74,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is expected, when it is something else.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || {
-        format!(
-            "expected a size such as \"64MiB\", \"16MB\" or a number of bytes, found \"{text}\""
-        )
-    };
+    let wrong = || format!("expected {}", <u64 as Quantity>::EXPECTED);
     let trimmed = text.trim();
     if let Ok(bytes) = trimmed.parse() {
         return Ok(bytes);

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::link::Failure;
 use super::url::BrokerUrl;
 use crate::telemetry::status::{BrokerState, BrokerStatus};
 
@@ -21,6 +22,7 @@ impl Board {
         let status = BrokerStatus {
             state: BrokerState::Connecting,
             reason: None,
+            advice: None,
             since: Timestamp::now(),
             url: None,
             findings: Vec::new(),
@@ -49,12 +51,12 @@ impl Board {
     }
 
     pub(super) fn connected(&self) {
-        self.enter(BrokerState::Connected, None);
+        self.enter(BrokerState::Connected, None, None);
         info!(url = self.url(), "connected to the broker");
     }
 
     pub(super) fn lost(&self, reason: &str) {
-        self.enter(BrokerState::Connecting, Some(reason));
+        self.enter(BrokerState::Connecting, Some(reason), None);
         self.status.send_modify(|status| status.reconnects += 1);
         warn!(
             url = self.url(),
@@ -63,7 +65,8 @@ impl Board {
     }
 
     /// An attempt failed; logged if that is news.
-    pub(super) fn failed(&self, is_refused: bool, reason: &str) {
+    pub(super) fn failed(&self, is_refused: bool, failure: &Failure) {
+        let (reason, advice) = (failure.reason.as_str(), failure.advice.as_deref());
         let state = if is_refused {
             BrokerState::Refused
         } else {
@@ -73,22 +76,22 @@ impl Board {
             let status = self.status.borrow();
             (status.reason.is_none(), status.state != state)
         };
-        self.enter(state, Some(reason));
+        self.enter(state, Some(reason), advice);
         if is_refused && is_news {
             warn!(
                 url = self.url(),
-                reason, "the broker refuses us; events wait in the journal"
+                reason, advice, "the broker refuses us; events wait in the journal"
             );
         } else if is_first {
             warn!(
                 url = self.url(),
-                reason, "the broker is not reachable; events wait in the journal"
+                reason, advice, "the broker is not reachable; events wait in the journal"
             );
         }
     }
 
     pub(super) fn blocked(&self, reason: &str) {
-        self.enter(BrokerState::Blocked, Some(reason));
+        self.enter(BrokerState::Blocked, Some(reason), None);
         warn!(
             reason,
             "the broker has blocked publishing; events wait in the journal"
@@ -96,7 +99,7 @@ impl Board {
     }
 
     pub(super) fn unblocked(&self) {
-        self.enter(BrokerState::Connected, None);
+        self.enter(BrokerState::Connected, None, None);
         info!("the broker takes messages again");
     }
 
@@ -125,13 +128,14 @@ impl Board {
         self.status.borrow().url.clone()
     }
 
-    fn enter(&self, state: BrokerState, reason: Option<&str>) {
+    fn enter(&self, state: BrokerState, reason: Option<&str>, advice: Option<&str>) {
         self.status.send_modify(|status| {
             if status.state != state {
                 status.state = state;
                 status.since = Timestamp::now();
             }
             status.reason = reason.map(Into::into);
+            status.advice = advice.map(Into::into);
         });
     }
 }

@@ -11,8 +11,9 @@ use lapin::{ConnectionProperties, ErrorKind};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
 use super::Settings;
+use super::tls::words::{self, Words};
 use super::tls::{self, TlsError};
-use super::url::BrokerUrl;
+use super::url::{self, BrokerUrl};
 use crate::config::rabbitmq::Tls;
 
 /// Shown in the broker's management pages.
@@ -43,8 +44,19 @@ pub enum ConnectError {
     #[error("preparing TLS towards the broker")]
     TlsFiles(#[from] TlsError),
     /// The broker's certificate, or the broker about ours.
-    #[error("negotiating TLS with the broker")]
-    Tls(#[source] io::Error),
+    #[error("negotiating TLS with the broker: {}", words.problem)]
+    Tls {
+        /// Why, and what to do.
+        words: Words,
+        /// Whether it is a decision and not just the end of a connection.
+        is_refusal: bool,
+    },
+    /// Something else than a broker, or its port for TLS.
+    #[error("opening the AMQP connection: {}", .0.problem)]
+    NoAmqp(Words),
+    /// The vhost whose name is empty, which brokers do not have unless somebody made it.
+    #[error("opening the AMQP connection to the vhost whose name is empty")]
+    EmptyVhost(#[source] lapin::Error),
     /// Login, vhost or protocol.
     #[error("opening the AMQP connection")]
     Handshake(#[source] lapin::Error),
@@ -63,7 +75,8 @@ impl ConnectError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::TlsFiles(_) => true,
-            Self::Tls(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Tls { is_refusal, .. } => *is_refusal,
+            Self::NoAmqp(_) | Self::EmptyVhost(_) => true,
             Self::Handshake(error) => match error.kind() {
                 // ACCESS_REFUSED and NOT_ALLOWED; a broker going down answers 320 here.
                 ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 530),
@@ -76,6 +89,22 @@ impl ConnectError {
         }
     }
 
+    /// What to do about it, where more is known than that it failed.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::TlsFiles(error) => Some(error.advice()),
+            Self::Tls { words, .. } | Self::NoAmqp(words) => Some(words.advice.clone()),
+            Self::EmptyVhost(_) => {
+                Some("leave out the `/` at the end of the URL, or write `/%2f`".into())
+            }
+            Self::HungUp(_) => Some(
+                "`rabbitmq.tls.cert_file` and `rabbitmq.tls.key_file` with a certificate that the broker's `ssl_options.cacertfile` knows".into(),
+            ),
+            _ => None,
+        }
+    }
+
     /// The whole chain in one line.
     #[must_use]
     pub fn reason(&self) -> String {
@@ -83,7 +112,7 @@ impl ConnectError {
         let mut source = std::error::Error::source(self);
         while let Some(error) = source {
             let text = error.to_string();
-            if !reason.ends_with(&text) {
+            if !text.is_empty() && !reason.ends_with(&text) {
                 reason = format!("{reason}: {text}");
             }
             source = error.source();
@@ -135,6 +164,7 @@ pub(super) async fn connect(
     tls: &Tls,
     timeout: Duration,
 ) -> Result<Connection, ConnectError> {
+    let timeout = url.parameters().connection_timeout.unwrap_or(timeout);
     tokio::time::timeout(timeout, attempt(url, tls, timeout))
         .await
         .unwrap_or(Err(ConnectError::Timeout(timeout)))
@@ -182,7 +212,7 @@ async fn attempt(
         stream
             .into_rustls(&connector, url.host())
             .await
-            .map_err(ConnectError::Tls)?
+            .map_err(|error| tls_failed(&error, url, tls))?
     } else {
         stream
     };
@@ -195,16 +225,37 @@ async fn attempt(
         .with_connection_name(CONNECTION_NAME.into())
         .with_client_property("product".into(), env!("CARGO_PKG_NAME").into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let amqp = lapin::Connection::connector(url.uri(), runtime, hand_over, properties)
+    let amqp = lapin::Connection::connector(url::uri(url), runtime, hand_over, properties)
         .await
-        .map_err(|error| handshake_failed(url, error))?;
+        .map_err(|error| handshake_failed(url, tls, error))?;
     Ok(Connection { amqp, socket })
 }
 
-fn handshake_failed(url: &BrokerUrl, error: lapin::Error) -> ConnectError {
+fn tls_failed(error: &io::Error, url: &BrokerUrl, tls: &Tls) -> ConnectError {
+    match words::rustls(error) {
+        Some(rustls) => ConnectError::Tls {
+            words: words::told(rustls, url.host(), tls),
+            is_refusal: true,
+        },
+        None => ConnectError::Tls {
+            words: words::hung_up(),
+            is_refusal: false,
+        },
+    }
+}
+
+fn handshake_failed(url: &BrokerUrl, tls: &Tls, error: lapin::Error) -> ConnectError {
     match error.kind() {
-        ErrorKind::IOError(io) if url.is_tls() && io.kind() != io::ErrorKind::InvalidData => {
-            ConnectError::HungUp(error)
+        // With TLS 1.3 a broker decides on our certificate after the handshake.
+        ErrorKind::IOError(io) if words::rustls(io.as_ref()).is_some() => tls_failed(io, url, tls),
+        ErrorKind::IOError(_) if url.is_tls() => ConnectError::HungUp(error),
+        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
+            ConnectError::NoAmqp(words::no_amqp())
+        }
+        ErrorKind::ProtocolError(protocol)
+            if protocol.get_id() == 530 && url.vhost().is_empty() =>
+        {
+            ConnectError::EmptyVhost(error)
         }
         _ => ConnectError::Handshake(error),
     }

@@ -91,10 +91,10 @@ impl LinkTask {
             };
             let live = match attempt {
                 Ok(live) => live,
-                Err((is_refusal, reason)) => {
-                    debug!(reason, "an attempt to connect failed");
-                    endpoints.failed(index, is_refusal, Instant::now());
-                    shared.board.failed(endpoints.is_refused(), &reason);
+                Err(failure) => {
+                    debug!(reason = failure.reason, "an attempt to connect failed");
+                    endpoints.failed(index, failure.is_refusal, Instant::now());
+                    shared.board.failed(endpoints.is_refused(), &failure);
                     continue;
                 }
             };
@@ -136,7 +136,7 @@ impl LinkTask {
                     }
                     self.report(Report::Down(Link::Probe)).await;
                 }
-                Err((_, reason)) => {
+                Err(Failure { reason, .. }) => {
                     debug!(reason, "the probe link could not connect");
                     self.refuse(&first).await;
                     self.refuse_waiting().await;
@@ -313,25 +313,41 @@ pub(super) async fn part(live: &Live) {
     live.fail("closed");
 }
 
-/// Connects and, on the main link, sees to the topology. Fails with whether it was a refusal, and
-/// why.
-async fn establish(
-    shared: &Arc<Shared>,
-    index: usize,
-    link: Link,
-) -> Result<Arc<Live>, (bool, String)> {
+/// Why an attempt to connect came to nothing.
+pub(super) struct Failure {
+    /// Whether the broker, or we, said no.
+    pub(super) is_refusal: bool,
+    pub(super) reason: String,
+    pub(super) advice: Option<String>,
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self {
+            is_refusal: error.is_refusal(),
+            reason: error.reason(),
+            advice: error.advice(),
+        }
+    }
+}
+
+/// Connects and, on the main link, sees to the topology.
+async fn establish(shared: &Arc<Shared>, index: usize, link: Link) -> Result<Arc<Live>, Failure> {
     let settings = &shared.settings;
     let connecting = connection::connect(
         &settings.urls[index],
         &settings.tls,
         settings.connect_timeout,
     );
-    let failed = |error: ConnectError| (error.is_refusal(), error.reason());
-    let live = Arc::new(Live::new(connecting.await.map_err(failed)?));
+    let live = Arc::new(Live::new(connecting.await?));
     if link == Link::Main {
         failpoint::pass(Place::RabbitmqDeclareBefore);
         if shared.declarer.apply(&live).await.is_err() {
-            return Err((false, live.lost().await));
+            return Err(Failure {
+                is_refusal: false,
+                reason: live.lost().await,
+                advice: None,
+            });
         }
         failpoint::pass(Place::RabbitmqDeclareAfter);
         shared.board.set_findings(shared.declarer.findings());

@@ -13,6 +13,9 @@ pub struct BrokerStatus {
     pub state: BrokerState,
     /// Why, where there is something to say; never a password.
     pub reason: Option<String>,
+    /// What to do about it, where more is known than that it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// Since when.
     pub since: Timestamp,
     /// The broker in use or tried last, without credentials.

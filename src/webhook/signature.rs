@@ -121,6 +121,20 @@ impl Keys {
     }
 }
 
+/// The first of these secrets, by its place, that signed this body. For a person with a captured
+/// request: unlike [`Keys::verify`] it shows in the time it takes.
+pub fn signer<S: AsRef<[u8]>>(
+    secrets: impl IntoIterator<Item = S>,
+    signature: &Signature,
+    body: &[u8],
+) -> Option<usize> {
+    let digest = signature.0?;
+    secrets.into_iter().position(|secret| {
+        let key = Key::new(HMAC_SHA256, secret.as_ref());
+        !secret.as_ref().is_empty() && hmac::verify(&key, body, &digest).is_ok()
+    })
+}
+
 /// The header value a sender with this secret adds to this body.
 #[must_use]
 pub fn sign(secret: &[u8], body: &[u8]) -> String {

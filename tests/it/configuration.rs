@@ -279,6 +279,7 @@ fn the_shipped_files_can_be_used_as_they_stand() {
     let operator = Operator::new()
         .file("default.toml", &shipped("default.toml"))
         .file("docker.toml", &shipped("docker.toml"))
+        .file("secrets/.keep", "")
         .variable("DESKBRIDGE__JOURNAL__DIR", "journal");
     operator
         .run("--config default.toml check")

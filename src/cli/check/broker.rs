@@ -250,19 +250,22 @@ fn blocked(url: &BrokerUrl, reason: &str) -> Line {
 
 fn lines(status: &BrokerStatus, declares: bool, url: &BrokerUrl) -> Vec<Line> {
     let reason = status.reason.as_deref().unwrap_or("no answer in time");
+    let advice = |usual: &str| status.advice.clone().unwrap_or_else(|| usual.to_owned());
     match status.state {
         BrokerState::Connecting => {
             return vec![
                 Line::error(format!("{url} cannot be reached: {reason}"))
                     .losing("events would wait in the journal")
-                    .trying("is it up, and is this its address (`rabbitmq.urls`)?"),
+                    .trying(advice(
+                        "is it up, and is this its address (`rabbitmq.urls`)?",
+                    )),
             ];
         }
         BrokerState::Refused => {
             return vec![
                 Line::error(format!("{url} refuses: {reason}"))
                     .losing("events would wait in the journal")
-                    .trying("look at user, password, vhost and certificate: `rabbitmqctl list_vhosts`, `rabbitmqctl list_permissions -p VHOST`, `rabbitmqctl authenticate_user USER`"),
+                    .trying(advice("look at user, password and vhost: `rabbitmqctl list_vhosts`, `rabbitmqctl list_permissions -p VHOST`, `rabbitmqctl authenticate_user USER`")),
             ];
         }
         BrokerState::Connected | BrokerState::Blocked => {}

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use deskbridge::config::paths;
 use deskbridge::config::rabbitmq::RabbitMq;
-use deskbridge::rabbitmq::presented;
 use deskbridge::rabbitmq::url::BrokerUrl;
+use deskbridge::rabbitmq::{pem, presented};
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::line::Line;
@@ -29,7 +29,7 @@ pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
     let is_used = rabbitmq
         .urls
         .iter()
-        .any(|url| url.expose().trim().starts_with("amqps:"));
+        .any(|url| BrokerUrl::parse(url.expose()).is_ok_and(|url| url.is_tls()));
     let files = [
         (
             "ca_file",
@@ -46,13 +46,14 @@ pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
     for (key, file, then) in files {
         let Some(file) = file else { continue };
         let key = format!("rabbitmq.tls.{key}");
-        let what = format!("the certificate in `{}`", file.display());
-        let line = match read(file) {
+        let what = format!("the certificate in {}", paths::in_words(file));
+        let line = match read(&key, file) {
             Ok(validities) => judge(&key, &what, candidates(&key, &validities), now),
-            Err(problem) => Some(Line::error(format!(
-                "{key}: `{}` {problem}",
-                file.display()
-            ))),
+            Err(line) => {
+                let line = line.losing(format!("{then}: events wait in the journal"));
+                lines.push(if is_used { line } else { line.unused() });
+                continue;
+            }
         };
         lines.extend(line.map(|line| {
             let line = line
@@ -117,15 +118,17 @@ fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Opti
     })
 }
 
-fn read(file: &Path) -> Result<Vec<Validity>, String> {
-    let certificates = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if certificates.is_empty() {
-        return Err("holds no PEM certificate".into());
-    }
+fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Line> {
+    let certificates = pem::certificates(file)
+        .map_err(|error| Line::error(format!("{key}: {error}")).trying(error.advice()))?;
     let validities: Option<Vec<_>> = certificates.iter().map(validity).collect();
-    validities.ok_or_else(|| "holds a certificate that cannot be read".into())
+    validities.ok_or_else(|| {
+        let file = paths::in_words(file);
+        Line::error(format!(
+            "{key}: {file} holds a certificate that cannot be read"
+        ))
+        .trying("issue it anew; `openssl x509 -text` shows what is in it")
+    })
 }
 
 fn validity(der: &CertificateDer<'_>) -> Option<Validity> {

@@ -5,15 +5,17 @@ use std::path::Path;
 use anyhow::Context;
 use bytes::Bytes;
 use data_encoding::BASE64;
+use deskbridge::config::http_url::HttpUrl;
 use deskbridge::config::sources::Secret;
 use deskbridge::rabbitmq::existing::Existing;
+use deskbridge::rabbitmq::pem;
 use deskbridge::rabbitmq::url::BrokerUrl;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, DATE};
 use hyper::{Request, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,6 +27,13 @@ use crate::cli::http_client::{Answer, Client};
 /// What is asked of every queue; without it the answer holds statistics, a hundred times as much.
 const QUEUE_COLUMNS: &str = "name,type,durable,auto_delete,exclusive,arguments,policy,\
     effective_policy_definition,state,messages,messages_unacknowledged,message_bytes_ready";
+
+/// What stands for itself in a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// Everything the API told.
 pub struct Told {
@@ -43,6 +52,7 @@ pub struct Told {
 /// The API at one URL, as one user.
 pub struct Management {
     base: String,
+    shown: String,
     authorization: String,
     client: Client,
 }
@@ -80,35 +90,25 @@ struct Alarm {
 impl Management {
     /// The URL's own user and password, or else the broker's; trusts the broker's authorities.
     pub fn new(url: &Secret, broker: &BrokerUrl, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let url = url.expose().trim();
-        let (scheme, rest) = url.split_once("://").context("it is no URL")?;
-        let (login, host) = match rest.rsplit_once('@') {
-            Some((login, host)) => (Some(login), host),
-            None => (None, rest),
-        };
-        let host = host.trim_end_matches('/').trim_end_matches("/api");
-        let (user, password) = if let Some(login) = login {
-            let (user, password) = login.split_once(':').unwrap_or((login, ""));
-            (decoded(user), decoded(password))
-        } else {
-            let (user, password) = broker.credentials();
-            (user.to_owned(), password.to_owned())
-        };
-        let base = format!("{scheme}://{host}");
-        let uri = base.parse().context("it is no URL")?;
+        let url = HttpUrl::parse(url.expose())?;
+        let (user, password) = url.login().unwrap_or_else(|| broker.credentials());
+        let request = url.request();
+        let base = request.trim_end_matches('/').trim_end_matches("/api");
+        let authorization = format!(
+            "Basic {}",
+            BASE64.encode(format!("{user}:{password}").as_bytes())
+        );
         Ok(Self {
-            authorization: format!(
-                "Basic {}",
-                BASE64.encode(format!("{user}:{password}").as_bytes())
-            ),
-            client: Client::trusting(&uri, 1, ca_file.map(authorities).transpose()?)?,
-            base,
+            authorization,
+            client: Client::trusting(&base.parse()?, 1, ca_file.map(authorities).transpose()?)?,
+            base: base.to_owned(),
+            shown: url.to_string(),
         })
     }
 
-    /// Where it is, without credentials.
+    /// Where it is, without what may be secret.
     pub fn url(&self) -> &str {
-        &self.base
+        &self.shown
     }
 
     /// Asks for everything.
@@ -208,8 +208,7 @@ impl Management {
 }
 
 fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    read.with_context(|| format!("reading `{}` (rabbitmq.tls.ca_file)", file.display()))
+    pem::certificates(file).context("reading `rabbitmq.tls.ca_file`")
 }
 
 /// What to do when it cannot be asked.
@@ -239,28 +238,7 @@ fn clock_ahead(answer: &Answer, now: Timestamp) -> Option<SignedDuration> {
 
 /// A name as one segment of a path.
 fn encoded(name: &str) -> String {
-    let segment = name.bytes().map(|byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            char::from(byte).to_string()
-        } else {
-            format!("%{byte:02X}")
-        }
-    });
-    segment.collect()
-}
-
-/// What stands in a URL for characters it cannot hold.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|_| byte == b'%');
-        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
-        let escaped = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(escaped.unwrap_or(byte));
-        rest = escaped.map_or(after, |_| &after[2..]);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    utf8_percent_encode(name, SEGMENT).to_string()
 }
 
 #[cfg(test)]
@@ -273,9 +251,10 @@ mod tests {
         let management = Management::new(&Secret::new(url), &broker, None).unwrap();
         let expected = format!("Basic {}", BASE64.encode(login.as_bytes()));
         assert_eq!(
-            (management.url(), &management.authorization),
+            (management.base.as_str(), &management.authorization),
             (base, &expected)
         );
+        assert!(!management.url().contains("rabbit/rabbit"));
     }
 
     #[test]
@@ -297,6 +276,5 @@ mod tests {
     fn names_are_one_segment_of_a_path() {
         assert_eq!(encoded("/"), "%2F");
         assert_eq!(encoded("a b/ü-_.~"), "a%20b%2F%C3%BC-_.~");
-        assert_eq!(decoded("%2F%zz%"), "/%zz%");
     }
 }

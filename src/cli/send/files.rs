@@ -38,7 +38,7 @@ pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit>
         let asked = client.ask(post.request(target)).await;
         let answer = asked.map_err(|why| {
             failed(
-                format!("posting to {}", target.url),
+                format!("posting to {}", target.shown),
                 why,
                 "is the bridge running (`deskbridge health`)?",
             )

@@ -1,8 +1,8 @@
 //! Where to post, and with which secrets.
 
-use std::fs;
-
 use deskbridge::config::Config;
+use deskbridge::config::http_url::HttpUrl;
+use deskbridge::config::secrets::read_secret;
 use deskbridge::config::sources::{Secret, Source};
 use hyper::Uri;
 
@@ -14,8 +14,10 @@ use crate::cli::health::reachable;
 
 /// Where to post, and with which secrets; none for a source that needs no signature.
 pub struct Target {
-    /// The source's URL.
+    /// The source's URL, to be asked. Not to be shown.
     pub url: Uri,
+    /// The same without what may be secret.
+    pub shown: String,
     secrets: Vec<Secret>,
 }
 
@@ -43,29 +45,31 @@ pub fn choose(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Targ
     } else {
         given
     };
-    let parsed: Option<Uri> = url.parse().ok();
-    let usable =
-        |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    match parsed.filter(usable) {
-        Some(url) => Ok(Target { url, secrets }),
-        None => Err(misused(
-            format!("`{url}` is no URL"),
-            "--url http://127.0.0.1:8080/webhooks/deskdirector",
-        )),
+    let advice = "--url http://127.0.0.1:8080/webhooks/deskdirector";
+    let url = HttpUrl::parse(&url).map_err(|why| misused(format!("--url: {why}"), advice))?;
+    if url.login().is_some() {
+        let problem = "--url: a user and a password mean nothing to a webhook; it is signed";
+        return Err(misused(problem, advice));
+    }
+    match url.request().parse() {
+        Ok(request) => Ok(Target {
+            url: request,
+            shown: url.to_string(),
+            secrets,
+        }),
+        Err(_) => Err(misused("--url: it is no URL", advice)),
     }
 }
 
 fn given_secrets(arguments: &Arguments) -> anyhow::Result<Vec<Secret>> {
     let read = arguments.secret_file.iter().map(|path| {
-        let text = fs::read_to_string(path).map_err(|why| {
+        read_secret(path).map_err(|why| {
             failed(
-                format!("reading the secret in `{}`", path.display()),
+                "reading --secret-file",
                 why,
                 "name a file that holds the secret and nothing else",
             )
-        })?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)))
+        })
     });
     let read: anyhow::Result<Vec<_>> = read.collect();
     Ok(arguments.secret.iter().cloned().chain(read?).collect())

@@ -1,8 +1,9 @@
 //! URLs of the broker, and what belongs to them.
 
+use super::super::broker_url::BrokerUrl;
 use super::super::finding::Finding;
 use super::super::rabbitmq::{RabbitMq, Tls};
-use super::super::sources::Secret;
+use super::super::secrets::management_problem;
 
 pub(super) fn check_broker(rabbitmq: &RabbitMq, findings: &mut Vec<Finding>) {
     if rabbitmq.urls.is_empty() {
@@ -10,21 +11,15 @@ pub(super) fn check_broker(rabbitmq: &RabbitMq, findings: &mut Vec<Finding>) {
         findings.push(Finding::new("rabbitmq.urls", problem));
     }
     for (index, url) in rabbitmq.urls.iter().enumerate() {
-        if !is_url(url, &["amqp://", "amqps://"]) {
-            let problem = format!(
-                "URL number {} must be amqp://… or amqps://… with a host",
-                index + 1
-            );
-            findings.push(Finding::new("rabbitmq.urls", problem));
+        if let Err(error) = BrokerUrl::parse(url.expose()) {
+            let key = format!("rabbitmq.urls[{index}]");
+            findings.push(Finding::new(key, error.to_string()));
         }
     }
-    if !rabbitmq.management_url.expose().is_empty()
-        && !is_url(&rabbitmq.management_url, &["http://", "https://"])
-    {
-        findings.push(Finding::new(
-            "rabbitmq.management_url",
-            "must be http://… or https://… with a host",
-        ));
+    let management_url = rabbitmq.management_url.expose();
+    if !management_url.is_empty() {
+        let problem = management_problem(management_url);
+        findings.extend(problem.map(|problem| Finding::new("rabbitmq.management_url", problem)));
     }
     let Tls {
         cert_file,
@@ -40,14 +35,4 @@ pub(super) fn check_broker(rabbitmq: &RabbitMq, findings: &mut Vec<Finding>) {
         let problem = format!("a client certificate needs both; set `rabbitmq.tls.{other}` too");
         findings.push(Finding::new(format!("rabbitmq.tls.{key}"), problem));
     }
-}
-
-fn is_url(url: &Secret, schemes: &[&str]) -> bool {
-    let url = url.expose();
-    let Some(rest) = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)) else {
-        return false;
-    };
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    !host.is_empty() && !host.starts_with(':') && !url.contains(char::is_whitespace)
 }

@@ -2,6 +2,7 @@
 
 use super::super::Config;
 use super::super::finding::Finding;
+use super::super::secrets::slip;
 use super::super::sources::{SECRET_BYTES_MIN, Signature, Source};
 
 pub(super) fn check_sources(config: &Config, findings: &mut Vec<Finding>) {
@@ -44,13 +45,20 @@ fn check_secrets(key: &str, source: &Source, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(key, problem));
     }
     for (index, secret) in source.secrets.iter().enumerate() {
-        let bytes = secret.expose().len();
-        if bytes < SECRET_BYTES_MIN {
-            let number = index + 1;
-            let problem = format!(
-                "secret number {number} has {bytes} bytes; at least {SECRET_BYTES_MIN} are needed"
-            );
-            findings.push(Finding::new(format!("{key}.secrets"), problem));
-        }
+        let (text, number) = (secret.expose(), index + 1);
+        let problem = if text.trim() != text {
+            "begins or ends with a blank or line break; take it away".to_owned()
+        } else if let Some(slip) = slip(text) {
+            format!("holds {slip}")
+        } else if text.len() < SECRET_BYTES_MIN {
+            format!(
+                "has {} bytes; at least {SECRET_BYTES_MIN} are needed",
+                text.len()
+            )
+        } else {
+            continue;
+        };
+        let problem = format!("secret number {number} {problem}");
+        findings.push(Finding::new(format!("{key}.secrets"), problem));
     }
 }

@@ -160,10 +160,7 @@ fn urls_name_a_host_and_certificates_have_a_key() {
         "amqp://h h",
     ] {
         let toml = format!("[rabbitmq]\nurls = [\"amqps://u:p@[::1]:5671/%2f\", \"{url}\"]");
-        check(
-            &toml,
-            &["rabbitmq.urls: URL number 2 must be amqp://… or amqps://…"],
-        );
+        check(&toml, &["rabbitmq.urls[1]: "]);
     }
     check(
         "[rabbitmq]\nmanagement_url = \"host:15672\"",

@@ -26,8 +26,7 @@ pub(super) fn check_exchanges(config: &Config, findings: &mut Vec<Finding>) {
         .into_iter()
         .flatten()
     {
-        let problem = format!("{} in \"{}\"", error.problem, error.template);
-        findings.push(Finding::new(error.name, problem));
+        findings.push(Finding::new(error.name, error.problem.to_string()));
     }
     for (key, exchange) in routed_exchanges(config) {
         check_name(&key, exchange, findings);

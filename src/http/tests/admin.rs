@@ -30,6 +30,7 @@ fn broker() -> BrokerStatus {
     BrokerStatus {
         state: BrokerState::Connecting,
         reason: Some("connection refused".into()),
+        advice: None,
         since: Timestamp::UNIX_EPOCH,
         url: Some("amqp://localhost:5672/%2f".into()),
         findings: vec![],

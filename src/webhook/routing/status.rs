@@ -105,11 +105,7 @@ impl<'c> Reader<'c> {
 
     fn template(&mut self, name: String, template: &str) -> Template {
         Template::parse(template).unwrap_or_else(|problem| {
-            self.errors.push(TemplateError {
-                name,
-                template: template.into(),
-                problem,
-            });
+            self.errors.push(TemplateError { name, problem });
             Template::default()
         })
     }

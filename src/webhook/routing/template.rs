@@ -11,14 +11,15 @@ const KEY_BYTES_MAX: usize = 255;
 /// What a placeholder of a value that is not there becomes.
 const ABSENT: &str = "none";
 
+/// Names of placeholders are shorter.
+const NAME_BYTES_MAX: usize = 20;
+
 /// A template of the configuration that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is `{template}`: {problem}")]
+#[error("`{name}`: {problem}")]
 pub struct TemplateError {
     /// Where it stands, as a dotted key.
     pub name: String,
-    /// The template.
-    pub template: String,
     /// What is wrong with it.
     pub problem: TemplateProblem,
 }
@@ -27,7 +28,7 @@ pub struct TemplateError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateProblem {
     /// A placeholder nobody fills.
-    #[error("unknown placeholder `{{{0}}}`, there are {list}", list = Placeholders)]
+    #[error("unknown placeholder{}, there are {list}", quoted(.0), list = Placeholders)]
     UnknownPlaceholder(String),
     /// A `{` that is not closed, or a `}` that was not opened.
     #[error("a brace that is not one of a pair, as in {list}", list = Placeholders)]
@@ -145,6 +146,17 @@ fn key_char(char: char) -> char {
         char
     } else {
         '_'
+    }
+}
+
+/// A name, unless it looks like anything but the name of a placeholder: it could be a secret.
+fn quoted(name: &str) -> String {
+    let is_name =
+        name.len() <= NAME_BYTES_MAX && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    if is_name {
+        format!(" `{{{name}}}`")
+    } else {
+        String::new()
     }
 }
 

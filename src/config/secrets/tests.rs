@@ -1,0 +1,81 @@
+use std::fs;
+
+use super::*;
+
+#[track_caller]
+fn read_from(bytes: &[u8]) -> Result<String, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    fs::write(&path, bytes).unwrap();
+    match read_secret(&path) {
+        Ok(secret) => Ok(secret.expose().to_owned()),
+        Err(unread) => Err(unread.to_string()),
+    }
+}
+
+const SECRET: &str = "hunter2-hunter2-hunter2";
+
+#[test]
+fn mark_and_white_space_around_are_dropped() {
+    for text in [
+        format!("\u{feff}{SECRET}\r\n"),
+        format!("  {SECRET}\n\n"),
+        format!("\t{SECRET} \t"),
+        SECRET.to_owned(),
+    ] {
+        assert_eq!(
+            read_from(text.as_bytes()),
+            Ok(SECRET.to_owned()),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn slips_are_named_and_not_shown() {
+    let utf16: Vec<u8> = SECRET.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let marked = [&[0xff, 0xfe], &utf16[..]].concat();
+    for (bytes, expected) in [
+        (utf16, "NUL bytes"),
+        (marked, "is not text in UTF-8"),
+        (
+            format!("{SECRET}\n{SECRET}\n").into_bytes(),
+            "several lines",
+        ),
+        (format!("\"{SECRET}\"").into_bytes(), "quotes"),
+        (format!("'{SECRET}").into_bytes(), "quotes"),
+        (format!("{SECRET}\u{a0}x").into_bytes(), "beyond ASCII"),
+        (
+            format!("\u{1b}[0m{SECRET}").into_bytes(),
+            "control characters",
+        ),
+        (format!("SECRET={SECRET}").into_bytes(), "`NAME=secret`"),
+        (
+            format!("export DD_SECRET = {SECRET}").into_bytes(),
+            "`NAME=secret`",
+        ),
+        (format!("dd_secret={SECRET}").into_bytes(), "`NAME=secret`"),
+        (
+            format!("DESK_DIRECTOR={SECRET}").into_bytes(),
+            "`NAME=secret`",
+        ),
+        (b"hunter2".to_vec(), "holds 7 bytes"),
+    ] {
+        let problem = read_from(&bytes).expect_err(expected);
+        assert!(problem.contains(expected), "{problem}");
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
+}
+
+#[test]
+fn what_may_be_meant_is_taken() {
+    for secret in [
+        "aHVudGVyMmh1bnRlcjJodW50ZXIyCg==",
+        "SECRETSECRETSECRETSECRET=",
+        "correct horse battery staple",
+        "x9=hunter2hunter2hunter2",
+        "it's-hunter2-hunter2",
+    ] {
+        assert_eq!(read_from(secret.as_bytes()), Ok(secret.to_owned()));
+    }
+}

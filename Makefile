@@ -1,7 +1,10 @@
 # Everything a newcomer or CI needs, in one word each.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench bench-scale bench-micro bench-table simulate chaos failpoints plant power-loss outage flood fuzz \
+# A recipe fails with the first program in a pipe that fails.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help run demo test lint dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints plant power-loss outage flood fuzz \
 	test-rabbitmq compose-test
 
 help: ## list these targets
@@ -40,8 +43,11 @@ outage: ## alarms, a frozen broker and a dead link for a minute each: what the s
 	@scripts/test-needs.sh
 	@OUTAGE_SECONDS=$(or $(SECONDS),60) cargo test --locked --release --test it outage:: -- --nocapture --test-threads 1
 
-lint: ## formatting, clippy, licences and advisories, spelling
+lint: ## formatting, clippy, dependencies, spelling, shell scripts
 	@scripts/lint.sh
+
+dependencies: ## licences, bans and sources of all dependencies; advisories, if the database can be fetched
+	@scripts/dependencies.sh
 
 bench: ## figures of a release build beside lapin alone and a forwarder (BENCH_ONLY=speed,answers,outage,idle)
 	@scripts/test-needs.sh

@@ -4,7 +4,7 @@
 # Uses the distribution's rabbitmq-server (installs it if it is missing) and touches nothing of a
 # RabbitMQ that the system runs: own ports, own epmd, own cookie, own data. Any user may run it.
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 
 usage() {
@@ -38,7 +38,8 @@ say() { echo "broker: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 install_if_missing() {
-    [ -x "$ROOT$BIN/rabbitmq-server" ] || scripts/install.sh rabbitmq-server \
+    [ -z "$ROOT" ] || [ -x "$ROOT$BIN/rabbitmq-server" ] || fail "no RabbitMQ in RABBITMQ_ROOT, $ROOT"
+    [ -x "$BIN/rabbitmq-server" ] || [ -n "$ROOT" ] || scripts/install.sh rabbitmq-server \
         || fail "rabbitmq-server could not be installed; install RabbitMQ, or set RABBITMQ_URL"
 }
 
@@ -276,7 +277,8 @@ release() {
     rm -rf "$DIR"
 }
 
-[ $# -ge 2 ] || { usage; [ "${1-}" = help ] && exit 0 || exit 2; }
+case ${1-} in help | --help | -h) usage && exit 0 ;; esac
+[ $# -ge 2 ] || { usage >&2; exit 2; }
 command=$1
 DIR=$(realpath -m "$2")
 shift 2
@@ -298,5 +300,5 @@ case $command in
         echo "NODE_PID=$(node_pid || true)"
         echo "EPMD_PID=$(epmd_pid || true)" ;;
     ctl) load; become_in_node_env "$BIN/rabbitmqctl" "$@" ;;
-    *) usage; exit 2 ;;
+    *) usage >&2; exit 2 ;;
 esac

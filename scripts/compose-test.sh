@@ -10,7 +10,7 @@
 # COMPOSE_TEST_CACHE   where fetched root file systems are kept (default: .dev/compose-test)
 # COMPOSE_TEST_RESTARTS  restarts of the bridge behind Caddy (default: 10)
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 export LC_ALL=C
 cd "$(dirname "$0")/.."
 
@@ -82,7 +82,7 @@ binary() {
 fresh_copy() {
     mkdir "$WORK/checkout"
     git ls-files -z --cached --others --exclude-standard |
-        tar --null --files-from=- --ignore-failed-read -c 2>/dev/null | tar -C "$WORK/checkout" -x
+        tar --null --files-from=- --ignore-failed-read --warning=no-failed-read -c | tar -C "$WORK/checkout" -x
     export COMPOSE_PROJECT_NAME=deskbridge-compose-test
 }
 

@@ -2,11 +2,14 @@
 # `make fuzz`: every target in fuzz/ for so many seconds, one after the other. An input that it finds
 # is kept in fuzz/regressions, where the tests replay it, and makes this fail.
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/../fuzz"
-seconds=$1
+seconds=${1:-60}
 targets=${2:-split signature routing config http}
 
+fail() { echo "fuzz: $*" >&2; exit 1; }
+
+command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 # libFuzzer needs flags that rustc otherwise keeps for nightly builds. The bridge has no unsafe code
 # of its own, so a sanitizer would only cost time.
@@ -36,4 +39,4 @@ for target in $targets; do
     rm -f "$log"
 done
 echo "fuzz: $executions executions, $findings findings"
-[ "$findings" = 0 ]
+[ "$findings" = 0 ] || fail "see fuzz/regressions and what is printed above"

@@ -3,7 +3,7 @@
 #
 #   scripts/install.sh PACKAGE ...
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 
 fail() { echo "$*" >&2; exit 1; }
 
@@ -25,4 +25,5 @@ status=0
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "$@" >&2 || status=$?
 [ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet "${services[@]}"
+[ $status = 0 ] || echo "apt-get could not install $*: see above; is there a network?" >&2
 exit $status

@@ -1,29 +1,27 @@
 #!/usr/bin/env bash
-# `make lint`: everything that judges the source without running it.
+# `make lint`: everything that judges the source without running it. Goes on after a finding; at the
+# end it names what failed.
 
-set -uo pipefail
-cd "$(dirname "$0")/.." || exit
-status=0
+. "$(dirname "$0")/strict.sh" || exit
+cd "$(dirname "$0")/.."
+failed=()
 
 run() {
     echo "== $*"
-    "$@" || status=1
-}
-
-run_if_there() { # TOOL, HOW_TO_INSTALL, COMMAND ...
-    local tool=$1 install=$2
-    shift 2
-    if command -v "$tool" >/dev/null; then
-        run "$@"
-    else
-        echo "== $*: skipped, not installed ($install)"
-    fi
+    "$@" || failed+=("$*")
 }
 
 run cargo fmt --all --check
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings
-run_if_there cargo-deny "cargo install --locked cargo-deny" cargo deny check
-run_if_there typos "cargo install --locked typos-cli" typos
-run_if_there shellcheck "apt-get install shellcheck" shellcheck scripts/*.sh .ci/run
-exit $status
+run scripts/dependencies.sh
+# typos and shellcheck are Python packages, too.
+run scripts/python.sh
+run .dev/python/bin/typos
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+run .dev/python/bin/shellcheck "${scripts[@]}"
+
+[ ${#failed[@]} = 0 ] || {
+    printf 'lint: failed, or could not be run: %s\n' "${failed[@]}" >&2
+    exit 1
+}

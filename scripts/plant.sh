@@ -5,7 +5,7 @@
 #
 # scripts/plant.sh [NAME ...]   only these
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 scripts/test-needs.sh
 
@@ -204,4 +204,4 @@ for name in "${chosen[@]}"; do
 done
 echo
 echo "$caught of ${#chosen[@]} planted bugs caught"
-[ "$caught" = ${#chosen[@]} ]
+[ "$caught" = ${#chosen[@]} ] || exit 1

@@ -7,7 +7,7 @@
 # Everything it makes lies in .dev/. RABBITMQ_URL names a broker to use.
 
 # shellcheck disable=SC2317,SC2329 # functions are called by name
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 MODE=${1:-run}
 DEV=$PWD/.dev

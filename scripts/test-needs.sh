@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine does not have.
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 
 missing=()
@@ -17,6 +17,5 @@ done
 # The examples of consumers and the validators of schemas.
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
-python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
 scripts/test-packages.sh

@@ -6,7 +6,7 @@
 #
 # RABBITMQ_ROOT  the system to use, or to make (default: .dev/rabbitmq-VERSION)
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 
 fail() { echo "$*" >&2; exit 1; }
@@ -21,17 +21,10 @@ shift
 [ "$(id -u)" = 0 ] || fail "please run as root: RabbitMQ $VERSION runs in a chroot"
 export RABBITMQ_ROOT=${RABBITMQ_ROOT:-$PWD/.dev/rabbitmq-$VERSION}
 
-# The mirror this machine gets its own packages from.
-mirror() {
-    sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb *\(\[[^]]*\] *\)\?\([^ ]*\) .*/\2/p' \
-        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1
-}
-
 make_root() {
     local url
+    url=$(scripts/mirror.sh)
     command -v debootstrap >/dev/null || scripts/install.sh debootstrap
-    url=$(mirror)
-    [ -n "$url" ] || fail "no Debian mirror found in /etc/apt"
     echo "making a system with RabbitMQ $VERSION in $RABBITMQ_ROOT" >&2
     rm -rf "$RABBITMQ_ROOT.new"
     mkdir -p "$(dirname "$RABBITMQ_ROOT")"

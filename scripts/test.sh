@@ -2,7 +2,7 @@
 # `make test`: installs what the tests need, runs all of them, names those that were skipped, ends
 # with the runner's own summary.
 
-set -euo pipefail
+. "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 scripts/test-needs.sh
 

@@ -3,13 +3,6 @@
 # that both files can be used as they stand where no image registry can be reached.
 # Sourced by scripts/compose-test.sh. Root file systems are kept in $CACHE and made once.
 
-# The mirror of this machine's own package sources.
-debian_mirror() {
-    find /etc/apt \( -name '*.list' -o -name '*.sources' \) -exec cat {} + |
-        grep --only-matching --extended-regexp '^[^#]*https?://[^ ]+/debian/?( |$)' |
-        grep --only-matching --extended-regexp 'https?://[^ ]+' | head -n 1
-}
-
 # tree SUITE PACKAGES [NAME]: a Debian root file system in $CACHE/NAME.
 tree() {
     local suite=$1 packages=$2 name=${3:-$1} dir=$CACHE/${3:-$1}
@@ -78,8 +71,7 @@ build() {
 
 # What has to come from outside; the engine has no network.
 fetch_stand_ins() {
-    MIRROR=$(debian_mirror)
-    [ -n "$MIRROR" ] || fail "no Debian mirror among this machine's package sources"
+    MIRROR=$(scripts/mirror.sh)
     mkdir -p "$CACHE"
     tree bookworm ca-certificates
     tree trixie rabbitmq-server

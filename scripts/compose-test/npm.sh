@@ -7,5 +7,5 @@ case $1 in
     ci) cp -r /stand-in/node_modules node_modules ;;
     run) node node_modules/typescript/bin/tsc ;;
     prune) rm -rf node_modules/typescript node_modules/@types ;;
-    *) exit 1 ;;
+    *) echo "stand-in: npm does not know '$1'" >&2 && exit 1 ;;
 esac

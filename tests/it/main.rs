@@ -31,6 +31,7 @@ mod publisher;
 mod refusals;
 mod routes;
 mod schemas;
+mod scripts;
 mod secrecy;
 mod sending;
 mod storms;

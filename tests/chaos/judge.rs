@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::event::{Event, FORGED, INCOMPLETE};
 use crate::ledger::{Delivery, History, Micros, Outcome, Queue, Request};
-use crate::schedule::Kind;
+use crate::schedule::{Kind, Lane};
 
 /// Invariants of the catalogue, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +28,8 @@ pub enum Invariant {
     I10Bounded,
     I11Liveness,
     I12Accounting,
-    /// An authentic request got another answer than 2xx, and no full or failing disk explains it.
+    /// An authentic request got another answer than 2xx, or a late one or none, and nothing done to
+    /// the bridge itself or its disk explains it. Strangers do not.
     Answers,
     /// What the harness saw go wrong.
     Complaint,
@@ -49,6 +50,8 @@ pub struct Caps {
     pub journal_bytes: u64,
     /// How many messages each interruption may bring again.
     pub in_flight: u64,
+    /// How long a sender may have to wait.
+    pub answer: Micros,
 }
 
 /// What is to be said of a run.
@@ -75,6 +78,9 @@ pub struct Counts {
     pub causes: BTreeMap<Kind, u64>,
     pub unrouted: u64,
     pub infos: u64,
+    /// Those that were cut off at once while nothing was done to the bridge itself: a connection
+    /// that was kept had to make room.
+    pub cut_off: u64,
     /// The longest answer while nothing was done to the bridge itself or its disk.
     pub answer_max: Micros,
     pub refusals: BTreeMap<u16, u64>,
@@ -86,7 +92,7 @@ pub struct Counts {
 pub fn judge(history: &History, caps: &Caps) -> Findings {
     let index = Index::of(history);
     let mut findings = Findings::default();
-    events::judge(&index, &mut findings);
+    events::judge(&index, caps, &mut findings);
     order::judge(&index, &mut findings);
     copies::judge(&index, caps, &mut findings);
     accounts::judge(&index, caps, &mut findings);
@@ -175,7 +181,8 @@ impl<'h> Index<'h> {
         })
     }
 
-    /// The kinds that were under way between the two, or had just ended.
+    /// The kinds that were under way between the two, or had just ended, and may be the cause of
+    /// what the bridge did at the broker: strangers may not.
     fn kinds_during(&self, from: Micros, to: Micros) -> Vec<Kind> {
         const AFTERWARDS: Micros = 10_000_000;
         let mut kinds: Vec<_> = self
@@ -183,6 +190,7 @@ impl<'h> Index<'h> {
             .injections
             .iter()
             .filter(|one| one.begin <= to && one.end + AFTERWARDS >= from)
+            .filter(|one| one.kind.lane() != Lane::Strangers)
             .map(|one| one.kind)
             .collect();
         kinds.sort_unstable();

@@ -109,6 +109,21 @@ pub struct Peaks {
     pub backlog: u64,
 }
 
+/// What strangers did, all attacks together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Strangers {
+    pub opened: u64,
+    /// How often they were answered with an error, or closed.
+    pub refused: u64,
+}
+
+impl std::ops::AddAssign for Strangers {
+    fn add_assign(&mut self, more: Self) {
+        self.opened += more.opened;
+        self.refused += more.refused;
+    }
+}
+
 /// How things stood at the end, after everything was healed and had drained.
 #[derive(Debug, Clone, Default)]
 pub struct Ending {
@@ -137,6 +152,7 @@ pub struct History {
     pub ending: Ending,
     /// Answers to forged and to incomplete requests.
     pub forged: BTreeMap<u16, u64>,
+    pub strangers: Strangers,
     /// How long accepted requests waited for their answers.
     pub answers: Vec<Micros>,
     /// What went wrong that has no place elsewhere, each one a violation.

@@ -6,6 +6,7 @@ mod broker;
 mod clients;
 mod disk;
 mod network;
+mod strangers;
 mod topology;
 
 use std::sync::Arc;
@@ -90,6 +91,13 @@ async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
         | K::BridgeFreeze => bridge::inject(stage, planned).await,
         K::BacklogFull | K::FsyncSlow | K::FsyncFails => disk::inject(stage, planned).await,
         K::ConsumerKilled | K::SenderGone => clients::inject(stage, planned).await,
+        K::IdleBodies
+        | K::LargeBodies
+        | K::FatHeads
+        | K::ForeignBytes
+        | K::ForgedWebhooks
+        | K::Restless
+        | K::Siege => strangers::inject(stage, planned).await,
     }
 }
 

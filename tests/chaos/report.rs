@@ -83,6 +83,7 @@ pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) 
         "{} sessions acknowledged in {} requests, {} not answered, refused {:?}\n\
          answers: median {} ms, 99 % {} ms, longest {} ms ({} ms while the bridge itself was left alone); \
          forged requests: {forged:?}\n\
+         strangers: {} connections opened, {} times refused; {} genuine requests cut off\n\
          {} deliveries, {} of them again by the broker, {} copies by the bridge ({} sent twice), {} unrouted\n\
          lost {}, out of order {}, id drift {}, non-2xx without excuse {}\n\
          at most {:.1} MiB resident, {} descriptors, {:.1} MiB of journal, {} events waiting; \
@@ -95,6 +96,9 @@ pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) 
         answered(99),
         answered(100),
         counts.answer_max / 1000,
+        history.strangers.opened,
+        history.strangers.refused,
+        counts.cut_off,
         counts.deliveries,
         counts.redeliveries,
         counts.duplicates,
@@ -213,6 +217,7 @@ fn verdict(seed: u64, findings: &Findings) -> Value {
         "acknowledged": counts.accepted,
         "requests": counts.requests,
         "not_answered": counts.infos,
+        "cut_off": counts.cut_off,
         "refused": counts.refusals,
         "deliveries": counts.deliveries,
         "redelivered": counts.redeliveries,

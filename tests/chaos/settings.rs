@@ -8,6 +8,8 @@ use std::time::Duration;
 pub enum Mode {
     /// Every kind of fault.
     Faults { lasts: Duration },
+    /// Nothing but strangers: nobody has an excuse to answer late.
+    Strangers { lasts: Duration },
     /// Nothing but `kill -9`.
     Crash { rounds: usize },
     /// Nothing: what comes twice now has no excuse.
@@ -29,7 +31,7 @@ const SMOKE_RATE: u32 = 250;
 const RATE: u32 = 900;
 
 impl Settings {
-    /// Reads `MINUTES`, `SEED`, `RUNS`, `RATE`, `KIND` (`crash`, `calm`) and `ROUNDS`, each behind
+    /// Reads `MINUTES`, `SEED`, `RUNS`, `RATE`, `KIND` (`strangers`, `crash`, `calm`) and `ROUNDS`, each behind
     /// `CHAOS_`.
     pub fn from_environment() -> Self {
         let minutes: Option<f64> = setting("MINUTES");
@@ -42,8 +44,11 @@ impl Settings {
                 rounds: setting("ROUNDS").unwrap_or(500),
             },
             Some("calm") => Mode::Calm { lasts },
+            Some("strangers") => Mode::Strangers { lasts },
             Some("faults") | None => Mode::Faults { lasts },
-            Some(other) => panic!("KIND is `faults`, `crash` or `calm`, not `{other}`"),
+            Some(other) => {
+                panic!("KIND is `faults`, `strangers`, `crash` or `calm`, not `{other}`")
+            }
         };
         Self {
             mode,
@@ -68,6 +73,10 @@ impl Settings {
             }
             Mode::Crash { rounds } => {
                 format!("make chaos KIND=crash ROUNDS={rounds} SEED={seed} RATE={rate}")
+            }
+            Mode::Strangers { lasts } => {
+                let minutes = lasts.as_secs_f64() / 60.0;
+                format!("make chaos KIND=strangers MINUTES={minutes:.2} SEED={seed} RATE={rate}")
             }
             Mode::Calm { lasts } => {
                 let minutes = lasts.as_secs_f64() / 60.0;

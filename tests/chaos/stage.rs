@@ -157,7 +157,6 @@ fn configured(url: &str) -> BridgeBuilder {
         } else {
             "telemetry.log_level = 'info'\njournal = {retention = '20s', retention_bytes = '16MiB'}"
         })
-        .with("http.body_bytes_max = '512KiB'")
         .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
         .with("rabbitmq = {confirm_timeout = '2s', heartbeat = '2s', connect_timeout = '2s'}")
         .with(&format!("rabbitmq.in_flight_max = {IN_FLIGHT_MAX}"))

@@ -3,7 +3,7 @@
 
 use super::{Caps, Findings, Index, Invariant, UNCERTAIN, is_genuine};
 use crate::ledger::{Account, Outcome};
-use crate::schedule::Kind;
+use crate::schedule::{Kind, Lane};
 
 pub(super) fn judge(index: &Index, caps: &Caps, findings: &mut Findings) {
     bounds(index, caps, findings);
@@ -109,7 +109,7 @@ fn counts(index: &Index, findings: &mut Findings) {
             findings.counts.unseen += 1;
         }
     }
-    for kind in attempted {
+    for kind in attempted.iter().copied() {
         if !findings.counts.injections.contains_key(&kind) {
             let what = format!("`{}` never took effect", kind.name());
             findings.voids.push(what);
@@ -117,6 +117,7 @@ fn counts(index: &Index, findings: &mut Findings) {
     }
     let has = |kind| findings.counts.injections.contains_key(&kind);
     let faults = findings.counts.injections.values().sum::<u64>();
+    let strangers = &index.history.strangers;
     let genuine = index.stories.keys().any(|event| is_genuine(*event));
     for (is_missing, what) in [
         (
@@ -130,6 +131,11 @@ fn counts(index: &Index, findings: &mut Findings) {
         (
             has(Kind::BridgeKill) && findings.counts.infos == 0,
             "no request was hit by a kill",
+        ),
+        (
+            attempted.iter().any(|kind| kind.lane() == Lane::Strangers)
+                && (strangers.opened == 0 || strangers.refused == 0),
+            "no stranger came in, or none was refused",
         ),
         (
             has(Kind::BindingDeleted) && findings.counts.unrouted == 0,

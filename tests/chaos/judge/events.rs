@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Findings, Index, Invariant, is_forged, is_genuine, may_be_held};
+use super::{Caps, Findings, Index, Invariant, is_forged, is_genuine, may_be_held};
 use crate::event::Event;
 use crate::ledger::{Outcome, Queue, Request};
 use crate::schedule::Kind;
@@ -24,10 +24,10 @@ const HOLDING_UP: &[Kind] = &[
     Kind::FsyncFails,
 ];
 
-pub(super) fn judge(index: &Index, findings: &mut Findings) {
+pub(super) fn judge(index: &Index, caps: &Caps, findings: &mut Findings) {
     for request in &index.history.requests {
         judge_request(index, request, findings);
-        judge_answers(index, request, findings);
+        judge_answers(index, caps, request, findings);
     }
     judge_deliveries(index, findings);
     for (code, count) in &index.history.forged {
@@ -99,17 +99,31 @@ fn judge_queues(index: &Index, event: Event, request: &Request, findings: &mut F
     }
 }
 
-fn judge_answers(index: &Index, request: &Request, findings: &mut Findings) {
+fn judge_answers(index: &Index, caps: &Caps, request: &Request, findings: &mut Findings) {
     for attempt in &request.attempts {
+        let took = attempt.end - attempt.begin;
+        let is_held_up = index.is_during(attempt.begin, attempt.end, HOLDING_UP);
+        if took > caps.answer && !is_held_up {
+            findings.add(
+                Invariant::Answers,
+                request.events.first().copied(),
+                format!(
+                    "an authentic request waited for {took} µs: {:?}",
+                    attempt.outcome
+                ),
+            );
+        }
         match attempt.outcome {
             Outcome::Ok => {
-                let took = attempt.end - attempt.begin;
                 let longest = &mut findings.counts.answer_max;
-                if took > *longest && !index.is_during(attempt.begin, attempt.end, HOLDING_UP) {
+                if took > *longest && !is_held_up {
                     *longest = took;
                 }
             }
-            Outcome::Info => findings.counts.infos += 1,
+            Outcome::Info => {
+                findings.counts.infos += 1;
+                findings.counts.cut_off += u64::from(!is_held_up);
+            }
             Outcome::Fail(code) => {
                 *findings.counts.refusals.entry(code).or_default() += 1;
                 let is_excused = code == 503 && index.is_during(attempt.begin, attempt.end, DISK);

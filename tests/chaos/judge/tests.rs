@@ -5,6 +5,7 @@ use super::{Caps, Findings, Invariant, judge};
 use crate::event::{Event, FORGED, INCOMPLETE};
 use crate::ledger::{
     Account, Attempt, Delivery, Ending, History, Injection, Micros, Outcome, Queue, Request,
+    Strangers,
 };
 use crate::schedule::Kind;
 
@@ -13,6 +14,7 @@ const CAPS: Caps = Caps {
     descriptors: 100,
     journal_bytes: 100,
     in_flight: 4,
+    answer: 100,
 };
 
 fn event(session: u32, seq: u32) -> Event {
@@ -402,6 +404,54 @@ fn an_authentic_request_is_refused_only_while_the_disk_is_full() {
             .injections
             .push(injection(Kind::BacklogFull, 0, 9_000));
     });
+}
+
+#[test]
+fn a_late_answer_or_none_is_excused_by_no_stranger() {
+    let late = |history: &mut History, outcome| {
+        let attempt = Attempt {
+            begin: 6_000,
+            end: 6_101,
+            outcome,
+        };
+        history.requests[7].attempts.insert(0, attempt);
+        history.ending.account.accepted += u64::from(outcome == Outcome::Ok);
+        history.ending.account.published += u64::from(outcome == Outcome::Ok);
+    };
+    for outcome in [Outcome::Ok, Outcome::Info] {
+        violates(Invariant::Answers, |history| late(history, outcome));
+        violates(Invariant::Answers, |history| {
+            late(history, outcome);
+            attack(history, 5, 5);
+        });
+        passes(|history| {
+            late(history, outcome);
+            let freeze = injection(Kind::BridgeFreeze, 6_050, 6_060);
+            history.injections.push(freeze);
+        });
+    }
+}
+
+fn attack(history: &mut History, opened: u64, refused: u64) {
+    history.injections.push(injection(Kind::Siege, 0, 9_000));
+    history.strangers = Strangers { opened, refused };
+}
+
+#[test]
+fn a_copy_is_excused_by_no_stranger() {
+    violates(Invariant::I6CausedDuplicates, |history| {
+        deliver(history, event(7, 1), 7_030);
+        attack(history, 5, 5);
+    });
+}
+
+#[test]
+fn strangers_of_whom_none_was_refused_were_none() {
+    assert_eq!(judged(|history| attack(history, 5, 5)).verdict(), "PASS");
+    for (opened, refused) in [(0, 0), (5, 0)] {
+        let findings = judged(|history| attack(history, opened, refused));
+        assert_eq!(findings.verdict(), "VOID", "{findings:#?}");
+    }
 }
 
 #[test]

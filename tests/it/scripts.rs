@@ -84,7 +84,7 @@ impl Poor {
             dir: tempfile::tempdir().unwrap(),
         };
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for folder in ["bin", "fuzz", "tests", "checkout"] {
+        for folder in ["bin", "checkout/fuzz", "checkout/tests"] {
             fs::create_dir_all(poor.path(folder)).unwrap();
         }
         for folder in ["scripts", ".ci"] {

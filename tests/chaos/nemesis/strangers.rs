@@ -1,6 +1,7 @@
 //! Strangers: they know the address and no secret. Each attack has an end, in time, connections and
 //! bytes, and goes on for as long as it lasts: whoever is refused comes again.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -131,7 +132,8 @@ fn fat_heads() -> Vec<Part> {
         if says.len() >= FAT_BYTES {
             break;
         }
-        says += &format!("x-fat-{number}: {}\r\n", "y".repeat(1000));
+        let value = "y".repeat(1000);
+        write!(says, "x-fat-{number}: {value}\r\n").expect("memory");
     }
     says += "x-last: ";
     crowd(says.as_bytes(), Then::Drips, FAT)
@@ -145,7 +147,7 @@ fn foreign_bytes() -> Vec<Part> {
     );
     let proxy_2 =
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x9c\x40\x1f\x90";
-    let garbage: Vec<_> = (0..=255).cycle().take(5000).collect();
+    let garbage: Vec<u8> = (0..=255).cycle().take(5000).collect();
     let all: [&[u8]; 4] = [tls, proxy.as_bytes(), proxy_2, &garbage];
     let parts = all.map(|says| crowd(says, Then::Drips, FOREIGN / all.len()));
     parts.concat()

@@ -16,7 +16,7 @@ use super::{Place, Where, look};
 use crate::cli::Exit;
 use crate::cli::failure::failed;
 use crate::cli::output::{print, print_exactly, print_json};
-use crate::cli::tail::shown::{properties, with_body};
+use crate::cli::tail::shown::{indented, properties, with_body};
 
 pub const AFTER_HELP: &str = "\
 The ID is the message_id, or #3 for the third message in the queue. --body prints the exact bytes and \
@@ -141,13 +141,8 @@ fn readable(letter: &Letter, summary: &Summary, place: &Place, waiting: u64) -> 
         let _ = writeln!(text, "died: {}", foreign::line(&death.to_string()));
     }
     let body = &letter.received.body;
-    let _ = writeln!(
-        text,
-        "body, {} bytes:\n{}",
-        body.len(),
-        String::from_utf8_lossy(body)
-    );
-    text
+    let _ = writeln!(text, "body, {} bytes:", body.len());
+    text + &indented(body)
 }
 
 fn plain(value: &Value) -> String {

@@ -14,8 +14,8 @@ const WHOLE: u16 = u16::MAX;
 /// The first four fit into 80, and of the state what tells it from another.
 const COLUMNS: [Column; 7] = [
     column("SEQ", WHOLE, 6),
-    column("RECEIVED", 16, 25),
-    column("SESSION", 8, 18),
+    column("RECEIVED", 19, 25),
+    column("SESSION", 14, 18),
     column("STATUS", WHOLE, 9),
     column("STATE", 9, 25),
     column("SOURCE", WHOLE, 12),

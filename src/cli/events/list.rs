@@ -157,12 +157,7 @@ impl List {
                     .iter()
                     .map(|entry| line::row(entry, &self.clock))
                     .collect();
-                let head = if is_first {
-                    table.head()
-                } else {
-                    String::new()
-                };
-                head + &table.rows(&rows)
+                table.page(&rows, is_first)
             }
             None => entries
                 .iter()

@@ -233,9 +233,6 @@ fn rehearse(
                         object["routing_key"] = (*route.routing_key).into();
                         let _ = writeln!(text, "{object}");
                     } else {
-                        if would == 0 {
-                            text.push_str(&table.head());
-                        }
                         rows.push(line::row(entry, clock));
                     }
                     would += 1;
@@ -245,7 +242,8 @@ fn rehearse(
         if is_json {
             print_json(&text)?;
         } else {
-            print(&(text + &table.rows(&rows)))?;
+            let is_first = would == rows.len() as u64;
+            print(&table.page(&rows, is_first))?;
         }
         next = page.next;
     }

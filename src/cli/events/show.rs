@@ -13,6 +13,7 @@ use super::filters::Id;
 use super::{find, line, open, unreadable};
 use crate::cli::failure::failed;
 use crate::cli::output::{print, print_exactly, print_json};
+use crate::cli::tail::shown::indented;
 use crate::cli::time::{Clock, Zone};
 use crate::cli::{Exit, Layering};
 
@@ -116,7 +117,6 @@ fn readable(entry: &Entry, clock: &Clock) -> String {
     if !identity::is_intact(&entry.event) {
         text.push_str("damaged: the body does not match the message_id any more\n");
     }
-    let body = String::from_utf8_lossy(&entry.event.body);
-    let _ = writeln!(text, "\n{body}");
-    text
+    text.push('\n');
+    text + &indented(&entry.event.body)
 }

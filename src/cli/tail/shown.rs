@@ -50,12 +50,15 @@ pub fn readable(received: &Received, with_body: bool, clock: &Clock) -> String {
     }
     text.push('\n');
     if with_body {
-        // Indented: no line of a body looks like a message.
-        for line in String::from_utf8_lossy(&received.body).lines() {
-            let _ = writeln!(text, "    {line}");
-        }
+        text.push_str(&indented(&received.body));
     }
     text
+}
+
+/// A body of which no line looks like one of ours.
+pub fn indented(body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(body);
+    body.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 /// One object with everything; the body stands in it as it is if it is JSON, else as text.

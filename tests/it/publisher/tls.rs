@@ -8,6 +8,7 @@ use deskbridge::telemetry::status::BrokerState;
 use super::room::{Room, all_delivered, config, messages};
 use crate::support::authority::Authority;
 use crate::support::broker::Broker;
+use crate::support::encrypted::Server;
 
 async fn broker(dir: &Path, authority: &Authority) -> Broker {
     let (cert, key) = authority.issue(dir, "localhost");
@@ -114,4 +115,142 @@ async fn amqps_towards_a_plain_port_never_becomes_plain() {
         .await;
     assert_ne!(status.state, BrokerState::Connected);
     room.shutdown.cancel();
+}
+
+/// What is said of one mistake.
+struct Told {
+    what: &'static str,
+    config: Config,
+    reason: &'static str,
+    advice: &'static str,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mistake_is_told_in_plain_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let ours = Authority::new(dir.path(), "ours");
+    let theirs = Authority::new(dir.path(), "theirs");
+    let vhost = Broker::shared().await.vhost().await;
+    let url = |port: u16| config(&[&format!("amqps://localhost:{port}")]);
+    let plain_port = vhost.amqp_url.replace("amqp://", "amqps://");
+    let with_ca = |config: Config, ca: &Path| with_identity(config, ca, None);
+    let (cert, key) = ours.issue(dir.path(), "localhost");
+    let good = Server::with(&cert, &key).await;
+    let (other_cert, other_key) = ours.issue(dir.path(), "bridge");
+    let other = Server::with(&other_cert, &other_key).await;
+    let old_dir = tempfile::tempdir().unwrap();
+    let (old_cert, old_key) = ours.issue_for_years(old_dir.path(), "localhost", 2000..2001);
+    let old = Server::with(&old_cert, &old_key).await;
+    // A certificate that signed itself, made as for an authority.
+    let own_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    std::fs::write(at("own.crt"), params.self_signed(&own_key).unwrap().pem()).unwrap();
+    std::fs::write(at("own.key"), own_key.serialize_pem()).unwrap();
+    let own = Server::with(&at("own.crt"), &at("own.key")).await;
+    let der = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap();
+    std::fs::write(at("ca.der"), der.self_signed(&own_key).unwrap().der()).unwrap();
+    let encrypted = own_key
+        .serialize_pem()
+        .replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    std::fs::write(at("encrypted.key"), encrypted).unwrap();
+    let identity = |key: &Path| Some((cert.clone(), key.to_owned()));
+    let told = [
+        Told {
+            what: "another authority",
+            config: with_ca(url(good.port), &theirs.ca_file),
+            reason: "an authority that is not in `rabbitmq.tls.ca_file`",
+            advice: "ssl_options.cacertfile",
+        },
+        Told {
+            what: "self-signed, as an authority",
+            config: with_ca(url(own.port), &at("own.crt")),
+            reason: "presents the certificate of an authority as its own",
+            advice: "CA:FALSE",
+        },
+        Told {
+            what: "another name",
+            config: with_ca(url(other.port), &ours.ca_file),
+            reason: "is not for `localhost` but for `bridge`",
+            advice: "subjectAltName",
+        },
+        Told {
+            what: "expired",
+            config: with_ca(url(old.port), &ours.ca_file),
+            reason: "the broker's certificate has expired",
+            advice: "clock",
+        },
+        Told {
+            what: "the plain port",
+            config: with_ca(config(&[&plain_port]), &ours.ca_file),
+            reason: "does not speak TLS",
+            advice: "5671",
+        },
+        Told {
+            what: "a key of another certificate",
+            config: with_identity(
+                url(good.port),
+                &ours.ca_file,
+                identity(&at("own.key")).as_ref(),
+            ),
+            reason: "belongs to another certificate than the one in",
+            advice: "openssl pkey -pubout",
+        },
+        Told {
+            what: "an encrypted key",
+            config: with_identity(
+                url(good.port),
+                &ours.ca_file,
+                identity(&at("encrypted.key")).as_ref(),
+            ),
+            reason: "is encrypted with a password",
+            advice: "openssl pkey -in",
+        },
+        Told {
+            what: "a DER file",
+            config: with_ca(url(good.port), &at("ca.der")),
+            reason: "is binary (DER)",
+            advice: "openssl x509 -inform der",
+        },
+    ];
+    for Told {
+        what,
+        config,
+        reason,
+        advice,
+    } in told
+    {
+        let mut room = Room::start(&config);
+        let status = room.status_is(what, |status| status.reason.is_some()).await;
+        println!("{what}: {:?} {:?}", status.reason, status.advice);
+        let has = |text: &Option<String>, part: &str| {
+            text.as_ref().is_some_and(|text| text.contains(part))
+        };
+        assert_eq!(status.state, BrokerState::Refused, "{what}");
+        assert!(has(&status.reason, reason), "{what}: {:?}", status.reason);
+        assert!(has(&status.advice, advice), "{what}: {:?}", status.advice);
+        room.shutdown.cancel();
+    }
+    // A byte order mark is no mistake.
+    let marked = at("marked.pem");
+    let pem = std::fs::read_to_string(&ours.ca_file).unwrap();
+    std::fs::write(&marked, format!("\u{feff}{pem}")).unwrap();
+    let broker: std::net::SocketAddr = format!("127.0.0.1:{}", port_of(&vhost.amqp_url))
+        .parse()
+        .unwrap();
+    let before = Server::before(&cert, &key, broker).await;
+    let encrypted = vhost.amqp_url.replace("amqp://", "amqps://");
+    let encrypted = encrypted.replace("127.0.0.1", "localhost").replace(
+        &format!(":{}/", broker.port()),
+        &format!(":{}/", before.port),
+    );
+    let mut room = Room::start(&with_ca(config(&[&encrypted]), &marked));
+    room.state_is(BrokerState::Connected).await;
+    room.shutdown.cancel();
+}
+
+fn port_of(url: &str) -> u16 {
+    let url = deskbridge::config::broker_url::BrokerUrl::parse(url).unwrap();
+    url.port()
 }

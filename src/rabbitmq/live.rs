@@ -217,6 +217,16 @@ pub(super) fn closed_by_broker(error: &lapin::Error) -> Option<(u16, String)> {
     }
 }
 
+/// The error that says why. When the broker closes a channel, which of the calls on it get its reply
+/// and which only learn that the channel is closing is a matter of timing.
+pub(super) fn telling(mut errors: Vec<lapin::Error>) -> Option<lapin::Error> {
+    let at = errors
+        .iter()
+        .position(|error| closed_by_broker(error).is_some());
+    let at = at.or((!errors.is_empty()).then_some(0))?;
+    Some(errors.swap_remove(at))
+}
+
 /// A confirm for what was not published makes lapin close the channel itself, with the code a
 /// broker has for a message that is too large. It says nothing of any message.
 fn is_of_lapin(text: &str) -> bool {
@@ -225,4 +235,32 @@ fn is_of_lapin(text: &str) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::ChannelState;
+    use lapin::protocol::{AMQPError, AMQPSoftError};
+
+    use super::*;
+
+    #[test]
+    fn the_brokers_reply_is_found_among_what_came_of_it() {
+        let overtaken = || {
+            let state = ChannelState::Closing;
+            lapin::Error::from(ErrorKind::InvalidChannelState(state, "basic.publish"))
+        };
+        let reply = AMQPError::new(AMQPSoftError::ACCESSREFUSED.into(), "not you".into());
+        let reply = lapin::Error::from(ErrorKind::ProtocolError(reply));
+        let expected = Some((403, "not you".to_owned()));
+        for errors in [
+            vec![reply.clone(), overtaken()],
+            vec![overtaken(), overtaken(), reply],
+        ] {
+            let found = telling(errors).expect("an error");
+            assert_eq!(closed_by_broker(&found), expected);
+        }
+        assert!(telling(vec![overtaken()]).is_some());
+        assert!(telling(Vec::new()).is_none());
+    }
 }

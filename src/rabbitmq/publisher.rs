@@ -22,7 +22,7 @@ use uuid::Uuid;
 use self::attribution::Tally;
 use self::properties::properties;
 pub(super) use self::properties::short;
-use super::live::{CallError, Live, closed_by_broker};
+use super::live::{CallError, Live, telling};
 use super::topology::declare::Declarer;
 use super::{Outcome, Report, Window};
 use crate::failpoint::{self, Place};
@@ -173,19 +173,18 @@ async fn write(
             Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() {
-        return Ok(confirms);
-    }
-    // The channel is gone. Which error says why is a matter of timing; the confirms know too.
-    for confirm in confirms {
-        if let Err(error) = live.unless_stalled("close the channel", confirm).await? {
-            errors.push(error);
+    if !errors.is_empty() {
+        // The channel is gone. Which error says why is a matter of timing; the confirms know too.
+        for confirm in std::mem::take(&mut confirms) {
+            if let Err(error) = live.unless_stalled("close the channel", confirm).await? {
+                errors.push(error);
+            }
         }
     }
-    let telling = errors
-        .iter()
-        .find(|error| closed_by_broker(error).is_some());
-    Err(live.classify("publish", telling.unwrap_or(&errors[0])))
+    match telling(errors) {
+        Some(error) => Err(live.classify("publish", &error)),
+        None => Ok(confirms),
+    }
 }
 
 type Publishing<F> = MaybeDone<Pin<Box<F>>>;

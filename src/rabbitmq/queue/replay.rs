@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::letter::Letter;
 use crate::rabbitmq::connection::{self, Unreachable};
-use crate::rabbitmq::live::{CallError, Live};
+use crate::rabbitmq::live::{CallError, Live, telling};
 use crate::rabbitmq::publisher::properties::{header, properties, short};
 use crate::rabbitmq::topology::declare::Scratch;
 use crate::rabbitmq::{Outcome, Settings};
@@ -182,7 +182,7 @@ impl Replayer {
             ..BasicPublishOptions::default()
         };
         let confirmed = async {
-            let mut confirms = Vec::with_capacity(run.len());
+            let (mut confirms, mut errors) = (Vec::with_capacity(run.len()), Vec::new());
             for replay in run {
                 let (exchange, key) = (
                     short(&replay.route.exchange),
@@ -190,9 +190,25 @@ impl Replayer {
                 );
                 let properties = replay.properties.clone();
                 let sent = channel.basic_publish(exchange, key, options, &replay.body, properties);
-                confirms.push(sent.await?);
+                match sent.await {
+                    Ok(confirm) => confirms.push(confirm),
+                    Err(error) => {
+                        errors.push(error);
+                        break;
+                    }
+                }
             }
-            join_all(confirms).await.into_iter().collect()
+            let mut confirmations = Vec::with_capacity(confirms.len());
+            for confirmed in join_all(confirms).await {
+                match confirmed {
+                    Ok(confirmation) => confirmations.push(confirmation),
+                    Err(error) => errors.push(error),
+                }
+            }
+            match telling(errors) {
+                None => Ok(confirmations),
+                Some(error) => Err(error),
+            }
         };
         let within = timeout(self.confirm_timeout, self.live.unless_lost(confirmed));
         let Ok(confirmed) = within.await else {

@@ -230,3 +230,25 @@ async fn an_alarm_of_the_broker_ends_a_replay_and_nothing_is_lost() {
         .exits(0);
     holds(&vhost, DEAD, 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forbidden_exchange_is_told_the_same_each_time() {
+    const LETTERS: usize = 64;
+    let vhost = Broker::shared().await.vhost().await;
+    let mut bridge = bridge_with(&vhost, "").await;
+    orders(&vhost, json!({})).await;
+    put_letters(&vhost, "a", LETTERS, "nacked").await;
+    let user = format!("{}-user", vhost.name);
+    vhost.user(&user, "some-password").await;
+    vhost.allow(&user, ".*", "^chat-sessions", ".*").await;
+    let url = vhost.amqp_url_as(&user, "some-password");
+    bridge.reconfigure(&format!("rabbitmq.urls = [{url:?}]"));
+    // Which of 64 calls learns the broker's reply, and which only that the channel is closing, is a
+    // matter of timing.
+    for _ in 0..5 {
+        let told = dead_letters(&bridge, "replay --all").await.exits(1);
+        let refused = told.text.matches("the broker refused it: ACCESS_REFUSED");
+        assert_eq!(refused.count(), LETTERS, "{told:?}");
+        holds(&vhost, DEAD, LETTERS).await;
+    }
+}

@@ -12,6 +12,7 @@ mod counts;
 mod delayed;
 mod endpoints;
 pub mod existing;
+pub mod inspection;
 mod link;
 mod live;
 pub mod pem;

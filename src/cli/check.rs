@@ -1,24 +1,36 @@
-//! `check`: looks for what would stop or lose traffic, one line a finding.
+//! `check`: looks for what would stop or lose traffic, one line a finding, the cause before what
+//! follows from it, and one word for all.
 
 mod broker;
 mod case;
 mod certificates;
+mod connecting;
 mod exchanges;
-mod line;
+mod finding;
+mod listeners;
 mod management;
 mod mend;
 mod permissions;
+mod publishing;
 mod queues;
+mod running;
+mod sharing;
+mod standing;
 mod statuses;
 #[cfg(test)]
 mod tests;
+mod topology;
+mod verdict;
 
 use clap::Args;
 use deskbridge::config::{Config, Loaded};
 use deskbridge::telemetry::foreign;
+use jiff::Timestamp;
 
-pub use self::line::Line;
-use self::line::Severity;
+pub use self::finding::Finding as Line;
+use self::finding::{Finding, Severity, grouped};
+use self::running::Running;
+use self::verdict::Summary;
 use super::output::{even_unread, print, print_json};
 use super::{Exit, Layering, journal_dir, runtime};
 
@@ -26,10 +38,14 @@ const AFTER_HELP: &str = "\
 Reads configuration and secrets, looks at the journal's disk and at certificates, connects to the broker, \
 compares its exchanges and queues with the configuration and asks whether it would take a message of every \
 status. With `rabbitmq.management_url` it also looks at everything between there and the consumers: bindings, \
-kinds of queues, limits, dead-lettering, permissions, alarms, the clock. Changes nothing.
+kinds of queues, limits, dead-lettering, permissions, alarms, the clock. If the bridge of this configuration \
+runs, it is asked too (`admin.listen`): what it refuses, what it cannot publish, what is refused. Changes nothing.
 
-One line a finding: what is wrong, what is lost by it, what to type. Errors stop events or can lose what the \
-broker has confirmed, and exit with 1; warnings and notes do not.
+One line a finding: what is wrong, what is lost by it, what to type; below it what follows from it. The last \
+line is the verdict: healthy, degraded (something is wrong, nothing stops), failing (traffic stops, or what the \
+broker has confirmed can be lost), or incomplete (nothing wrong was found, not everything could be inspected).
+
+Exit codes: 0 healthy, degraded or incomplete, 1 failing, 2 findings in the configuration.
 
 Examples:
   deskbridge check --config config/deskbridge.toml
@@ -47,36 +63,58 @@ pub struct Arguments {
 /// Looks at everything and prints what it found.
 pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     let loaded = layering.load_to_run()?;
-    let mut lines = secrets(&loaded);
-    lines.extend(exposure(&loaded.config));
-    lines.extend(journal_dir::look(&loaded.config.journal));
-    lines.extend(certificates::look(&loaded.config.rabbitmq));
-    lines.extend(runtime()?.block_on(broker::look(&loaded.config)));
-    tell(&lines, arguments.json)?;
-    let stops = lines.iter().any(|line| line.severity == Severity::Error);
+    let mut findings = secrets(&loaded);
+    findings.extend(exposure(&loaded.config));
+    findings.extend(journal_dir::look(&loaded.config.journal));
+    findings.extend(certificates::look(&loaded.config.rabbitmq));
+    findings.extend(runtime()?.block_on(look(&loaded.config)));
+    let findings = grouped(findings);
+    tell(&findings, arguments.json)?;
+    let stops = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error);
     Ok(if stops { Exit::No } else { Exit::Done })
 }
 
-fn tell(lines: &[Line], is_json: bool) -> anyhow::Result<()> {
-    let mut output = String::new();
-    for line in lines {
-        let text = if is_json {
-            serde_json::to_string(line)?
-        } else {
-            foreign::line(&line.to_string()).into_owned()
-        };
-        output.push_str(&text);
-        output.push('\n');
+/// The broker, and the bridge that runs or could be started.
+async fn look(config: &Config) -> Vec<Finding> {
+    let running = running::ask(config).await;
+    let is_running = matches!(running, Running::Answers(_));
+    let looked = broker::look(config, is_running).await;
+    let mut findings = looked.findings;
+    match running {
+        Running::Answers(status) => {
+            let existing = looked.existing.as_ref();
+            findings.extend(standing::judge(&status, existing, Timestamp::now()));
+        }
+        Running::Absent => {
+            findings.push(Finding::note(
+                "no bridge of this configuration is running (nobody listens on `admin.listen`)",
+            ));
+            findings.extend(listeners::look(config));
+        }
+        Running::Silent(finding) => findings.push(finding),
     }
-    let is_sound = lines.iter().all(|line| line.severity == Severity::Note);
-    if is_sound && !is_json {
-        let is_whole = !lines.iter().any(|line| line.is_unseen);
-        output.push_str(if is_whole {
-            "ok: nothing would stop or lose traffic\n"
+    findings
+}
+
+fn tell(findings: &[Finding], is_json: bool) -> anyhow::Result<()> {
+    let summary = Summary::of(findings);
+    let mut lines = Vec::new();
+    for finding in findings {
+        if is_json {
+            lines.push(serde_json::to_string(finding)?);
         } else {
-            "ok: nothing that was looked at would stop or lose traffic\n"
-        });
+            let of_it = finding.lines().into_iter();
+            lines.extend(of_it.map(|line| foreign::line(&line).into_owned()));
+        }
     }
+    lines.push(if is_json {
+        serde_json::to_string(&summary)?
+    } else {
+        summary.to_string()
+    });
+    let output = lines.join("\n") + "\n";
     even_unread(if is_json {
         print_json(&output)
     } else {
@@ -85,12 +123,12 @@ fn tell(lines: &[Line], is_json: bool) -> anyhow::Result<()> {
 }
 
 /// Sources that would refuse everything until their secret is there.
-fn secrets(loaded: &Loaded) -> Vec<Line> {
+fn secrets(loaded: &Loaded) -> Vec<Finding> {
     loaded
         .awaited
         .iter()
         .map(|finding| {
-            Line::error(finding.to_string())
+            Finding::error(finding.to_string())
                 .losing("every webhook of this source is refused, and DeskDirector pauses it")
                 .trying("write the secret that DeskDirector shows for the webhook into the file, then SIGHUP")
         })
@@ -98,13 +136,13 @@ fn secrets(loaded: &Loaded) -> Vec<Line> {
 }
 
 /// What is open to anybody.
-fn exposure(config: &Config) -> Vec<Line> {
+fn exposure(config: &Config) -> Vec<Finding> {
     let unsigned = config
         .sources
         .iter()
         .filter(|(_, source)| !source.is_signed());
     let unsigned = unsigned.map(|(name, _)| {
-        Line::warning(format!(
+        Finding::warning(format!(
             "sources.{name}: anybody who reaches the listener can post (`signature = \"none\"`)"
         ))
         .trying("`signature = \"required\"` and the secret that DeskDirector shows for the webhook")

@@ -138,6 +138,12 @@ const WINDOWS_PER_ROUTE_MAX: usize = 3;
 /// Windows outstanding together: each needs a channel.
 const WINDOWS_MAX: usize = 32;
 
+/// Channels that so many routes need at most, all of them busy.
+#[must_use]
+pub fn channels_max(routes: usize) -> usize {
+    WINDOWS_MAX.min(routes.saturating_mul(WINDOWS_PER_ROUTE_MAX))
+}
+
 impl Flow {
     /// A flow with nothing in hand.
     #[must_use]

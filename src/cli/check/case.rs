@@ -13,7 +13,7 @@ use deskbridge::webhook::{Content, Envelope, Event, Fields};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::line::{exactly, quoted};
+use super::finding::{exactly, quoted};
 
 /// Everything a judgement is made from.
 pub struct Case<'a> {

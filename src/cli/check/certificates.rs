@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::line::Line;
+use super::finding::{Finding, Subject};
 
 /// Time to get another one.
 const NOTICE: SignedDuration = SignedDuration::from_hours(21 * 24);
@@ -23,7 +23,7 @@ struct Validity {
 }
 
 /// Certificates that are not good now, or not for long.
-pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
+pub fn look(rabbitmq: &RabbitMq) -> Vec<Finding> {
     let now = Timestamp::now();
     let tls = &rabbitmq.tls;
     let is_used = rabbitmq
@@ -59,14 +59,14 @@ pub fn look(rabbitmq: &RabbitMq) -> Vec<Line> {
             let line = line
                 .losing(format!("{then}: events wait in the journal"))
                 .trying("put the renewed certificate into the file; it is read at every connect, no restart is needed");
-            if is_used { line } else { line.unused() }
+            if is_used { line.about([Subject::Certificate]) } else { line.unused() }
         }));
     }
     lines
 }
 
 /// The certificates that the brokers present.
-pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Line> {
+pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Finding> {
     let now = Timestamp::now();
     let mut lines = Vec::new();
     for url in urls.iter().filter(|url| url.is_tls()) {
@@ -84,6 +84,7 @@ pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Line
         lines.extend(line.map(|line| {
             line.losing("we refuse the broker: events wait in the journal")
                 .trying("renew it there (`ssl_options.certfile`), then `rabbitmqctl eval 'ssl:clear_pem_cache().'`")
+                .about([Subject::Certificate])
         }));
     }
     lines
@@ -100,31 +101,33 @@ fn candidates<'a>(key: &str, validities: &'a [Validity]) -> &'a [Validity] {
 }
 
 /// By the one that is good for longest.
-fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Option<Line> {
+fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Option<Finding> {
     let begun = validities.iter().filter(|validity| validity.from <= now);
     let Some(until) = begun.map(|validity| validity.until).max() else {
         let from = validities.iter().map(|validity| validity.from).min()?;
-        return Some(Line::error(format!(
+        return Some(Finding::error(format!(
             "{key}: {what} is not good before {from}"
         )));
     };
     let left = until.duration_since(now);
     if left <= SignedDuration::ZERO {
-        return Some(Line::error(format!("{key}: {what} has expired on {until}")));
+        return Some(Finding::error(format!(
+            "{key}: {what} has expired on {until}"
+        )));
     }
     (left < NOTICE).then(|| {
         let days = left.as_hours() / 24;
-        Line::warning(format!("{key}: {what} expires on {until}, in {days} days"))
+        Finding::warning(format!("{key}: {what} expires on {until}, in {days} days"))
     })
 }
 
-fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Line> {
+fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Finding> {
     let certificates = pem::certificates(file)
-        .map_err(|error| Line::error(format!("{key}: {error}")).trying(error.advice()))?;
+        .map_err(|error| Finding::error(format!("{key}: {error}")).trying(error.advice()))?;
     let validities: Option<Vec<_>> = certificates.iter().map(validity).collect();
     validities.ok_or_else(|| {
         let file = paths::in_words(file);
-        Line::error(format!(
+        Finding::error(format!(
             "{key}: {file} holds a certificate that cannot be read"
         ))
         .trying("issue it anew; `openssl x509 -text` shows what is in it")

@@ -5,10 +5,11 @@ use deskbridge::rabbitmq::topology::{Exchange, Object, Topology};
 use serde_json::json;
 
 use super::case::Case;
-use super::line::{DECLARE, Line, quoted};
+use super::finding::{DECLARE, Finding, Subject, quoted};
+use super::topology::subject;
 
 /// Every exchange of the plan that exists.
-pub fn judge(case: &Case<'_>) -> Vec<Line> {
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let planned = case.plan.objects.iter().filter_map(|object| match object {
         Object::Exchange(planned) => Some(planned),
         _ => None,
@@ -28,7 +29,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Line> {
 }
 
 /// Bindings that nobody has made. AMQP cannot ask for them.
-pub fn unbound(existing: &Existing, plan: &Topology, declares: bool) -> Vec<Line> {
+pub fn unbound(existing: &Existing, plan: &Topology, declares: bool) -> Vec<Finding> {
     let objects = plan.objects.iter();
     let missing = objects.filter(|object| match object {
         Object::Binding(binding) => {
@@ -39,39 +40,41 @@ pub fn unbound(existing: &Existing, plan: &Topology, declares: bool) -> Vec<Line
         }
         Object::Exchange(_) | Object::Queue(_) => false,
     });
-    let line = |binding| {
+    let line = |binding: &Object| {
         let problem = format!("{binding} is missing");
-        if declares {
-            Line::warning(format!(
+        let line = if declares {
+            Finding::warning(format!(
                 "{problem}; `serve` declares it when it starts, after a reconnect, or on SIGHUP"
             ))
             .losing("until then what it is for goes elsewhere")
             .trying(DECLARE)
         } else {
-            Line::error(problem)
+            Finding::error(problem)
                 .losing("with rabbitmq.topology = \"verify\" nobody makes it, and what it is for goes elsewhere")
                 .trying("bind it, or `rabbitmq.topology = \"declare\"`")
-        }
+        };
+        line.about([subject(binding)]).because([subject(binding)])
     };
     missing.map(line).collect()
 }
 
-fn kind(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) -> Option<Line> {
+fn kind(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) -> Option<Finding> {
     let (wanted, kind) = (planned.kind.name(), &found.kind);
     (wanted != kind).then(|| {
         let problem = format!(
             "exchange `{}` is of type {kind}, not {wanted}, and is left as it is",
             found.name
         );
-        Line::error(problem)
+        Finding::error(problem)
             .losing(
                 "binding keys mean something else there: events miss the queues they are meant for",
             )
             .trying(anew(case, found))
+            .about([Subject::Exchange(found.name.clone())])
     })
 }
 
-fn durability(case: &Case<'_>, found: &existing::Exchange) -> Option<Line> {
+fn durability(case: &Case<'_>, found: &existing::Exchange) -> Option<Finding> {
     let what = match (found.durable, found.auto_delete) {
         (true, false) => return None,
         (true, true) => "is auto-delete: it goes with its last binding",
@@ -79,25 +82,26 @@ fn durability(case: &Case<'_>, found: &existing::Exchange) -> Option<Line> {
     };
     let problem = format!("exchange `{}` {what}", found.name);
     Some(
-        Line::error(problem)
+        Finding::error(problem)
             .losing("with it go the bindings of your queues: events miss them from then on")
             .trying(anew(case, found)),
     )
 }
 
-fn internal(case: &Case<'_>, found: &existing::Exchange) -> Option<Line> {
+fn internal(case: &Case<'_>, found: &existing::Exchange) -> Option<Finding> {
     let problem = format!(
         "exchange `{}` is internal: nobody may publish to it",
         found.name
     );
     found.internal.then(|| {
-        Line::error(problem)
+        Finding::error(problem)
             .losing("its route is closed: events wait in the journal")
             .trying(anew(case, found))
+            .about([Subject::Publishing(found.name.clone())])
     })
 }
 
-fn alternate(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) -> Option<Line> {
+fn alternate(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) -> Option<Finding> {
     let wanted = planned.alternate.as_deref()?;
     let alternate = case.existing.alternate(found);
     if alternate == Some(wanted) {
@@ -110,7 +114,7 @@ fn alternate(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) ->
             found.name
         );
         return Some(
-            Line::warning(problem)
+            Finding::warning(problem)
                 .losing(format!("events nobody has subscribed to go to `{other}`")),
         );
     }
@@ -124,7 +128,7 @@ fn alternate(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) ->
             found.name
         );
         return Some(
-            Line::warning(problem)
+            Finding::warning(problem)
                 .trying("a user with the tag `policymaker` in `rabbitmq.management_url`"),
         );
     }
@@ -134,7 +138,7 @@ fn alternate(case: &Case<'_>, planned: &Exchange, found: &existing::Exchange) ->
         Some(policy) => format!("{definition} in its policy `{policy}`"),
         None => case.set_policy("exchanges", &found.name, &definition),
     };
-    Some(Line::error(problem).losing(lost).trying(advice))
+    Some(Finding::error(problem).losing(lost).trying(advice))
 }
 
 /// What an exchange is cannot be changed.

@@ -20,8 +20,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::line::Line;
-use super::permissions::Permissions;
+use super::finding::Finding;
+use super::permissions::{Permissions, TopicPermissions};
 use crate::cli::http_client::{Answer, Client};
 
 /// What is asked of every queue; without it the answer holds statistics, a hundred times as much.
@@ -43,10 +43,12 @@ pub struct Told {
     pub alarms: Vec<String>,
     /// What our user may do; `None` if we may not know.
     pub permissions: Option<Permissions>,
+    /// Exchanges where our user may publish with some keys only; `None` if we may not know.
+    pub topics: Option<Vec<TopicPermissions>>,
     /// How far our clock is ahead of the broker's.
     pub clock_ahead: Option<SignedDuration>,
     /// What could not be looked at.
-    pub unseen: Vec<Line>,
+    pub unseen: Vec<Finding>,
 }
 
 /// The API at one URL, as one user.
@@ -136,14 +138,14 @@ impl Management {
         let mut unseen = Vec::new();
         let alarms = self.alarms().await.unwrap_or_else(|error| {
             let problem = format!("alarms were not looked at: {error:#}");
-            unseen.push(Line::unseen(problem));
+            unseen.push(Finding::unseen(problem));
             Vec::new()
         });
         let path = format!("permissions/{place}/{}", encoded(user));
         let permissions = self.get(&path).await?;
         let permissions = match permissions.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                unseen.push(Line::unseen(format!(
+                unseen.push(Finding::unseen(format!(
                     "what user `{user}` may declare was not looked at: that takes a user with the tag `administrator` in `rabbitmq.management_url`"
                 )));
                 None
@@ -151,10 +153,17 @@ impl Management {
             StatusCode::NOT_FOUND => Some(Permissions::default()),
             _ => Some(parsed(&permissions)?),
         };
+        let path = format!("topic-permissions/{place}/{}", encoded(user));
+        let topics = self.get(&path).await?;
+        let topics = match topics.status {
+            StatusCode::NOT_FOUND => Some(Vec::new()),
+            _ => parsed(&topics).ok(),
+        };
         Ok(Told {
             existing,
             alarms,
             permissions,
+            topics,
             clock_ahead,
             unseen,
         })

@@ -4,7 +4,7 @@ use deskbridge::rabbitmq::existing::Queue;
 use serde_json::{Map, Value, json};
 
 use super::case::Case;
-use super::line::quoted;
+use super::finding::quoted;
 
 /// `RabbitMQ` 4 drops after so many deliveries if nothing else is said.
 const DELIVERY_LIMIT_DEFAULT: i64 = 20;

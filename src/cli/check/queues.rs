@@ -6,7 +6,7 @@ use deskbridge::rabbitmq::topology::Object;
 use serde_json::Value;
 
 use super::case::Case;
-use super::line::{DECLARE, Line, quoted};
+use super::finding::{DECLARE, Finding, Subject, quoted};
 use super::mend::{Mend, delete};
 
 /// What a queue holds.
@@ -19,7 +19,7 @@ pub struct Held {
 }
 
 /// A queue that consumers read.
-pub fn judge(case: &Case<'_>, queue: &Queue, held: &Held) -> Vec<Line> {
+pub fn judge(case: &Case<'_>, queue: &Queue, held: &Held) -> Vec<Finding> {
     if queue.is_passing() {
         return vec![passing(queue, held)];
     }
@@ -37,7 +37,7 @@ pub fn judge(case: &Case<'_>, queue: &Queue, held: &Held) -> Vec<Line> {
 }
 
 /// The two queues where events wait that nobody takes.
-pub fn judge_holding(case: &Case<'_>) -> Vec<Line> {
+pub fn judge_holding(case: &Case<'_>) -> Vec<Finding> {
     let queue = |name: &Option<String>| case.existing.queue(name.as_deref()?);
     let mut lines = Vec::new();
     for held in [&case.plan.unrouted_queue, &case.plan.dead_letter_queue] {
@@ -60,7 +60,11 @@ fn called(queue: &Queue) -> String {
     format!("{} queue `{}`", queue.kind, queue.name)
 }
 
-fn passing(queue: &Queue, held: &Held) -> Line {
+fn itself(queue: &Queue) -> [Subject; 1] {
+    [Subject::Queue(queue.name.clone())]
+}
+
+fn passing(queue: &Queue, held: &Held) -> Finding {
     let how = if queue.exclusive {
         "is exclusive: it goes with the connection that declared it"
     } else if queue.auto_delete {
@@ -70,20 +74,22 @@ fn passing(queue: &Queue, held: &Held) -> Line {
     };
     let problem = format!("{} {how}", called(queue));
     let line = if held.is_alone {
-        Line::error(problem)
+        Finding::error(problem)
     } else {
-        Line::warning(problem)
+        Finding::warning(problem)
     };
-    line.losing("everything that waits in it, though it was confirmed")
+    line.about(itself(queue))
+        .losing("everything that waits in it, though it was confirmed")
         .trying("a durable queue for whatever must arrive; as it is for looking (`tail`) only, leave it")
 }
 
-fn durability(mend: &Mend<'_>) -> Option<Line> {
+fn durability(mend: &Mend<'_>) -> Option<Finding> {
     let queue = mend.queue;
     if !queue.durable {
         let problem = format!("{} is not durable", called(queue));
         let lost = "a restart of the broker deletes it with everything that waits in it";
-        return Some(Line::error(problem).losing(lost).trying(mend.anew()));
+        let line = Finding::error(problem).losing(lost).trying(mend.anew());
+        return Some(line.about(itself(queue)));
     }
     if queue.is_quorum() {
         return None;
@@ -93,11 +99,11 @@ fn durability(mend: &Mend<'_>) -> Option<Line> {
         queue.name, queue.kind
     );
     let lost = "a power failure of the broker loses what it has confirmed";
-    Some(Line::error(problem).losing(lost).trying(mend.anew()))
+    Some(Finding::error(problem).losing(lost).trying(mend.anew()))
 }
 
 /// A queue that refuses what comes beyond its limit, and is there.
-fn full(case: &Case<'_>, queue: &Queue) -> Option<Line> {
+fn full(case: &Case<'_>, queue: &Queue) -> Option<Finding> {
     if !queue.text("overflow")?.starts_with("reject-publish") {
         return None;
     }
@@ -121,10 +127,11 @@ fn full(case: &Case<'_>, queue: &Queue) -> Option<Line> {
         "let a consumer drain it (`rabbitmqctl list_queues -p {} name messages_ready messages_unacknowledged consumers` shows whether one does), or raise its `{name}`",
         quoted(case.vhost)
     );
-    Some(Line::error(problem).losing(lost).trying(advice))
+    let line = Finding::error(problem).losing(lost).trying(advice);
+    Some(line.about(itself(queue)))
 }
 
-fn length(mend: &Mend<'_>) -> Option<Line> {
+fn length(mend: &Mend<'_>) -> Option<Finding> {
     let queue = mend.queue;
     let limits = [("max-length", "messages"), ("max-length-bytes", "bytes")];
     let limit = limits
@@ -142,10 +149,14 @@ fn length(mend: &Mend<'_>) -> Option<Line> {
         called(queue)
     );
     let lost = "events that were confirmed, silently, as soon as its consumers are slow";
-    Some(Line::error(problem).losing(lost).trying(mend.by_policy()))
+    Some(
+        Finding::error(problem)
+            .losing(lost)
+            .trying(mend.by_policy()),
+    )
 }
 
-fn age(mend: &Mend<'_>, held: &Held) -> Option<Line> {
+fn age(mend: &Mend<'_>, held: &Held) -> Option<Finding> {
     let queue = mend.queue;
     let ttl = queue.number("message-ttl")?;
     let problem = format!("{} lets messages expire after {ttl} ms", called(queue));
@@ -154,7 +165,7 @@ fn age(mend: &Mend<'_>, held: &Held) -> Option<Line> {
         let is_wanted = configured
             .filter(|wanted| wanted.name == queue.name)
             .any(|wanted| wanted.ttl.is_some());
-        let line = Line::warning(problem)
+        let line = Finding::warning(problem)
             .losing("nothing, but consumers that are away for longer find their events in the dead-letter queue");
         return (!is_wanted).then_some(line);
     }
@@ -162,10 +173,14 @@ fn age(mend: &Mend<'_>, held: &Held) -> Option<Line> {
         Some(_) => "what expires may be lost on its way to the dead-letter exchange",
         None => "events that were confirmed, silently, when no consumer takes them in time",
     };
-    Some(Line::error(problem).losing(lost).trying(mend.by_policy()))
+    Some(
+        Finding::error(problem)
+            .losing(lost)
+            .trying(mend.by_policy()),
+    )
 }
 
-fn deliveries(mend: &Mend<'_>) -> Option<Line> {
+fn deliveries(mend: &Mend<'_>) -> Option<Finding> {
     let queue = mend.queue;
     if queue.text("dead-letter-exchange").is_some() {
         return None;
@@ -177,19 +192,27 @@ fn deliveries(mend: &Mend<'_>) -> Option<Line> {
                 "{} drops a message after {limit} deliveries and has no dead-letter exchange",
                 called(queue)
             );
-            Some(Line::error(problem).losing(lost).trying(mend.by_policy()))
+            Some(
+                Finding::error(problem)
+                    .losing(lost)
+                    .trying(mend.by_policy()),
+            )
         }
         None if mend.is_holding() => None,
         None => {
             let problem = format!("{} has no dead-letter exchange", called(queue));
             let lost =
                 "what a consumer rejects is gone; RabbitMQ 4 also drops what it returns 20 times";
-            Some(Line::warning(problem).losing(lost).trying(mend.by_policy()))
+            Some(
+                Finding::warning(problem)
+                    .losing(lost)
+                    .trying(mend.by_policy()),
+            )
         }
     }
 }
 
-fn dead_lettering(mend: &Mend<'_>, held: &Held) -> Option<Line> {
+fn dead_lettering(mend: &Mend<'_>, held: &Held) -> Option<Finding> {
     let queue = mend.queue;
     let exchange = queue.text("dead-letter-exchange")?;
     let key = queue.text("dead-letter-routing-key").map(Key::literal);
@@ -208,7 +231,8 @@ fn dead_lettering(mend: &Mend<'_>, held: &Held) -> Option<Line> {
         );
         let lost = "what its consumers reject is gone";
         let advice = format!("declare `{exchange}` and bind a queue to it with the key `#`");
-        return Some(Line::error(problem).losing(lost).trying(advice));
+        let line = Finding::error(problem).losing(lost).trying(advice);
+        return Some(line.because([Subject::Exchange(exchange.into())]));
     }
     if mend.dead_letters_safely() {
         return None;
@@ -226,22 +250,23 @@ fn dead_lettering(mend: &Mend<'_>, held: &Held) -> Option<Line> {
     } else {
         mend.anew()
     };
-    Some(Line::error(problem).losing(lost).trying(advice))
+    Some(Finding::error(problem).losing(lost).trying(advice))
 }
 
-fn state(queue: &Queue) -> Option<Line> {
+fn state(queue: &Queue) -> Option<Finding> {
     let state = queue.state.as_deref()?;
     let is_down = ["down", "minority", "stopped", "terminated", "crashed"].contains(&state);
     let problem = format!("{} is `{state}`", called(queue));
     is_down.then(|| {
-        Line::error(problem)
+        Finding::error(problem)
             .losing("it takes nothing: its route is stuck or refused until it is back")
             .trying("bring back the nodes it lives on; `rabbitmq-queues quorum_status` names them")
+            .about(itself(queue))
     })
 }
 
 /// What stands otherwise than the configuration asks for, and does not change by itself.
-fn differences(case: &Case<'_>, queue: &Queue) -> Option<Line> {
+fn differences(case: &Case<'_>, queue: &Queue) -> Option<Finding> {
     let planned = case.plan.objects.iter().find_map(|object| match object {
         Object::Queue(planned) if planned.name == queue.name => Some(planned),
         _ => None,
@@ -260,7 +285,7 @@ fn differences(case: &Case<'_>, queue: &Queue) -> Option<Line> {
         })
         .collect();
     (!differing.is_empty()).then(|| {
-        Line::warning(format!(
+        Finding::warning(format!(
             "{} was declared otherwise and is left as it is: {}",
             called(queue),
             differing.join(", ")

@@ -2,18 +2,19 @@
 //! consumer. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use deskbridge::config::units::{format_duration, format_size};
 use deskbridge::rabbitmq::existing::key::Key;
-use deskbridge::rabbitmq::existing::{Existing, Queue, Reach};
+use deskbridge::rabbitmq::existing::{Existing, Queue};
 use deskbridge::webhook::Reason;
 
 use super::case::{Case, StatusRoute};
-use super::line::{DECLARE, Line};
+use super::finding::{DECLARE, Finding, Subject};
 use super::queues::{self, Held};
 
 /// Everything between the exchanges and the consumers.
-pub fn judge(case: &Case<'_>) -> Vec<Line> {
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let statuses = case.statuses();
     let mut lines = Vec::new();
     let mut held: BTreeMap<&str, Held> = BTreeMap::new();
@@ -25,7 +26,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Line> {
             .iter()
             .any(|name| is_lasting(case.existing, name));
         if reach.alternate.is_some() || !is_lasting {
-            lines.push(unsubscribed(case, status, is_lasting));
+            lines.push(unsubscribed(case, status));
         } else {
             lines.extend(undeclared(case, status));
         }
@@ -51,7 +52,7 @@ fn is_lasting(existing: &Existing, queue: &str) -> bool {
 }
 
 /// Where the events of a status are now, whether that is well or not, and what is missing there.
-fn note(case: &Case<'_>, status: &StatusRoute) -> Line {
+fn note(case: &Case<'_>, status: &StatusRoute) -> Finding {
     let reach = case.present.reach(&status.route.exchange, &status.key);
     let kind = |name: &str| {
         let queue = case.present.queue(name);
@@ -81,7 +82,7 @@ fn note(case: &Case<'_>, status: &StatusRoute) -> Line {
         queues.push("no queue".into());
     }
     let missing = missing.iter().map(|queue| format!("; {queue}"));
-    Line::note(format!(
+    Finding::note(format!(
         "status `{}`: exchange `{}`, key `{}`: {}{by}{}",
         status.name,
         status.route.exchange,
@@ -92,9 +93,8 @@ fn note(case: &Case<'_>, status: &StatusRoute) -> Line {
 }
 
 /// A status whose queue has yet to be declared.
-fn undeclared(case: &Case<'_>, status: &StatusRoute) -> Option<Line> {
-    let StatusRoute { route, key, .. } = status;
-    let reach = case.present.reach(&route.exchange, key);
+fn undeclared(case: &Case<'_>, status: &StatusRoute) -> Option<Finding> {
+    let reach = case.present.reach(&status.route.exchange, &status.key);
     let is_kept = reach
         .queues
         .iter()
@@ -102,72 +102,83 @@ fn undeclared(case: &Case<'_>, status: &StatusRoute) -> Option<Line> {
     if is_kept && reach.alternate.is_none() {
         return None;
     }
-    let problem = unbound(status);
-    let is_there = route.exchange.is_empty() || case.present.exchange(&route.exchange).is_some();
-    let line = if is_there {
-        losing(case, &reach, is_kept, problem)
-    } else {
-        Line::warning(problem)
-            .losing("its events wait in the journal until `serve` has declared it")
-    };
-    Some(line.trying(DECLARE))
+    Some(unbound(case, status).trying(DECLARE))
 }
 
-fn unbound(status: &StatusRoute) -> String {
-    let StatusRoute { name, route, key } = status;
-    format!(
-        "status `{name}`: no durable queue is bound to exchange `{}` for its key `{key}`",
-        route.exchange
-    )
-}
-
-fn unsubscribed(case: &Case<'_>, status: &StatusRoute, is_caught: bool) -> Line {
+fn unsubscribed(case: &Case<'_>, status: &StatusRoute) -> Finding {
     let StatusRoute { route, key, .. } = status;
     let exchange = &route.exchange;
     let advice = format!(
         "`[[queues]]` with `name = \"…\"`, `exchange = \"{exchange}\"` and `keys = [\"{key}\"]`, or bind a queue of your own"
     );
-    let reach = case.existing.reach(exchange, key);
-    losing(case, &reach, is_caught, unbound(status)).trying(advice)
+    unbound(case, status).trying(advice)
 }
 
-/// What becomes of events that no durable queue is bound for.
-fn losing(case: &Case<'_>, reach: &Reach<'_>, is_caught: bool, problem: String) -> Line {
-    if is_caught {
-        let alternate = reach.alternate.unwrap_or_default();
-        let unrouted = &case.config.unrouted;
-        let (ttl, bytes) = (
-            format_duration(unrouted.ttl),
-            format_size(unrouted.bytes_max),
-        );
-        let lost = if alternate == unrouted.exchange {
-            format!(
-                "its events wait in `{alternate}`, which drops what is older than {ttl} and, beyond {bytes}, the oldest"
-            )
-        } else {
-            format!("its events go to `{alternate}`")
-        };
-        return Line::warning(problem).losing(lost);
-    }
-    let lost = if reach.queues.is_empty() {
+/// What becomes now of events that no durable queue is bound for.
+fn unbound(case: &Case<'_>, status: &StatusRoute) -> Finding {
+    let StatusRoute { name, route, key } = status;
+    let exchange = &*route.exchange;
+    let problem = format!(
+        "status `{name}`: no durable queue is bound to exchange `{exchange}` for its key `{key}`"
+    );
+    let reach = case.present.reach(exchange, key);
+    let planned = case.existing.reach(exchange, key);
+    let lasting = reach.queues.iter();
+    let lasting =
+        lasting.filter_map(|name| case.present.queue(name).filter(|one| one.is_lasting()));
+    let kept: Vec<_> = lasting.map(kept).collect();
+    let is_there = exchange.is_empty() || case.present.exchange(exchange).is_some();
+    let finding = if !is_there {
+        Finding::warning(problem)
+            .losing("its events wait in the journal until somebody has declared it")
+    } else if !kept.is_empty() {
+        Finding::warning(problem).losing(format!("its events wait in {}", kept.join(", ")))
+    } else if reach.queues.is_empty() {
         let attempts = case.config.retry.attempts_max;
-        format!("its events are returned {attempts} times and become dead letters (`unroutable`)")
+        Finding::error(problem).losing(format!(
+            "its events are returned {attempts} times and become dead letters (`unroutable`)"
+        ))
     } else {
         let queues: Vec<_> = reach
             .queues
             .iter()
             .map(|name| format!("`{name}`"))
             .collect();
-        format!(
+        Finding::error(problem).losing(format!(
             "its events are confirmed and lost with {}",
             queues.join(", ")
-        )
+        ))
     };
-    Line::error(problem).losing(lost)
+    let queues = reach.queues.union(&planned.queues);
+    let causes = queues.map(|name| Subject::Queue((*name).into()));
+    finding
+        .because([Subject::Exchange(exchange.into())])
+        .because(causes)
+}
+
+/// A queue that keeps events, and what it drops of them.
+fn kept(queue: &Queue) -> String {
+    let unsigned = |name: &str| u64::try_from(queue.number(name)?).ok();
+    let age = unsigned("message-ttl").map(|ttl| {
+        let ttl = format_duration(Duration::from_millis(ttl));
+        format!("what is older than {ttl}")
+    });
+    let is_dropping = queue
+        .text("overflow")
+        .is_none_or(|overflow| overflow == "drop-head");
+    let bytes = unsigned("max-length-bytes").filter(|_| is_dropping);
+    let bytes = bytes.map(|bytes| format!("beyond {}, the oldest", format_size(bytes)));
+    let drops: Vec<_> = age.into_iter().chain(bytes).collect();
+    let name = &queue.name;
+    if drops.is_empty() {
+        format!("`{name}`")
+    } else {
+        format!("`{name}`, which drops {}", drops.join(" and, "))
+    }
 }
 
 /// Queues that were asked for and get nothing: most often a key with a slip of the pen.
-fn idle(case: &Case<'_>, held: &BTreeMap<&str, Held>) -> Vec<Line> {
+fn idle(case: &Case<'_>, held: &BTreeMap<&str, Held>) -> Vec<Finding> {
     let configured = case.config.queues.iter();
     let idle = configured.filter(|queue| {
         case.existing.queue(&queue.name).is_some() && !held.contains_key(queue.name.as_str())
@@ -177,13 +188,18 @@ fn idle(case: &Case<'_>, held: &BTreeMap<&str, Held>) -> Vec<Line> {
             "queue `{}` of `[[queues]]` gets nothing: no status has a key that matches {:?}",
             queue.name, queue.keys
         );
-        Line::warning(problem).trying("compare its keys with those of the statuses above")
+        let exchange = queue.exchange.as_ref();
+        let exchange = exchange.unwrap_or(&case.config.routing.exchange);
+        Finding::warning(problem)
+            .trying("compare its keys with those of the statuses above")
+            .because([Subject::Exchange(exchange.clone())])
+            .because([Subject::Queue(queue.name.clone())])
     })
     .collect()
 }
 
 /// Whether dead letters find their queue.
-fn dead_letters(case: &Case<'_>) -> Option<Line> {
+fn dead_letters(case: &Case<'_>) -> Option<Finding> {
     let exchange = case.config.dead_letter.exchange.as_str();
     let finds = |reason: &Reason| {
         let reach = case
@@ -207,8 +223,12 @@ fn dead_letters(case: &Case<'_>) -> Option<Line> {
         reasons.join(", ")
     );
     Some(
-        Line::error(problem)
+        Finding::error(problem)
             .losing("such dead letters are not taken: they stay in the journal, and their sessions wait")
-            .trying(format!("bind a queue to `{exchange}` with the key `#`")),
+            .trying(format!("bind a queue to `{exchange}` with the key `#`"))
+            .because([
+                Subject::Exchange(exchange.into()),
+                Subject::Queue(exchange.into()),
+            ]),
     )
 }

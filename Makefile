@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .PHONY: help run demo test lint dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints plant power-loss outage flood fuzz \
-	test-rabbitmq compose-test
+	test-rabbitmq compose-test check-faults
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,10 @@ power-loss: ## power failures under load on a real ext4: ROUNDS=100 [SEED=] [EAT
 	@POWER_LOSS_ROUNDS=$(or $(ROUNDS),100) POWER_LOSS_SEED=$(SEED) POWER_LOSS_EATMYDATA=$(EATMYDATA) \
 		unshare --mount cargo test --locked --test it -- --exact --nocapture \
 		disk::power_loss::nothing_that_was_acknowledged_is_lost_when_the_power_fails
+
+check-faults: ## seeded faults, RUNS=40 times each: `check` must agree with itself and name the cause first
+	@scripts/test-needs.sh
+	@CHECK_RUNS=$(or $(RUNS),40) cargo test --locked --features failpoints --test it -- check::faults:: --nocapture
 
 test-rabbitmq: ## the same against another RabbitMQ: VERSION=4.0 or 4.3 [TESTS="dead_letters:: check::"] (as root)
 	@scripts/test-rabbitmq.sh $(VERSION) $(if $(TESTS),--test it -- $(TESTS))

@@ -3,5 +3,6 @@
 
 mod around;
 mod exchanges;
+mod faults;
 mod queues;
 mod setup;

@@ -107,9 +107,9 @@ async fn a_user_who_may_not_declare_what_is_missing_is_found() {
     let missing = [
         "warning: exchange `chat-sessions.dead-letter`, queue `chat-sessions.dead-letter`, \
          exchange `chat-sessions.unrouted`, queue `chat-sessions.unrouted`, \
-         exchange `chat-sessions`, queue `tickets` are missing; `serve` declares them when it starts",
+         exchange `chat-sessions` are missing; `serve` declares them when it starts",
         &format!(
-            "error: queue `tickets` is missing, and user `{user}` may not configure `tickets`"
+            "error: queue `tickets` is missing, and user `{user}` may not declare it: ACCESS_REFUSED"
         ),
     ];
     finds(&bridge, 1, &[&missing, &UNBOUND[..]].concat()).await;

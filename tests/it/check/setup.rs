@@ -22,10 +22,16 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Checked {
     pub code: i32,
-    /// `severity: problem`, notes left out.
+    /// `severity: problem`, each cause before what follows from it, notes left out.
     pub findings: Vec<String>,
     /// The same for notes.
     pub notes: Vec<String>,
+    /// The first cause, also one of the configuration.
+    pub first: String,
+    /// How many causes there are.
+    pub causes: usize,
+    /// The last line's word; empty where the configuration cannot be used.
+    pub verdict: String,
     /// Everything it printed.
     pub output: String,
 }
@@ -88,30 +94,61 @@ pub async fn finds(bridge: &Bridge, code: i32, expected: &[&str]) -> Checked {
 pub async fn check(bridge: &Bridge) -> Checked {
     let run = bridge.run("check", &["--json"]).await;
     let output = String::from_utf8(run.stdout).unwrap();
-    let (mut findings, mut notes) = (Vec::new(), Vec::new());
+    let told = String::from_utf8(run.stderr).unwrap();
+    let mut checked = Checked {
+        code: run.status.code().unwrap(),
+        findings: Vec::new(),
+        notes: Vec::new(),
+        first: String::new(),
+        causes: 0,
+        verdict: String::new(),
+        output: format!("{output}{told}"),
+    };
     for line in output.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
+        if let Some(verdict) = line["verdict"].as_str() {
+            verdict.clone_into(&mut checked.verdict);
+        } else {
+            checked.take(&line, true);
+        }
+    }
+    if checked.code == 2 {
+        let finding = told.lines().find(|line| line.starts_with("  "));
+        let finding = finding.unwrap_or_default().trim();
+        finding.clone_into(&mut checked.first);
+    }
+    assert!(
+        !checked.output.contains("guest:guest"),
+        "a password: {checked:#?}"
+    );
+    checked
+}
+
+impl Checked {
+    fn take(&mut self, line: &Value, is_cause: bool) {
         let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
         let told = format!("{}: {}", text("severity"), text("problem"));
         // Where the tests run may be a memory file system.
         if told.contains("tmpfs") {
-            continue;
+            return;
         }
         if line["severity"] == "note" {
-            notes.push(told);
-            continue;
+            self.notes.push(told);
+            return;
         }
-        if line["severity"] == "error" {
-            assert!(line["lost"].is_string(), "what is lost by it? {line}");
-            assert!(line["advice"].is_string(), "what to type? {line}");
+        if line["severity"] == "error" && is_cause {
+            assert!(line["impact"].is_string(), "what is lost by it? {line}");
+            assert!(line["fix"].is_string(), "what to type? {line}");
         }
-        findings.push(told);
-    }
-    assert!(!output.contains("guest:guest"), "a password: {output}");
-    Checked {
-        code: run.status.code().unwrap(),
-        findings,
-        notes,
-        output: output + &String::from_utf8(run.stderr).unwrap(),
+        if is_cause {
+            self.causes += 1;
+            if self.first.is_empty() {
+                self.first.clone_from(&told);
+            }
+        }
+        self.findings.push(told);
+        for consequence in line["consequences"].as_array().into_iter().flatten() {
+            self.take(consequence, false);
+        }
     }
 }

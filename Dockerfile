@@ -38,7 +38,7 @@ COPY --from=build /src/target/release/deskbridge /usr/local/bin/deskbridge
 USER 10001:10001
 VOLUME /var/lib/deskbridge
 # Webhooks; health, status and metrics.
-EXPOSE 8080 9090
+EXPOSE 8080 9180
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
     CMD ["deskbridge", "health"]

@@ -179,7 +179,7 @@ cargo build --locked
 
 step "Bridge"
 http=$(first_free_port 8080)
-admin=$(first_free_port 9090)
+admin=$(first_free_port 9180)
 write_config
 deadline=$((SECONDS + SECONDS_MAX))
 "$DESKBRIDGE" --config "$CONFIG" serve >.dev/bridge.log 2>&1 8>&- &

@@ -28,6 +28,7 @@ use crate::forwarder::retry::Backoff;
 use crate::forwarder::{Forwarder, Inputs, Reroute};
 use crate::http::admin::Admin;
 use crate::http::ingress::Ingress;
+use crate::http::refused::Refusals;
 use crate::http::server::{self, Stop};
 use crate::http::sources::{Source, Sources};
 use crate::journal::{self, Failure, Journal, Opened, TakeError};
@@ -168,13 +169,17 @@ impl Bridge {
             reload,
             drain: http.drain.clone(),
             started,
+            hosts: config.admin.hosts.clone(),
         };
+        let refusals = |listener| Refusals::of(listener, Arc::clone(&metrics));
+        let [refused, refused_of_admin] = ["http", "admin"].map(refusals);
         let ingress = Ingress::new(&config.http, sources.clone(), journal.clone(), metrics);
         let public = tokio::spawn(server::serve(
             public,
             ingress.router(),
             server::Limits::of(&config.http),
             http.clone(),
+            refused,
         ));
         // Operators may look until the end: their listener stops with the process.
         let admin = tokio::spawn(server::serve(
@@ -182,6 +187,7 @@ impl Bridge {
             admin.router(),
             server::Limits::of_admin(),
             Stop::default(),
+            refused_of_admin,
         ));
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -274,6 +280,7 @@ fn sources(config: &Config) -> impl Iterator<Item = Source> {
     config.sources.iter().map(|(name, source)| Source {
         name: Arc::from(name.as_str()),
         awaits_secret: source.is_signed() && source.secrets.is_empty(),
+        secret_names: secret_names(source),
         keys: match source.signature {
             crate::config::sources::Signature::None => Keys::Unsigned,
             crate::config::sources::Signature::Required => Keys::new(
@@ -284,6 +291,14 @@ fn sources(config: &Config) -> impl Iterator<Item = Source> {
             ),
         },
     })
+}
+
+fn secret_names(source: &crate::config::sources::Source) -> Vec<Arc<str>> {
+    let name = |index| match source.place(index) {
+        (_, Some(file)) => file.display().to_string().into(),
+        (key, None) => key.into(),
+    };
+    (0..source.secrets.len()).map(name).collect()
 }
 
 fn statuses(routing: &Routing) -> Vec<Arc<str>> {

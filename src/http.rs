@@ -3,12 +3,13 @@
 //! - [`server`] accepts connections and keeps their limits, whatever is asked on them.
 //! - [`ingress`] answers `POST /webhooks/{source}`.
 //! - [`admin`] answers operators on a listener of its own.
-//! - [`problem`] is what a refusal looks like.
+//! - [`problem`] is what a refusal looks like; [`refused`] counts and logs those that reach no source.
 
 pub mod admin;
 pub mod hold;
 pub mod ingress;
 pub mod problem;
+pub mod refused;
 pub mod server;
 pub mod sources;
 

@@ -108,6 +108,18 @@ pub enum Reason {
 }
 
 impl Webhook {
+    /// Puts before the detail of a malformed body what else is known of it.
+    pub fn explain_malformed(&mut self, known: &str) {
+        if let Some(Event {
+            content: Content::Reject(reject),
+            ..
+        }) = self.events.first_mut()
+            && reject.reason == Reason::Malformed
+        {
+            reject.detail = format!("{known}: {}", reject.detail);
+        }
+    }
+
     /// Why the body is malformed, if it is: then its one event holds all of it.
     #[must_use]
     pub fn malformed(&self) -> Option<&Reject> {

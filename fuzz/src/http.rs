@@ -9,6 +9,7 @@ use std::time::Duration;
 use deskbridge::config::http::Http;
 use deskbridge::http::hold::Hold;
 use deskbridge::http::ingress::Ingress;
+use deskbridge::http::refused::Refusals;
 use deskbridge::http::server::{Limits, Stop, serve};
 use deskbridge::http::sources::{Source, Sources};
 use deskbridge::journal::AppendError;
@@ -106,6 +107,7 @@ impl Bridge {
             name: name.into(),
             keys,
             awaits_secret: false,
+            secret_names: Vec::new(),
         };
         let sources = [
             source("acme", Keys::new([&secret])),
@@ -132,6 +134,7 @@ impl Bridge {
                 router,
                 Limits::of(&config),
                 Stop::default(),
+                Refusals::of("http", Arc::default()),
             ));
             address
         });

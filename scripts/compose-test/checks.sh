@@ -39,7 +39,7 @@ until_true() {
 }
 
 get() { inside curl --silent --fail --max-time 5 "$@"; }
-admin() { get "http://127.0.0.1:9090/$1"; }
+admin() { get "http://127.0.0.1:9180/$1"; }
 is_alive() { admin livez >/dev/null; }
 is_up() { admin readyz >/dev/null; }
 post() { inside "$deskbridge" send --url "$URL" --secret-file "$WORK/secret" "$@"; }
@@ -191,7 +191,7 @@ only_webhooks_are_published_to_everybody() {
     published=$(for service in bridge rabbitmq; do
         inspect "$service" '{{range $port, $at := .HostConfig.PortBindings}}{{range $at}}{{.HostIp}} {{$port}}{{"\n"}}{{end}}{{end}}'
     done | grep . | sort)
-    expected=$(printf '%s\n' ' 8080/tcp' '127.0.0.1 15672/tcp' '127.0.0.1 5672/tcp' '127.0.0.1 9090/tcp' | sort)
+    expected=$(printf '%s\n' ' 8080/tcp' '127.0.0.1 15672/tcp' '127.0.0.1 5672/tcp' '127.0.0.1 9180/tcp' | sort)
     [ "${published//0.0.0.0/}" = "$expected" ] || fail "published: $published"
 }
 

@@ -74,8 +74,8 @@ mod tests {
         let check = |listen: &str, expected: &str| {
             assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
         };
-        check("0.0.0.0:9090", "127.0.0.1:9090");
-        check("[::]:9090", "[::1]:9090");
-        check("10.1.2.3:9090", "10.1.2.3:9090");
+        check("0.0.0.0:9180", "127.0.0.1:9180");
+        check("[::]:9180", "[::1]:9180");
+        check("10.1.2.3:9180", "10.1.2.3:9180");
     }
 }

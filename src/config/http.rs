@@ -81,12 +81,15 @@ pub struct Admin {
     #[serde(deserialize_with = "address")]
     #[schemars(extend("pattern" = ADDRESS_PATTERN))]
     pub listen: SocketAddr,
+    /// Names it is asked for by, without a port, beside IP addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self {
-            listen: ([127, 0, 0, 1], 9090).into(),
+            listen: ([127, 0, 0, 1], 9180).into(),
+            hosts: Vec::new(),
         }
     }
 }

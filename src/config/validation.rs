@@ -1,6 +1,7 @@
 //! What is wrong with the values as a whole, beyond their types. Pure.
 
 mod broker;
+mod hosts;
 mod limits;
 mod sources;
 mod topology;
@@ -14,6 +15,7 @@ use super::finding::Finding;
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     sources::check_sources(config, &mut findings);
+    hosts::check_hosts(&config.admin.hosts, &mut findings);
     limits::check_limits(config, &mut findings);
     limits::check_delays(config, &mut findings);
     broker::check_broker(&config.rabbitmq, &mut findings);

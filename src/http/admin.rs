@@ -1,6 +1,7 @@
 //! Answers operators: is it alive, does it take webhooks, how does it stand. On a listener of its
 //! own that senders cannot reach.
 
+mod host;
 mod metrics;
 mod status;
 
@@ -8,17 +9,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::{Request, StatusCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::Hold;
 use super::json::Json;
 use super::problem::Problem;
+use super::refused::{Peer, Reason};
 use super::sources::Sources;
 use crate::telemetry::exposition;
 use crate::telemetry::metrics::Metrics;
@@ -45,19 +49,23 @@ pub struct Admin<H> {
     pub drain: CancellationToken,
     /// When the process started.
     pub started: Instant,
+    /// Names this listener is reached by, beside IP addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 impl<H: Hold> Admin<H> {
     /// All URLs of the operators' listener.
     pub fn router(self) -> Router {
+        let hosts: Arc<[String]> = Arc::from(self.hosts.clone());
         Router::new()
             .route("/livez", get(async || "alive\n"))
             .route("/readyz", get(readyz::<H>))
             .route("/status", get(status::<H>))
             .route("/metrics", get(metrics::<H>))
-            .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
+            .method_not_allowed_fallback(other_method)
             .fallback(elsewhere)
             .with_state(Arc::new(self))
+            .layer(from_fn_with_state(hosts, host::check))
     }
 
     /// Why no webhook is accepted, one sentence each; empty if they are.
@@ -100,7 +108,20 @@ async fn metrics<H: Hold>(State(admin): State<Arc<Admin<H>>>) -> Response {
     ([(CONTENT_TYPE, content_type)], metrics::page(&admin)).into_response()
 }
 
-async fn elsewhere(_: Method) -> Problem {
+async fn other_method(request: Request<Body>) -> Problem {
+    report(&request, Reason::Method);
+    Problem::method_not_allowed("GET, HEAD")
+}
+
+fn report(request: &Request<Body>, reason: Reason) {
+    if let Some(peer) = Peer::of(request) {
+        let subject = format!("{} {}", request.method(), request.uri().path());
+        peer.refused(reason, &subject, None);
+    }
+}
+
+async fn elsewhere(request: Request<Body>) -> Problem {
+    report(&request, Reason::UnknownPath);
     Problem::new(
         StatusCode::NOT_FOUND,
         "There are /livez, /readyz, /status and /metrics.",

@@ -27,7 +27,8 @@ use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep_until};
 use tower::ServiceExt;
 
-use super::progress::Progress;
+use super::progress::{Phase, Progress};
+use super::refused::{Peer, Reason, Refusals};
 use super::server::{Limits, Stop};
 use super::socket::{Socket, discard};
 
@@ -42,6 +43,7 @@ pub(super) struct Connections {
     pub(super) router: Router,
     pub(super) limits: Limits,
     pub(super) stop: Stop,
+    pub(super) refusals: Arc<Refusals>,
 }
 
 /// Returns when the connection is closed.
@@ -53,15 +55,18 @@ pub(super) async fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let peer = Peer::new(Arc::clone(&connections.refusals), stream.peer_addr().ok());
+    let peer = Arc::new(peer);
     let (shut_down, mut is_shut_down) = oneshot::channel();
-    let socket = Socket::new(stream, shut_down, Arc::clone(&progress));
+    let socket = Socket::new(stream, shut_down, Arc::clone(&progress), Arc::clone(&peer));
     let mut presence = Presence {
         clock: Clock::new(connections.limits.idle_timeout),
         connections: &connections,
         progress: &progress,
+        peer: &peer,
     };
     presence
-        .while_wanted(speak(socket, &connections, &progress))
+        .while_wanted(speak(socket, &connections, &progress, &peer))
         .await;
     // What hyper had for the connection is free by now.
     if let Ok(stream) = is_shut_down.try_recv() {
@@ -70,10 +75,16 @@ pub(super) async fn serve(
     }
 }
 
-async fn speak(socket: Socket, connections: &Arc<Connections>, progress: &Arc<Progress>) {
+async fn speak(
+    socket: Socket,
+    connections: &Arc<Connections>,
+    progress: &Arc<Progress>,
+    peer: &Arc<Peer>,
+) {
     let requests = Requests {
         connections: Arc::clone(connections),
         progress: Arc::clone(progress),
+        peer: Arc::clone(peer),
     };
     let http = http1::Builder::new()
         .header_read_timeout(None)
@@ -83,14 +94,17 @@ async fn speak(socket: Socket, connections: &Arc<Connections>, progress: &Arc<Pr
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), requests);
-    // How it ended concerns nobody: what was answered has been counted.
-    _ = http.await;
+    // What was answered has been counted; what the parser ended without an answer has not.
+    if http.await.is_err_and(|error| error.is_parse()) {
+        peer.refused_as(Reason::MalformedHead);
+    }
 }
 
 /// How long a connection may stay.
 struct Presence<'a> {
     connections: &'a Connections,
     progress: &'a Progress,
+    peer: &'a Peer,
     clock: Clock,
 }
 
@@ -101,22 +115,31 @@ impl Presence<'_> {
         let mut poke = pin!(self.progress.poke.notified());
         // A request that has arrived is read before its connection is closed to make room.
         let mut last_chance = pin!(yield_now());
-        std::future::poll_fn(|cx| {
+        let refused = std::future::poll_fn(|cx| {
             if activity.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             while poke.as_mut().poll(cx).is_ready() {
                 poke.set(self.progress.poke.notified());
             }
+            let phase = self.progress.phase();
             let stop = &self.connections.stop;
             if self.progress.must_go(stop.close.is_cancelled()) {
-                return last_chance.as_mut().poll(cx);
+                let has_begun = matches!(phase, Phase::Head | Phase::Request);
+                let is_evicted = has_begun && self.progress.is_evicted();
+                let gone = last_chance.as_mut().poll(cx);
+                return gone.map(|()| is_evicted.then_some(Reason::Evicted));
             }
             let limits = &self.connections.limits;
-            self.clock
-                .poll_expired(cx, || self.progress.deadline(limits))
+            let expired = self
+                .clock
+                .poll_expired(cx, || self.progress.deadline(limits));
+            expired.map(|()| (phase == Phase::Head).then_some(Reason::HeadTimeout))
         })
         .await;
+        if let Some(reason) = refused {
+            self.peer.refused_as(reason);
+        }
     }
 }
 
@@ -165,6 +188,7 @@ impl Clock {
 struct Requests {
     connections: Arc<Connections>,
     progress: Arc<Progress>,
+    peer: Arc<Peer>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -185,7 +209,10 @@ impl Service<Request<Incoming>> for Requests {
             body,
             is_read: Arc::clone(&is_read),
         });
-        request.extensions_mut().insert(Arc::clone(&progress));
+        self.peer.request_began();
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(&progress));
+        extensions.insert(Arc::clone(&self.peer));
         Box::pin(async move {
             let mut response = router.oneshot(request).await?;
             let is_last =

@@ -3,20 +3,19 @@
 
 mod head;
 mod receipt;
+mod recovery;
 mod refusal;
+mod routes;
 mod sealed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use hyper::body::Body as _;
-use hyper::{HeaderMap, Method, Request};
+use hyper::{HeaderMap, Request};
+use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
@@ -24,14 +23,17 @@ use super::body::{BodyError, Budget, Reserved};
 use super::hold::Hold;
 use super::problem::Problem;
 use super::progress::Progress;
+use super::refused::Peer;
 use super::sources::{Source, Sources};
-use super::throttle::Throttle;
+use super::throttle::Throttles;
 use crate::config;
 use crate::failpoint::{self, Place};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::SourceRefusal;
 use crate::webhook::Webhook;
 use crate::webhook::signature::{self, Keys, Signature};
 use receipt::Receipt;
+use recovery::Recovery;
 use refusal::Refusal;
 use sealed::Sealed;
 
@@ -50,7 +52,8 @@ pub struct Ingress<H> {
     sessions_max: usize,
     /// How long the disk may take before a request is refused.
     pub(super) append_timeout: Duration,
-    complaints: Throttle,
+    throttles: Throttles,
+    recovery: Recovery,
 }
 
 impl<H: Hold> Ingress<H> {
@@ -70,30 +73,20 @@ impl<H: Hold> Ingress<H> {
             body_timeout: config.body_timeout,
             sessions_max: config.sessions_max,
             append_timeout: APPEND_TIMEOUT,
-            complaints: Throttle::default(),
+            throttles: Throttles::default(),
+            recovery: Recovery::default(),
         }
-    }
-
-    /// All URLs of the public listener.
-    pub fn router(self) -> Router {
-        Router::new()
-            .route("/webhooks/{source}", any(receive::<H>))
-            .fallback(elsewhere::<H>)
-            .with_state(Arc::new(self))
     }
 
     async fn receive(
         &self,
-        source: Option<&Arc<Source>>,
+        source: &Arc<Source>,
         request: Request<Body>,
     ) -> Result<Receipt, Refusal> {
-        if request.method() != Method::POST {
-            return Err(Refusal::Method);
-        }
-        let source = source.ok_or(Refusal::UnknownSource)?;
         let (mut head, body) = request.into_parts();
         let progress = head.extensions.remove::<Arc<Progress>>();
-        let signature = self.admit(source, &head.headers, &body)?;
+        let coding = head::content_coding(&head.headers);
+        let signature = self.admit(source, &head.headers, &body, coding.as_deref())?;
         let trace = head::trace(&head.headers);
         // While the body is on its way nothing is kept of the head but this.
         drop(head);
@@ -103,6 +96,7 @@ impl<H: Hold> Ingress<H> {
             source: Arc::clone(source),
             signature,
             envelope: head::envelope(&source.name, trace),
+            coding,
             body: buffered.bytes,
             sessions_max: self.sessions_max,
         };
@@ -110,13 +104,15 @@ impl<H: Hold> Ingress<H> {
         if let Some(progress) = progress {
             progress.request_verified(matches!(source.keys, Keys::AnyOf(_)));
         }
+        let secret = opened.secret();
         let for_events = self
             .budget
             .reserve_for_events(opened.body(), self.sessions_max, deadline)
             .await?;
         let webhook = opened.split().await?;
-        self.metrics
-            .webhook_received(&source.name, webhook.envelope.received_at);
+        let received_at = webhook.envelope.received_at;
+        self.metrics.webhook_received(&source.name, received_at);
+        self.sources.received(source, received_at, secret);
         let receipt = Receipt::of(&webhook);
         self.hold(webhook, (buffered.reserved, for_events)).await?;
         Ok(receipt)
@@ -128,8 +124,10 @@ impl<H: Hold> Ingress<H> {
         source: &Source,
         headers: &HeaderMap,
         body: &Body,
+        coding: Option<&str>,
     ) -> Result<Signature, Refusal> {
-        if !head::is_identity(headers) {
+        // A signed body is taken as it is, whatever it is called: refusing it pauses its sender.
+        if coding.is_some() && matches!(source.keys, Keys::Unsigned) {
             return Err(Refusal::Encoded);
         }
         let signature = source.keys.read(headers.get_all(signature::HEADER))?;
@@ -162,46 +160,86 @@ impl<H: Hold> Ingress<H> {
     }
 
     /// Counts an answer, and logs what an operator should know of it.
-    fn answer(&self, source: Option<&Source>, result: Result<Receipt, Refusal>) -> Response {
-        let source = source.map(|source| &source.name);
-        let name = source.map(|name| &**name);
+    fn answer(
+        self: &Arc<Self>,
+        source: Option<&Source>,
+        peer: Option<&Peer>,
+        result: Result<Receipt, Refusal>,
+    ) -> Response {
+        let name = source.map(|source| &source.name);
         let response = match result {
             Ok(receipt) => {
                 failpoint::pass(Place::HttpAnswerBefore);
-                let Receipt {
-                    webhook_id,
-                    accepted,
-                    dead_lettered,
-                    ..
-                } = &receipt;
-                tracing::debug!(source = name, %webhook_id, accepted, dead_lettered, "webhook held");
+                if let Some(source) = source {
+                    self.log_accepted(source, &receipt);
+                }
                 receipt.into_response()
             }
             Err(refusal) => {
-                if refusal.is_worth_a_warning() && self.complaints.permits() {
-                    tracing::warn!(source = name, reason = %refusal, "webhook refused");
-                } else {
-                    tracing::debug!(source = name, reason = %refusal, "webhook refused");
+                self.log_refused(name, peer, &refusal);
+                if refusal.is_of_the_journal() {
+                    Recovery::refused(self);
                 }
-                Problem::from(refusal).into_response()
+                let reason = refusal.to_string();
+                let problem = Problem::from(refusal);
+                if let Some(source) = source {
+                    let refused = SourceRefusal {
+                        at: Timestamp::now(),
+                        code: problem.status().as_u16(),
+                        reason,
+                    };
+                    self.sources.refused(source, refused);
+                }
+                problem.into_response()
             }
         };
         self.metrics
-            .webhook_answered(source, response.status().as_u16());
+            .webhook_answered(name, response.status().as_u16());
         response
     }
-}
 
-async fn receive<H: Hold>(
-    State(ingress): State<Arc<Ingress<H>>>,
-    name: Result<Path<String>, PathRejection>,
-    request: Request<Body>,
-) -> Response {
-    let source = name.ok().and_then(|Path(name)| ingress.sources.get(&name));
-    let result = ingress.receive(source.as_ref(), request).await;
-    ingress.answer(source.as_deref(), result)
-}
+    fn log_accepted(&self, source: &Source, receipt: &Receipt) {
+        self.recovery.accepted();
+        let name = &*source.name;
+        let Receipt {
+            webhook_id,
+            accepted,
+            dead_lettered,
+            ..
+        } = receipt;
+        if self.sources.accepted(source) {
+            tracing::info!(source = name, %webhook_id, accepted, dead_lettered, "first webhook of this source accepted");
+        }
+        tracing::debug!(source = name, %webhook_id, accepted, dead_lettered, "webhook held");
+        if let Some(cause) = &receipt.cause
+            && let Some(suppressed) = self.throttles.should_log("nothing-valid")
+        {
+            tracing::warn!(
+                source = name,
+                %webhook_id,
+                dead_lettered,
+                cause,
+                suppressed,
+                "webhook without a single valid session; dead-lettered"
+            );
+        }
+    }
 
-async fn elsewhere<H: Hold>(State(ingress): State<Arc<Ingress<H>>>) -> Response {
-    ingress.answer(None, Err(Refusal::UnknownPath))
+    fn log_refused(&self, source: Option<&Arc<str>>, peer: Option<&Peer>, refusal: &Refusal) {
+        let source = source.map(|name| &**name);
+        let peer_address = || peer.and_then(Peer::address);
+        let worth = refusal.kind_of_warning();
+        if let Some(suppressed) = worth.and_then(|kind| self.throttles.should_log(kind)) {
+            tracing::warn!(
+                source,
+                reason = %refusal,
+                peer = peer_address(),
+                forwarded_for = peer.and_then(Peer::forwarded_for),
+                suppressed,
+                "webhook refused"
+            );
+        } else {
+            tracing::debug!(source, reason = %refusal, peer = peer_address(), "webhook refused");
+        }
+    }
 }

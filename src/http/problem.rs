@@ -88,10 +88,7 @@ impl IntoResponse for Problem {
 /// A whole response with the status of this response's head, which a parser wrote that could not
 /// read a request.
 pub(super) fn instead_of(head: &[u8]) -> Bytes {
-    let status = head
-        .get(9..12)
-        .and_then(|digits| StatusCode::from_bytes(digits).ok());
-    let problem = unreadable(status.unwrap_or(StatusCode::BAD_REQUEST));
+    let problem = unreadable(status_of(head));
     let body = problem.body();
     let mut response = format!(
         "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE_PROBLEM}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -101,6 +98,12 @@ pub(super) fn instead_of(head: &[u8]) -> Bytes {
     .into_bytes();
     response.extend(body.into_bytes());
     response.into()
+}
+
+/// The status in the first line of a response.
+pub(super) fn status_of(head: &[u8]) -> StatusCode {
+    let digits = head.get(9..12).unwrap_or_default();
+    StatusCode::from_bytes(digits).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 fn unreadable(status: StatusCode) -> Problem {

@@ -20,6 +20,7 @@ use super::connection::{self, Connections};
 use super::descriptors;
 use super::problem::Problem;
 use super::progress::Progress;
+use super::refused::Refusals;
 use super::slots::{ConnectionLimiter, Room, Share};
 use super::throttle::Throttle;
 use crate::config;
@@ -100,7 +101,13 @@ pub struct Stop {
 }
 
 /// Serves until it is told to stop and every connection is closed. Dropping it cuts them all.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: Stop) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: Stop,
+    refusals: Arc<Refusals>,
+) {
     let close = stop.close.clone();
     let mut hall = Hall {
         limiter: ConnectionLimiter::new(
@@ -111,6 +118,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
             router: router.layer(CatchPanicLayer::custom(panicked)),
             limits,
             stop,
+            refusals,
         }),
         tasks: JoinSet::new(),
         complaints: Throttle::default(),

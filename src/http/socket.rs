@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::problem;
 use super::progress::{Phase, Progress};
+use super::refused::Peer;
 
 /// Bytes discarded at once.
 const DISCARD_BYTES: usize = 8 << 10;
@@ -24,6 +25,7 @@ pub(super) struct Socket {
     stream: Option<TcpStream>,
     shut_down: Option<oneshot::Sender<TcpStream>>,
     progress: Arc<Progress>,
+    peer: Arc<Peer>,
     refusal: Option<Bytes>,
 }
 
@@ -33,11 +35,13 @@ impl Socket {
         stream: TcpStream,
         shut_down: oneshot::Sender<TcpStream>,
         progress: Arc<Progress>,
+        peer: Arc<Peer>,
     ) -> Self {
         Self {
             stream: Some(stream),
             shut_down: Some(shut_down),
             progress,
+            peer,
             refusal: None,
         }
     }
@@ -56,6 +60,8 @@ impl Socket {
     fn poll_refuse(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<io::Result<()>> {
         if self.refusal.is_none() {
             self.progress.answer_began();
+            let status = problem::status_of(head);
+            self.peer.refused_by_parser(status.as_u16());
         }
         let refusal = self
             .refusal
@@ -101,6 +107,11 @@ impl AsyncRead for Socket {
         ready!(self.stream()?.poll_read(cx, buffer))?;
         let arrived = buffer.filled().len() - before;
         if arrived > 0 {
+            let phase = self.progress.phase();
+            if matches!(phase, Phase::Idle | Phase::Head) {
+                let bytes = &buffer.filled()[before..];
+                self.peer.head_arrived(bytes, phase == Phase::Idle);
+            }
             self.progress.bytes_arrived(arrived);
         }
         Poll::Ready(Ok(()))

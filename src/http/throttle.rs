@@ -1,6 +1,7 @@
 //! Keeps a log line that anybody can cause from filling the log.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two lines.
@@ -25,9 +26,53 @@ impl Throttle {
     }
 }
 
+/// Permits one line a second of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Throttles(Mutex<HashMap<&'static str, Counted>>);
+
+#[derive(Debug)]
+struct Counted {
+    last: Instant,
+    suppressed: u64,
+}
+
+impl Throttles {
+    /// Whether a line of this kind may be written now: then how many were not since the last one.
+    pub(super) fn should_log(&self, kind: &'static str) -> Option<u64> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let Some(counted) = kinds.get_mut(kind) else {
+            let first = Counted {
+                last: now,
+                suppressed: 0,
+            };
+            kinds.insert(kind, first);
+            return Some(0);
+        };
+        if now.duration_since(counted.last) < PAUSE {
+            counted.suppressed += 1;
+            return None;
+        }
+        counted.last = now;
+        Some(std::mem::take(&mut counted.suppressed))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_one_kind_keep_no_other_kind_from_being_written() {
+        let throttles = Throttles::default();
+        assert_eq!(throttles.should_log("one"), Some(0));
+        assert_eq!(throttles.should_log("one"), None);
+        assert_eq!(throttles.should_log("another"), Some(0));
+        let begun = Instant::now().checked_sub(PAUSE).unwrap();
+        throttles.0.lock().unwrap().get_mut("one").unwrap().last = begun;
+        assert_eq!(throttles.should_log("one"), Some(1));
+        assert_eq!(throttles.should_log("one"), None);
+    }
 
     #[test]
     fn of_many_lines_at_once_one_is_written() {

@@ -35,6 +35,7 @@ const FSYNC_BUCKETS: [f64; 12] = [
 pub struct Metrics {
     registry: Registry,
     webhooks: Family<WebhookLabels, Counter>,
+    refused: Family<ReasonLabels, Counter>,
     last_received: Family<SourceLabels, Gauge<f64, AtomicU64>>,
     retries: Family<ReasonLabels, Counter>,
     confirm: Histogram,
@@ -70,6 +71,7 @@ impl Default for Metrics {
         let metrics = Self {
             registry: Registry::with_prefix(PREFIX),
             webhooks: Family::default(),
+            refused: Family::default(),
             last_received: Family::default(),
             retries: Family::default(),
             confirm: Histogram::new(CONFIRM_BUCKETS),
@@ -102,6 +104,16 @@ impl Metrics {
         self.webhooks
             .get_or_create(&WebhookLabels { source, code })
             .inc();
+    }
+
+    /// Makes the series of a reason visible before the first refusal for it.
+    pub fn refusal_possible(&self, reason: &'static str) {
+        drop(self.refused.get_or_create(&ReasonLabels { reason }));
+    }
+
+    /// A request was refused before it reached a source.
+    pub fn request_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// An authentic webhook of this source was complete at that time.
@@ -162,6 +174,11 @@ impl Metrics {
             "webhooks",
             "Requests answered, by source and status code; source - is none that is configured",
             self.webhooks.clone(),
+        );
+        registry.register(
+            "http_refused",
+            "Requests refused before they reached a source, on either listener, by reason",
+            self.refused.clone(),
         );
         registry.register(
             "webhook_last_received_seconds",

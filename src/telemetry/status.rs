@@ -91,6 +91,30 @@ pub struct Totals {
     pub replayed: u64,
 }
 
+/// One source as `/status` shows it; times and refusals since the start of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// When its last authentic webhook was complete.
+    pub last_received: Option<Timestamp>,
+    /// Which of its secrets signed that webhook: the file it stands in, or its place in the list.
+    pub last_secret: Option<Arc<str>>,
+    /// The last request to it that was refused, authentic or not.
+    pub last_refused: Option<SourceRefusal>,
+}
+
+/// A request to a source that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceRefusal {
+    /// When it was answered.
+    pub at: Timestamp,
+    /// The status code of the answer.
+    pub code: u16,
+    /// Why, in more words than its sender was told.
+    pub reason: String,
+}
+
 /// What became of the last reload of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReloadStatus {

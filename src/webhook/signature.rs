@@ -1,6 +1,8 @@
 //! Is a body really from its source? HMAC-SHA256 over the raw bytes, keyed with any of the
 //! source's secrets. Knows header values, not HTTP.
 
+use std::fmt;
+
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 use bytes::Bytes;
 use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -13,9 +15,15 @@ const DIGEST_BYTES: usize = 32;
 
 /// Bytes whose signature was right, or whose source needs none. Only these can be split.
 #[derive(Debug, Clone)]
-pub struct Verified<T>(T);
+pub struct Verified<T>(T, Option<usize>);
 
 impl<T> Verified<T> {
+    /// Position of the secret that signed them; `None` if none was needed.
+    #[must_use]
+    pub fn secret(&self) -> Option<usize> {
+        self.1
+    }
+
     /// Takes the bytes out.
     #[must_use]
     pub fn into_inner(self) -> T {
@@ -29,10 +37,46 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Verified<T> {
     }
 }
 
-/// The signature is missing, doubled, undecodable or wrong. A sender is not told which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the signature is missing or wrong")]
-pub struct BadSignature;
+/// Why a body is not authentic. Operators may know; a sender is not told which it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadSignature {
+    /// The header is not there.
+    Missing,
+    /// The header is there more than once.
+    Repeated,
+    /// The header holds no digest.
+    Unreadable,
+    /// The digest is not that of this body with any secret of the source.
+    Mismatch {
+        /// How many secrets were tried.
+        secrets: usize,
+    },
+}
+
+impl fmt::Display for BadSignature {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Missing => "no signature header",
+            Self::Repeated => "more than one signature header",
+            Self::Unreadable => {
+                "the signature header is not `sha256=` with 32 bytes in hex or base64"
+            }
+            Self::Mismatch { secrets: 0 } => "the source has no secret yet",
+            Self::Mismatch { secrets: 1 } => {
+                "the secret of the source does not match the signature"
+            }
+            Self::Mismatch { secrets } => {
+                return write!(
+                    formatter,
+                    "none of the {secrets} secrets matches the signature"
+                );
+            }
+        };
+        formatter.write_str(text)
+    }
+}
+
+impl std::error::Error for BadSignature {}
 
 /// What a request claims, not yet compared with its body.
 #[derive(Debug, Clone)]
@@ -48,15 +92,16 @@ impl Signature {
         values: impl IntoIterator<Item = V>,
     ) -> Result<Self, BadSignature> {
         let mut values = values.into_iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(BadSignature);
-        };
+        let value = values.next().ok_or(BadSignature::Missing)?;
+        if values.next().is_some() {
+            return Err(BadSignature::Repeated);
+        }
         let (prefix, digest) = value
             .as_ref()
             .split_at_checked(PREFIX.len())
-            .ok_or(BadSignature)?;
+            .ok_or(BadSignature::Unreadable)?;
         if !prefix.eq_ignore_ascii_case(PREFIX.as_bytes()) {
-            return Err(BadSignature);
+            return Err(BadSignature::Unreadable);
         }
         decode(digest).map(|digest| Self(Some(digest)))
     }
@@ -105,18 +150,20 @@ impl Keys {
         body: Bytes,
     ) -> Result<Verified<Bytes>, BadSignature> {
         let keys = match self {
-            Self::Unsigned => return Ok(Verified(body)),
+            Self::Unsigned => return Ok(Verified(body, None)),
             Self::AnyOf(keys) => keys,
         };
-        let digest = signature.0.ok_or(BadSignature)?;
-        // `|`, not `||`: which of the secrets signed must not show in the time it takes.
-        let is_authentic = keys.iter().fold(false, |found, key| {
-            found | hmac::verify(key, &body, &digest).is_ok()
+        let digest = signature.0.ok_or(BadSignature::Missing)?;
+        // Every key is tried: which of the secrets signed must not show in the time it takes.
+        let signed_by = keys.iter().enumerate().fold(None, |found, (index, key)| {
+            let is_signed = hmac::verify(key, &body, &digest).is_ok();
+            if is_signed { Some(index) } else { found }
         });
-        if is_authentic {
-            Ok(Verified(body))
-        } else {
-            Err(BadSignature)
+        match signed_by {
+            Some(index) => Ok(Verified(body, Some(index))),
+            None => Err(BadSignature::Mismatch {
+                secrets: keys.len(),
+            }),
         }
     }
 }
@@ -148,10 +195,10 @@ fn decode(digest: &[u8]) -> Result<[u8; DIGEST_BYTES], BadSignature> {
         (64, hex) => HEXLOWER_PERMISSIVE.decode(hex),
         // A decoder of padded texts would take two of them in a row for one.
         (44, [unpadded @ .., b'=']) | (43, unpadded) => BASE64_NOPAD.decode(unpadded),
-        _ => return Err(BadSignature),
+        _ => return Err(BadSignature::Unreadable),
     };
-    let bytes = bytes.map_err(|_| BadSignature)?;
-    bytes.try_into().map_err(|_| BadSignature)
+    let bytes = bytes.map_err(|_| BadSignature::Unreadable)?;
+    bytes.try_into().map_err(|_| BadSignature::Unreadable)
 }
 
 #[cfg(test)]

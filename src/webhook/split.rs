@@ -6,6 +6,7 @@ mod elements;
 mod fields;
 mod kind;
 mod members;
+pub mod mistake;
 mod text;
 mod walk;
 

@@ -51,11 +51,44 @@ fn the_rules_are_taken_by_prometheus() {
     assert!(checked.status.success(), "{checked:?}");
 }
 
+/// Runs the cases of a file against the shipped rules with this offset from UTC.
+fn promtool_agrees(cases: &str, hours_ahead: i32) {
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = "time() + 0 * 3600";
+    let rules = rules();
+    assert!(rules.contains(shipped), "no `{shipped}` to edit");
+    let rules = rules.replace(shipped, &format!("time() + {hours_ahead} * 3600"));
+    fs::write(dir.path().join("alerts.yml"), rules).unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/prometheus");
+    fs::copy(data.join(cases), dir.path().join(cases)).unwrap();
+    let tested = Command::new("promtool")
+        .args(["test", "rules", cases])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tested.stderr);
+    let shown = String::from_utf8_lossy(&tested.stdout);
+    assert!(tested.status.success(), "{cases}: {shown}{said}");
+}
+
+#[test]
+fn silence_is_an_alert_while_the_office_is_open() {
+    if !is_installed("promtool") {
+        return skipped(
+            "silence_is_an_alert_while_the_office_is_open",
+            "needs promtool",
+        );
+    }
+    promtool_agrees("office_hours.yml", 0);
+    // The day of this office begins on the day before in UTC.
+    promtool_agrees("office_hours_auckland.yml", 13);
+}
+
 #[test]
 fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rules = rules();
-    let runbooks = each(&rules, "runbook:");
+    let runbooks = each(&rules, "runbook_url:");
     assert!(runbooks.len() >= 7);
     assert_eq!(runbooks.len(), each(&rules, "- alert:").len());
     assert_eq!(
@@ -63,8 +96,9 @@ fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
         runbooks.iter().collect::<BTreeSet<_>>().len()
     );
     for runbook in runbooks {
-        let (page, wanted) = runbook.split_once('#').unwrap();
-        let text = fs::read_to_string(root.join(page)).unwrap();
+        let page = runbook.strip_prefix("https://{{ $externalLabels.deskbridge_docs }}/");
+        let (page, wanted) = page.and_then(|page| page.split_once('#')).unwrap();
+        let text = fs::read_to_string(root.join("docs").join(page)).unwrap();
         let begin = text
             .lines()
             .position(|line| line.starts_with('#') && anchor(line) == wanted);
@@ -106,7 +140,7 @@ async fn every_metric_of_the_rules_is_scraped() {
     let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
     let words = code.split(|char| !is_word(char));
     let named: BTreeSet<_> = words
-        .filter(|word| word.starts_with("deskbridge_"))
+        .filter(|word| word.starts_with("deskbridge_") && *word != "deskbridge_docs")
         .collect();
     assert!(named.len() >= 10, "{named:?}");
     for metric in named {
@@ -126,6 +160,15 @@ fn shortened() -> String {
         ("[15m", "[20s"),
         ("offset 15m", "offset 20s"),
         ("> 300", "> 3"),
+        // The office never closes.
+        (
+            "((deskbridge:office_clock_seconds % 86400 - 8 * 3600 >= 0) < 10 * 3600)",
+            "vector(86400)",
+        ),
+        (
+            "(day_of_week(deskbridge:office_clock_seconds) >= 1 <= 5)",
+            "vector(1)",
+        ),
         // As the bridge of the test is configured.
         ("10 * 1024 ^ 3", "256 * 1024"),
     ] {

@@ -35,6 +35,7 @@ mod scripts;
 mod secrecy;
 mod sending;
 mod storms;
+mod strangers;
 mod support;
 mod support_works;
 mod terminals;

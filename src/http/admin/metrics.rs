@@ -74,6 +74,15 @@ pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
         "Routes whose exchange is missing or forbidden",
         whole(closed as u64),
     );
+    // The configuration of the start was successful, else there would be no bridge.
+    let reload = admin.reload.borrow();
+    let is_applied = reload.as_ref().is_none_or(|reload| reload.is_applied);
+    gauge(
+        &mut registry,
+        "config_last_reload_successful",
+        "Whether the configuration that was read last is in use",
+        is_applied.into(),
+    );
     classic(&[admin.metrics.registry(), &registry])
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Admin;
 use crate::http::hold::Hold;
-use crate::telemetry::status::{BrokerStatus, ReloadStatus, RouteStatus, Totals};
+use crate::telemetry::status::{BrokerStatus, ReloadStatus, RouteStatus, SourceStatus, Totals};
 
 /// The whole page.
 #[derive(Debug, Serialize)]
@@ -19,6 +19,7 @@ pub(super) struct Status {
     backlog: Backlog,
     counters: Counters,
     routes: Vec<RouteStatus>,
+    sources: Vec<SourceStatus>,
     journal: JournalStatus,
     reload: Option<ReloadStatus>,
 }
@@ -64,6 +65,7 @@ pub(super) fn of<H: Hold>(admin: &Admin<H>) -> Status {
         },
         counters: Counters::of(&totals),
         routes: admin.routes.borrow().clone(),
+        sources: admin.sources.status(),
         journal: JournalStatus {
             refusal: admin.journal.refusal().map(|error| error.to_string()),
             lost_events: totals.lost_events,

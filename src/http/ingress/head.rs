@@ -13,15 +13,25 @@ use crate::webhook::Envelope;
 const TRACEPARENT_BYTES_MAX: usize = 255;
 const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// Whether the body is sent as it is.
-pub(super) fn is_identity(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().all(|value| {
-        let mut encodings = value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii);
-        encodings.all(|encoding| encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity"))
-    })
+/// The longest content coding that is named, in bytes.
+const CODING_BYTES_MAX: usize = 64;
+
+/// What the body is said to be encoded with, for people; `None`: it is sent as it is.
+pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let codings = codings.map(<[u8]>::trim_ascii);
+    let named: Vec<_> = codings
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+        .collect();
+    if named.is_empty() {
+        return None;
+    }
+    let named = named.join(&b", "[..]);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b", -_.*".contains(byte);
+    let is_shown = named.len() <= CODING_BYTES_MAX && named.iter().all(is_plain);
+    let shown = String::from_utf8(named).ok().filter(|_| is_shown);
+    Some(shown.unwrap_or_else(|| "of an odd name".into()))
 }
 
 /// The W3C trace context of a request.

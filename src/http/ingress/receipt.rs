@@ -6,6 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::http::json::Json;
+use crate::webhook::split::mistake;
 use crate::webhook::{Content, Webhook};
 
 /// Problems listed in one answer; `dead_lettered` counts all of them.
@@ -18,6 +19,9 @@ pub(super) struct Receipt {
     pub(super) accepted: usize,
     pub(super) dead_lettered: usize,
     pub(super) problems: Vec<ElementProblem>,
+    /// Why probably, if elements came and none is valid; for the log.
+    #[serde(skip)]
+    pub(super) cause: Option<String>,
 }
 
 /// Why one element is dead-lettered.
@@ -41,6 +45,8 @@ impl Receipt {
                 })
         };
         let dead_lettered = rejects().count();
+        let accepted = webhook.events.len() - dead_lettered;
+        let cause = || mistake::likeliest(webhook);
         let problem = |(index, reject): (u32, &crate::webhook::Reject)| ElementProblem {
             index,
             reason: reject.reason.as_str(),
@@ -48,9 +54,10 @@ impl Receipt {
         };
         Self {
             webhook_id: webhook.envelope.webhook_id,
-            accepted: webhook.events.len() - dead_lettered,
+            accepted,
             dead_lettered,
             problems: rejects().take(PROBLEMS_MAX).map(problem).collect(),
+            cause: (accepted == 0).then(cause).flatten(),
         }
     }
 }

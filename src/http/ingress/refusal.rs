@@ -49,18 +49,25 @@ impl From<tokio::task::JoinError> for Refusal {
 }
 
 impl Refusal {
-    /// Whether an operator can do something about it; what strangers send is no such thing.
-    pub(super) fn is_worth_a_warning(&self) -> bool {
+    /// What kind of warning it is worth, of which one is written a second. `None`: what nobody
+    /// signed is malformed, or it was reported before it had a source.
+    pub(super) fn kind_of_warning(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownPath | Self::UnknownSource | Self::Method | Self::Malformed(_) => false,
-            Self::Encoded
-            | Self::Signature(_)
-            | Self::Body(_)
-            | Self::TooManySessions(_)
-            | Self::Journal(_)
-            | Self::SlowDisk
-            | Self::Failed => true,
+            Self::UnknownPath | Self::UnknownSource | Self::Method | Self::Malformed(_) => None,
+            Self::Encoded => Some("encoded"),
+            Self::Signature(BadSignature::Missing) => Some("unsigned"),
+            Self::Signature(BadSignature::Mismatch { .. }) => Some("mismatch"),
+            Self::Signature(_) => Some("signature"),
+            Self::Body(_) => Some("body"),
+            Self::TooManySessions(_) => Some("sessions"),
+            Self::Journal(_) | Self::SlowDisk => Some("journal"),
+            Self::Failed => Some("failed"),
         }
+    }
+
+    /// Whether the journal took no webhook at that moment, whatever was in it.
+    pub(super) fn is_of_the_journal(&self) -> bool {
+        matches!(self, Self::Journal(_) | Self::SlowDisk)
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Sealed {
     pub(super) source: Arc<Source>,
     pub(super) signature: Signature,
     pub(super) envelope: Envelope,
+    /// What the body is said to be encoded with.
+    pub(super) coding: Option<String>,
     pub(super) body: Bytes,
     pub(super) sessions_max: usize,
 }
@@ -30,6 +32,7 @@ pub(super) struct Sealed {
 pub(super) struct Opened {
     source: Arc<Source>,
     envelope: Envelope,
+    coding: Option<String>,
     body: Verified<Bytes>,
     sessions_max: usize,
 }
@@ -46,6 +49,7 @@ impl Sealed {
         Ok(Opened {
             source: self.source,
             envelope: self.envelope,
+            coding: self.coding,
             body: verified,
             sessions_max: self.sessions_max,
         })
@@ -58,6 +62,11 @@ impl Opened {
         self.body.as_ref()
     }
 
+    /// The position of the secret that signed it.
+    pub(super) fn secret(&self) -> Option<usize> {
+        self.body.secret()
+    }
+
     /// Splits the body into events.
     pub(super) async fn split(self) -> Result<Webhook, Refusal> {
         let length = self.body.as_ref().len();
@@ -65,7 +74,10 @@ impl Opened {
     }
 
     fn split_here(self) -> Result<Webhook, Refusal> {
-        let webhook = split(self.body, self.envelope, self.sessions_max)?;
+        let mut webhook = split(self.body, self.envelope, self.sessions_max)?;
+        if let Some(coding) = self.coding {
+            webhook.explain_malformed(&format!("sent with the content coding {coding}"));
+        }
         match (&self.source.keys, webhook.malformed()) {
             // Nobody vouches for it, so refusing it pauses no genuine sender.
             (Keys::Unsigned, Some(reject)) => Err(Refusal::Malformed(reject.detail.clone())),

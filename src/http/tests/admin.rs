@@ -56,6 +56,7 @@ impl Desk {
             reload: reload.subscribe(),
             drain: stop.drain.clone(),
             started: Instant::now(),
+            hosts: vec!["bridge".into()],
         };
         let (address, _) = serve(admin.router(), Limits::of_admin(), Stop::default()).await;
         Self {
@@ -71,7 +72,7 @@ impl Desk {
     async fn get(&self, path: &str) -> Answer {
         let mut client = Client::connect(self.address).await;
         client
-            .send(format!("GET {path} HTTP/1.1\r\nhost: b\r\n\r\n").as_bytes())
+            .send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())
             .await;
         client.answer().await
     }
@@ -170,6 +171,8 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
     let expected = [
         "webhooks_total counter",
         "webhook_last_received_seconds gauge",
+        "http_refused_total counter",
+        "config_last_reload_successful gauge",
         "sessions_accepted_total counter",
         "sessions_published_total counter",
         "dead_letters_total counter",
@@ -240,7 +243,7 @@ async fn there_is_nothing_else_and_no_other_method() {
     assert_eq!(desk.get("/webhooks/acme").await.status, 404);
     let mut client = Client::connect(desk.address).await;
     client
-        .send(b"POST /status HTTP/1.1\r\nhost: b\r\ncontent-length: 0\r\n\r\n")
+        .send(b"POST /status HTTP/1.1\r\nhost: bridge\r\ncontent-length: 0\r\n\r\n")
         .await;
     let answer = client.answer().await;
     assert_eq!(

@@ -140,7 +140,7 @@ async fn an_unknown_source_and_another_path_are_404() {
     let bridge = Bridge::start().await;
     for path in [
         "/webhooks/nobody",
-        "/webhooks/acme/",
+        "/webhooks/acme//",
         "/webhooks/",
         "/",
         "/metrics",
@@ -240,7 +240,7 @@ async fn too_many_or_too_large_headers_are_431() {
 }
 
 #[tokio::test]
-async fn an_encoded_body_is_415_before_it_is_read() {
+async fn an_encoded_unsigned_body_is_415_before_it_is_read() {
     let bridge = Bridge::start().await;
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", "GZIP"] {
         let mut client = bridge.connect().await;
@@ -252,6 +252,42 @@ async fn an_encoded_body_is_415_before_it_is_read() {
     for encoding in ["identity", "Identity", ""] {
         let request = post("open", &[("content-encoding", encoding)], "[]");
         assert_eq!(bridge.ask(&request).await.status, 202, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn a_signed_body_is_split_or_kept_whole_whatever_its_coding() {
+    let bridge = Bridge::start().await;
+    let post = |coding: &str, body: &str| {
+        let signature = sign(SECRET.as_bytes(), body.as_bytes());
+        let headers = [
+            ("x-dd-signature", &*signature),
+            ("content-encoding", coding),
+        ];
+        post("acme", &headers, body)
+    };
+    for coding in ["gzip", "UTF-8", "none", "identity, br"] {
+        let answer = bridge.ask(&post(coding, &session(coding))).await;
+        assert_eq!(
+            (answer.status, &answer.json()["accepted"]),
+            (202, &1.into())
+        );
+        let answer = bridge.ask(&post(coding, "packed")).await;
+        assert_eq!(
+            (answer.status, &answer.json()["accepted"]),
+            (202, &0.into())
+        );
+        let webhooks = bridge.shelf.webhooks.lock().unwrap();
+        let last = webhooks.last().unwrap();
+        let named = coding.replace("identity, ", "");
+        let begin = format!("sent with the content coding {named}: ");
+        assert!(last.malformed().unwrap().detail.starts_with(&begin));
+        assert_eq!(&*last.events[0].body, b"packed");
+    }
+    for odd in ["\u{202e}", "x\u{7f}", &"x".repeat(65)] {
+        let answer = bridge.ask(&post(odd, "packed")).await;
+        assert!([202, 400].contains(&answer.status), "{answer:?}");
+        assert!(!answer.body.contains(odd), "{answer:?}");
     }
 }
 

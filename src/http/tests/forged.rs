@@ -74,6 +74,7 @@ async fn a_body_signed_for_another_source_or_with_nothing_is_401() {
     let others = secrets.iter().enumerate().map(|(number, secret)| Source {
         name: format!("other-{number}").into(),
         awaits_secret: false,
+        secret_names: Vec::new(),
         keys: Keys::new([secret]),
     });
     bridge.sources.replace(others.chain([acme(SECRET)]));

@@ -99,7 +99,7 @@ async fn who_is_told_to_continue_and_does_not_is_408() {
 }
 
 #[tokio::test]
-async fn compressed_bodies_are_415_whatever_is_in_them_and_before_they_are_read() {
+async fn compressed_unsigned_bodies_are_415_before_they_are_read() {
     let bridge = Bridge::start().await;
     for encoding in [
         "gzip",

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::config;
 use crate::http::hold::Hold;
 use crate::http::ingress::Ingress;
+use crate::http::refused::Refusals;
 use crate::http::server::{self, Limits, Stop};
 use crate::http::sources::{Source, Sources};
 use crate::journal::AppendError;
@@ -108,6 +109,7 @@ pub(super) fn acme(secret: &str) -> Source {
     Source {
         name: "acme".into(),
         awaits_secret: false,
+        secret_names: vec!["secrets[0]".into()],
         keys: Keys::new([secret]),
     }
 }
@@ -135,6 +137,7 @@ impl Bridge {
         let open = Source {
             name: "open".into(),
             awaits_secret: false,
+            secret_names: Vec::new(),
             keys: Keys::Unsigned,
         };
         let sources = Sources::new([acme(SECRET), open]);
@@ -146,7 +149,9 @@ impl Bridge {
             ingress.budget.rate_grace = grace;
         }
         let limits = Limits::of(config);
-        let (address, task) = serve(ingress.router(), limits, stop.clone()).await;
+        let refusals = Refusals::of("http", Arc::clone(&metrics));
+        let router = ingress.router();
+        let (address, task) = serve_refusing(router, limits, stop.clone(), refusals).await;
         Self {
             address,
             shelf,
@@ -312,11 +317,21 @@ pub(super) async fn serve(
     limits: Limits,
     stop: Stop,
 ) -> (SocketAddr, JoinHandle<()>) {
+    let refusals = Refusals::of("http", Arc::default());
+    serve_refusing(router, limits, stop, refusals).await
+}
+
+async fn serve_refusing(
+    router: Router,
+    limits: Limits,
+    stop: Stop,
+    refusals: Arc<Refusals>,
+) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (
         address,
-        tokio::spawn(server::serve(listener, router, limits, stop)),
+        tokio::spawn(server::serve(listener, router, limits, stop, refusals)),
     )
 }
 

@@ -163,7 +163,45 @@ fn an_unsigned_source_takes_everything_and_its_absent_signature_proves_nothing_e
     }
     let absent = Keys::Unsigned.read::<&str>([]).unwrap();
     let keys = Keys::new([SECRET]);
-    assert_eq!(keys.verify(&absent, BODY.into()).unwrap_err(), BadSignature);
+    let refused = keys.verify(&absent, BODY.into()).unwrap_err();
+    assert_eq!(refused, BadSignature::Missing);
+}
+
+#[test]
+fn an_operator_is_told_what_is_wrong_with_it() {
+    let two = Keys::new(["first-secret-0000", "second-secret-000"]);
+    let wrong = sign(SECRET.as_bytes(), BODY);
+    let why = |keys: &Keys, values: &[&str]| {
+        let signature = keys.read(values);
+        let verified = signature.and_then(|signature| keys.verify(&signature, BODY.into()));
+        verified.unwrap_err()
+    };
+    assert_eq!(why(&two, &[]), BadSignature::Missing);
+    assert_eq!(why(&two, &[&wrong, &wrong]), BadSignature::Repeated);
+    assert_eq!(why(&two, &["sha1=00"]), BadSignature::Unreadable);
+    assert_eq!(
+        why(&two, &[&wrong]).to_string(),
+        "none of the 2 secrets matches the signature"
+    );
+    let none = Keys::new::<&str>([]);
+    assert_eq!(
+        why(&none, &[&wrong]).to_string(),
+        "the source has no secret yet"
+    );
+}
+
+#[test]
+fn the_secret_that_signed_is_known_by_its_position() {
+    let keys = Keys::new(["first-secret-0000", "second-secret-000"]);
+    let signed_by = |secret: &str| {
+        let signature = keys.read([sign(secret.as_bytes(), BODY)]).unwrap();
+        keys.verify(&signature, BODY.into()).unwrap().secret()
+    };
+    assert_eq!(signed_by("first-secret-0000"), Some(0));
+    assert_eq!(signed_by("second-secret-000"), Some(1));
+    let unsigned = Keys::Unsigned.read::<&str>([]).unwrap();
+    let verified = Keys::Unsigned.verify(&unsigned, BODY.into()).unwrap();
+    assert_eq!(verified.secret(), None);
 }
 
 #[test]

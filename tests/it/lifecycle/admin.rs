@@ -11,9 +11,11 @@ use crate::support::sender::{SECRET, array_of, session, sign};
 use crate::support::wait::{SOON, eventually};
 
 /// Every metric there is: dashboards and alerts are built on these names.
-const METRICS: [&str; 21] = [
+const METRICS: [&str; 23] = [
     "webhooks_total counter",
     "webhook_last_received_seconds gauge",
+    "http_refused_total counter",
+    "config_last_reload_successful gauge",
     "sessions_accepted_total counter",
     "sessions_published_total counter",
     "dead_letters_total counter",

@@ -44,9 +44,13 @@ async fn what_counts_only_after_a_restart_is_named_and_the_rest_is_in_use() {
     assert_eq!(reload["waiting_for_restart"], json!(["retry", "journal"]));
     bridge.restart().await;
     assert_eq!(reloaded(&bridge).await["waiting_for_restart"], json!([]));
+    let metrics = bridge.metrics().await;
+    assert_eq!(metrics.sum("config_last_reload_successful"), 1.0);
     bridge.reconfigure("retry.attempts_max = 0");
     let reload = reloaded(&bridge).await;
     assert_eq!(reload["is_applied"], false, "{reload}");
+    let metrics = bridge.metrics().await;
+    assert_eq!(metrics.sum("config_last_reload_successful"), 0.0);
     assert_eq!(reload["waiting_for_restart"], json!([]));
 }
 

@@ -60,6 +60,10 @@ pub(super) struct Progress {
 }
 
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
 struct Standing {
     phase: Phase,
     phase_since: Instant,

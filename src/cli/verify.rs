@@ -10,7 +10,8 @@ use deskbridge::webhook::signature::{Signature, signer};
 use serde::Serialize;
 
 use super::failure::{failed, misused};
-use super::{Exit, Layering, print, print_json};
+use super::output::{print, print_json};
+use super::{Exit, Layering};
 
 const AFTER_HELP: &str = "\
 Compares the signature of a captured request with every secret of every source, and says where the one \
@@ -62,7 +63,7 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     let signers = signers(&loaded, &signature, &body);
     let is_signed = signers.iter().any(|signer| !signer.without_final_newline);
     if arguments.json {
-        print_json(&serde_json::json!({ "signed": is_signed, "by": signers }))?;
+        print_json(&serde_json::json!({ "signed": is_signed, "by": signers }).to_string())?;
     } else {
         print(&told(&signers, &loaded, body.len()))?;
     }

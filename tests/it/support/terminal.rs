@@ -9,7 +9,7 @@ use super::bridge::run::Bridge;
 /// Runs a command of the binary on a terminal and answers what it asks, once: its exit code, and
 /// everything that stood on the terminal.
 pub async fn answer_to(bridge: &Bridge, words: &[&str], answer: &str) -> (i32, String) {
-    run(bridge, "", words, answer).await
+    run(bridge, "", words, &format!("{answer}\n")).await
 }
 
 /// What a command of the binary shows on a terminal of so many columns.
@@ -20,7 +20,7 @@ pub async fn shown_on(bridge: &Bridge, columns: u16, words: &[&str]) -> String {
     shown.replace("\r\n", "\n")
 }
 
-async fn run(bridge: &Bridge, first: &str, words: &[&str], answer: &str) -> (i32, String) {
+async fn run(bridge: &Bridge, first: &str, words: &[&str], typed: &str) -> (i32, String) {
     let asking = bridge.command(words[0], &words[1..]);
     let mut line = OsString::from(first);
     line.push(asking.get_program());
@@ -35,15 +35,11 @@ async fn run(bridge: &Bridge, first: &str, words: &[&str], answer: &str) -> (i32
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let answer = if answer.is_empty() {
-        String::new()
-    } else {
-        format!("{answer}\n")
-    };
+    let typed = typed.to_owned();
     let run = tokio::task::spawn_blocking(move || {
         let mut child = command.spawn().expect("`script` of util-linux is there");
         let mut stdin = child.stdin.take().expect("a pipe");
-        stdin.write_all(answer.as_bytes()).unwrap();
+        stdin.write_all(typed.as_bytes()).unwrap();
         // The pipe stays open, as somebody does not leave.
         let output = child.wait_with_output().unwrap();
         drop(stdin);

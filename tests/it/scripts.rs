@@ -14,7 +14,7 @@ const BASICS: &str = "awk basename bash cat chmod cmp comm cp cut date dirname e
 /// What has to be installed, or talks to the world outside.
 const TOOLS: &str = "apt-get cargo chroot curl debootstrap docker dockerd git ip make node npm podman \
                      prometheus python3 setsid sqlite3 strace sudo unshare";
-const SAYS_WHY: [&str; 10] = [
+const SAYS_WHY: [&str; 11] = [
     "exit code",
     "not found",
     "No such file",
@@ -22,6 +22,7 @@ const SAYS_WHY: [&str; 10] = [
     "missing",
     "could not",
     "does not know",
+    "did not start",
     "fail",
     "ended with",
     "DEBIAN_MIRROR",

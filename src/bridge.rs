@@ -243,11 +243,9 @@ fn open_journal(
              unsettled events was carried over"
         );
     }
-    if let Ok(true) = journal::is_memory(&config.journal.dir) {
-        tracing::warn!(
-            journal = %config.journal.dir.display(),
-            "the journal lies in memory: a restart of the machine loses what is not published"
-        );
+    let file_system = journal::FileSystem::of(&config.journal.dir);
+    if let Some(concern) = file_system.ok().and_then(journal::FileSystem::concern) {
+        tracing::warn!(journal = %config.journal.dir.display(), "{concern}");
     }
     Ok(opened)
 }

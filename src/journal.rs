@@ -14,38 +14,45 @@
 pub mod archive;
 mod damage;
 mod directory;
+mod file_system;
 mod files;
 mod handover;
+mod locks;
 mod reader;
 mod rows;
 mod schema;
 mod shared;
+mod space;
 mod store;
 mod stored;
 mod totals;
+mod weight;
 mod wishes;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
-pub use directory::{Directory, DirectoryError, free_bytes, is_memory};
+pub use directory::{Directory, DirectoryError, examine};
+pub use file_system::FileSystem;
 pub use reader::{Request, Run, Taken};
 pub use rows::{Ack, Change, Committed, Condemned, Held, RouteId, Seq, Settlement};
 pub use schema::SchemaError;
 pub use shared::{Failure, ObserveCommit};
+pub use space::{Space, free_pages_bytes};
 pub use wishes::{Wish, WishList};
 
 use crate::config;
 use crate::failpoint::{self, Place};
-use crate::telemetry::status::Totals;
+use crate::telemetry::status::{DiskStatus, Totals};
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
 use handover::Handover;
@@ -74,6 +81,10 @@ pub struct Opened {
     pub set_aside: Option<(PathBuf, u64)>,
 }
 
+/// How long a webhook waits for the lock of another program. A little less than the listener waits
+/// for the journal, so that the cause can be told.
+pub const APPEND_PATIENCE: Duration = Duration::from_millis(9_500);
+
 /// Why a webhook is not held. All of them are answered 503.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -86,6 +97,9 @@ pub enum AppendError {
     /// The disk fails.
     #[error("the journal's disk fails")]
     DiskFailing,
+    /// Another program did not let go of the database in time.
+    #[error("another program holds a write lock on journal.db")]
+    Locked,
     /// The process is going down.
     #[error("the journal is closed")]
     Closed,
@@ -108,6 +122,9 @@ pub enum OpenError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// Another program does not let go of the database.
+    #[error("{0}; end it, or wait until it is done")]
+    Locked(String),
     /// SQLite failed.
     #[error("reading the journal")]
     Sqlite(#[from] rusqlite::Error),
@@ -133,10 +150,26 @@ pub enum VisitError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Taking events failed; the disk's fault.
+/// Taking events, or leaving a wish, failed.
 #[derive(Debug, thiserror::Error)]
-#[error("reading the journal")]
-pub struct TakeError(#[from] rusqlite::Error);
+pub enum TakeError {
+    /// Another program does not let go of the database.
+    #[error("{0}")]
+    Locked(String),
+    /// The disk's fault.
+    #[error("reading the journal")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl TakeError {
+    fn of(error: rusqlite::Error, database: &Path) -> Self {
+        if store::is_locked(&error) {
+            Self::Locked(locks::writer(database))
+        } else {
+            Self::Sqlite(error)
+        }
+    }
+}
 
 impl Journal {
     /// Opens the journal in a directory, makes it if there is none, and starts its thread.
@@ -152,7 +185,8 @@ impl Journal {
         let directory = Directory::open(&config.dir)?;
         let is_retaining = !config.retention.is_zero();
         failpoint::pass(Place::JournalOpenBefore);
-        let (store, set_aside) = damage::open(&directory, routing, is_retaining)?;
+        let (store, set_aside) = damage::open(&directory, routing, is_retaining)
+            .map_err(|error| named(error, &directory.database()))?;
         failpoint::pass(Place::JournalOpenAfter);
         let (journal, committed) = Self::start(config, directory, store, observe_commit)?;
         Ok(Opened {
@@ -172,7 +206,7 @@ impl Journal {
         let reader = Reader::open(&database)?;
         // SQLite does so for its log, too, but would not say if it failed.
         directory.sync()?;
-        let shared = Arc::new(Shared::new(store.totals(), observe_commit));
+        let shared = Arc::new(Shared::new(store.totals(), store.others(), observe_commit));
         let (requests, inbox) = mpsc::channel();
         let (handover, receiver) = Handover::new();
         let writer = Writer {
@@ -206,7 +240,7 @@ impl Journal {
     /// # Errors
     /// Nothing of it is held then.
     pub async fn append(&self, webhook: Webhook) -> Result<(), AppendError> {
-        self.ask(|reply| writer::Request::Append(webhook, reply))
+        self.ask(|reply| writer::Request::Append(webhook, Instant::now(), reply))
             .await
     }
 
@@ -265,6 +299,25 @@ impl Journal {
         self.shared.refusal()
     }
 
+    /// Why a webhook of ordinary size would not be held now, for people; also what only lasts too
+    /// long.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        self.shared.obstacle()
+    }
+
+    /// What other programs do to the database, if they are in the way.
+    #[must_use]
+    pub fn others(&self) -> Option<String> {
+        self.shared.others()
+    }
+
+    /// The disk, as it was looked at last.
+    #[must_use]
+    pub fn disk(&self) -> DiskStatus {
+        self.shared.disk()
+    }
+
     /// Seconds since the oldest unsettled event was received; 0 without a backlog.
     #[must_use]
     pub fn oldest_seconds(&self) -> f64 {
@@ -305,12 +358,15 @@ impl Journal {
         let Some(reader) = reader.as_mut() else {
             return Ok(T::default());
         };
-        Ok(read(reader).inspect_err(|error| {
-            if writer::is_damage(error) {
-                damage::suspect(&self.directory.database());
-                self.shared.fail(error.to_string(), true);
-            }
-        })?)
+        let database = self.directory.database();
+        read(reader)
+            .inspect_err(|error| {
+                if writer::is_damage(error) {
+                    damage::suspect(&self.directory.database());
+                    self.shared.fail(error.to_string(), true);
+                }
+            })
+            .map_err(|error| TakeError::of(error, &database))
     }
 
     async fn ask(
@@ -322,5 +378,17 @@ impl Journal {
             .send(request(reply))
             .map_err(|_| AppendError::Closed)?;
         answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+}
+
+/// SQLite says only that the database is busy.
+fn named(error: OpenError, database: &Path) -> OpenError {
+    match &error {
+        OpenError::Sqlite(source) | OpenError::Schema(SchemaError::Open { source, .. })
+            if store::is_locked(source) =>
+        {
+            OpenError::Locked(locks::writer(database))
+        }
+        _ => error,
     }
 }

@@ -13,7 +13,7 @@ use deskbridge::http::refused::Refusals;
 use deskbridge::http::server::{Limits, Stop, serve};
 use deskbridge::http::sources::{Source, Sources};
 use deskbridge::journal::AppendError;
-use deskbridge::telemetry::status::Totals;
+use deskbridge::telemetry::status::{DiskStatus, Totals};
 use deskbridge::webhook::Webhook;
 use deskbridge::webhook::signature::{HEADER, Keys, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +84,18 @@ impl Hold for Shelf {
 
     fn refusal(&self) -> Option<AppendError> {
         None
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        None
+    }
+
+    fn others(&self) -> Option<String> {
+        None
+    }
+
+    fn disk(&self) -> DiskStatus {
+        DiskStatus::default()
     }
 
     fn totals(&self) -> Arc<Totals> {

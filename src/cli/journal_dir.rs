@@ -5,19 +5,10 @@ use std::path::Path;
 use deskbridge::config::finding::Finding;
 use deskbridge::config::journal::Journal;
 use deskbridge::config::units::format_size;
-use rustix::fs::{Access, access, statfs};
+use deskbridge::journal::{self, FileSystem, Space};
+use rustix::fs::{Access, access};
 
 use super::check::Line;
-
-/// File systems whose locks and syncs cannot be relied on.
-const NETWORK: [(u64, &str); 4] = [
-    (0x6969, "NFS"),
-    (0x517b, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB2"),
-];
-/// File systems that forget.
-const MEMORY: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 
 /// Why events could not be written there, if they could not.
 pub fn unwritable(journal: &Journal) -> Option<Finding> {
@@ -43,16 +34,47 @@ pub fn look(journal: &Journal) -> Vec<Line> {
                 .trying("`chown` it to the user of the bridge, or another `journal.dir`"),
         ];
     }
-    match statfs(nearest_existing(&journal.dir)) {
-        Ok(stat) => look_at_file_system(journal, &stat),
-        Err(error) => vec![
+    let refused = refused(&journal.dir);
+    // Its database is not even opened: it may be somebody else's.
+    let is_refused = refused.is_some();
+    let mut lines: Vec<Line> = refused.into_iter().collect();
+    let existing = nearest_existing(&journal.dir);
+    match FileSystem::of(existing).and_then(|kind| Ok((kind, Space::of(existing)?))) {
+        Ok((kind, space)) => {
+            lines.extend(file_system(journal, kind));
+            if !is_refused {
+                lines.extend(room(journal, space));
+            }
+        }
+        Err(error) => lines.push(
             Line::error(format!(
                 "journal.dir: cannot look at its file system: {error}"
             ))
             .losing("whether there is room, and whether it keeps what it is given, is not known")
             .trying("`df` of that directory, as the user of the bridge"),
-        ],
+        ),
     }
+    lines
+}
+
+/// What `serve` would refuse a directory for that is there already.
+fn refused(dir: &Path) -> Option<Line> {
+    use journal::DirectoryError::{Foreign, Network};
+    let error = dir
+        .exists()
+        .then(|| journal::examine(dir).err())
+        .flatten()?;
+    let advice = match error {
+        // Said with every other file system.
+        Network { .. } => return None,
+        Foreign { .. } => "run `check` and `serve` as that user, or `chown -R` it",
+        _ => "an empty directory of its own, owned by the user of the bridge",
+    };
+    Some(
+        Line::error(format!("journal.dir: {error}"))
+            .losing("`serve` refuses to start: nothing could be held")
+            .trying(advice),
+    )
 }
 
 fn nearest_existing(dir: &Path) -> &Path {
@@ -63,57 +85,58 @@ fn nearest_existing(dir: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-fn look_at_file_system(journal: &Journal, stat: &rustix::fs::StatFs) -> Vec<Line> {
-    let mut lines = Vec::new();
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "the magic number is 32 bits whatever its type"
-    )]
-    let kind = stat.f_type as u64 & 0xffff_ffff;
-    let name = |kinds: &[(u64, &'static str)]| {
-        kinds
-            .iter()
-            .find(|(magic, _)| *magic == kind)
-            .map(|(_, name)| *name)
+fn file_system(journal: &Journal, kind: FileSystem) -> Option<Line> {
+    let concern = kind.concern()?;
+    let problem = format!("journal.dir: {concern} (`{}`)", journal.dir.display());
+    let line = match kind {
+        FileSystem::Network(_) => Line::error(problem).losing("`serve` refuses to start there"),
+        _ => Line::warning(problem).losing("what was accepted and not yet published"),
     };
-    if let Some(name) = name(&NETWORK) {
-        let problem = format!("journal.dir: {name} is no place for a journal; use a local disk");
-        lines.push(
-            Line::error(problem)
-                .losing("`serve` refuses to start there: its locks and syncs cannot be relied on")
-                .trying("`journal.dir` on a local disk"),
-        );
-    }
-    if let Some(name) = name(&MEMORY) {
-        let problem = format!("journal.dir: {name} forgets everything at a restart of the machine");
-        lines.push(
-            Line::warning(problem)
-                .losing("what was accepted and not yet published")
-                .trying("`journal.dir` on a disk"),
-        );
-    }
-    #[expect(clippy::cast_sign_loss, reason = "a block has a positive size")]
-    let free = stat.f_bavail.saturating_mul(stat.f_bsize as u64);
-    if free < journal.disk_free_min {
-        let (free, needed) = (format_size(free), format_size(journal.disk_free_min));
+    Some(line.trying("`journal.dir` on a local disk"))
+}
+
+/// Whether the disk holds what it is told to.
+fn room(journal: &Journal, space: Space) -> Option<Line> {
+    let free = space
+        .free
+        .saturating_add(journal::free_pages_bytes(&journal.dir));
+    let minimum = journal.disk_free_min;
+    if free < minimum {
+        let (free, minimum) = (format_size(free), format_size(minimum));
         let problem =
-            format!("journal.dir: {free} free is less than `journal.disk_free_min` ({needed})");
-        lines.push(
+            format!("journal.dir: {free} free is less than `journal.disk_free_min` ({minimum})");
+        return Some(
             Line::error(problem)
-                .losing("webhooks are answered 503, and DeskDirector pauses them")
+                .losing(
+                    "settled events are deleted early; once none are left, webhooks are answered 503, and DeskDirector \
+                     pauses them",
+                )
                 .trying("make room, or name a larger disk in `journal.dir`"),
         );
-    } else if free - journal.disk_free_min < journal.backlog_bytes_max {
-        let (free, backlog) = (format_size(free), format_size(journal.backlog_bytes_max));
-        let problem =
-            format!("journal.dir: {free} free do not hold `journal.backlog_bytes_max` ({backlog})");
-        lines.push(
-            Line::warning(problem)
-                .losing("in a long outage of the broker webhooks are answered 503 earlier than configured")
-                .trying("a larger disk, or a smaller `journal.backlog_bytes_max`"),
-        );
     }
-    lines
+    let (backlog, retention) = (journal.backlog_bytes_max, journal.retention_bytes);
+    let needed = minimum.saturating_add(backlog).saturating_add(retention);
+    let there = space.free.saturating_add(space.journal);
+    (there < needed).then(|| {
+        let problem = format!(
+            "journal.dir: the disk has {} for the journal, of {} in all; `journal.backlog_bytes_max` ({}), \
+             `journal.retention_bytes` ({}) and `journal.disk_free_min` ({}) together are {}",
+            format_size(there),
+            format_size(space.total),
+            format_size(backlog),
+            format_size(retention),
+            format_size(minimum),
+            format_size(needed),
+        );
+        Line::warning(problem)
+            .losing(
+                "settled events are deleted earlier than configured, and in a long outage of the broker webhooks are \
+                 answered 503 earlier",
+            )
+            .trying(
+                "a larger disk, or a smaller `journal.retention_bytes` and `journal.backlog_bytes_max`",
+            )
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +149,7 @@ mod tests {
         look(journal)
             .iter()
             .map(ToString::to_string)
-            .filter(|line| !line.contains("tmpfs"))
+            .filter(|line| !line.contains("lies in memory"))
             .collect()
     }
 
@@ -141,6 +164,7 @@ mod tests {
             lines(&Journal {
                 disk_free_min: 0,
                 backlog_bytes_max: 0,
+                retention_bytes: 0,
                 ..journal.clone()
             }),
             Vec::<String>::new()
@@ -175,7 +199,8 @@ mod tests {
         };
         assert!(
             lines(&small)[0].starts_with("warning: journal.dir:")
-                && lines(&small)[0].contains("do not hold `journal.backlog_bytes_max`"),
+                && lines(&small)[0].contains("`journal.backlog_bytes_max` (")
+                && lines(&small)[0].contains("`journal.retention_bytes` (1GiB)"),
             "{:?}",
             lines(&small)
         );

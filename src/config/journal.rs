@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Journal {
-    /// Directory of `journal.db` and `journal.lock`; made if absent, mode 0700.
+    /// Directory of `journal.db` and `journal.lock`; made if absent, mode 0700. A relative one in a
+    /// file is relative to that file's directory, elsewhere to the working directory.
     pub dir: PathBuf,
-    /// Unsettled bytes at which webhooks are answered 503.
+    /// Bytes on the disk of unsettled events at which webhooks are answered 503.
     #[serde(with = "super::units")]
     #[schemars(with = "super::units::Size")]
     pub backlog_bytes_max: u64,
-    /// Free bytes of the file system below which webhooks are answered 503.
+    /// Free bytes of the file system below which settled events are deleted early and, when none
+    /// are left, webhooks are answered 503. Free pages of the database count as free.
     #[serde(with = "super::units")]
     #[schemars(with = "super::units::Size")]
     pub disk_free_min: u64,
@@ -24,7 +26,7 @@ pub struct Journal {
     #[serde(with = "super::units")]
     #[schemars(with = "super::units::Span")]
     pub retention: Duration,
-    /// How many bytes of settled events are kept.
+    /// How many bytes of settled events are kept on the disk.
     #[serde(with = "super::units")]
     #[schemars(with = "super::units::Size")]
     pub retention_bytes: u64,

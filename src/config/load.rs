@@ -45,6 +45,7 @@ impl Config {
             }
         }
         if findings.is_empty() {
+            anchor(&mut config, &origins, &layers.files);
             let (awaited, files) = (resolved.awaited, layers.files.clone());
             return Ok(Loaded {
                 config,
@@ -64,8 +65,11 @@ impl Config {
     /// What keeps a layer from being read at all.
     pub fn peek(layers: &Layers) -> Result<Self, ConfigError> {
         let read = layers.read().map_err(|findings| ConfigError { findings })?;
-        let (mut config, _) = reader::read::<Self>(layers::merge(&read));
+        let tree = layers::merge(&read);
+        let origins = origins(&tree, &read);
+        let (mut config, _) = reader::read::<Self>(tree);
         secrets::resolve(&mut config, &read);
+        anchor(&mut config, &origins, &layers.files);
         Ok(config)
     }
 
@@ -73,6 +77,26 @@ impl Config {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         validation::findings(self)
+    }
+}
+
+/// A relative `journal.dir` is relative to the file that names it, so that every command finds the
+/// same journal wherever it is started. One from elsewhere is relative to the working directory.
+fn anchor(config: &mut Config, origins: &BTreeMap<String, String>, files: &[PathBuf]) {
+    let Some(origin) = origins.get("journal.dir") else {
+        return;
+    };
+    let is_named_in = |file: &&PathBuf| {
+        let line = origin.strip_prefix(&*file.to_string_lossy());
+        line.is_some_and(|line| line.starts_with(':'))
+    };
+    if let Some(directory) = files
+        .iter()
+        .find(is_named_in)
+        .and_then(|file| file.parent())
+    {
+        // An absolute path stays what it is.
+        config.journal.dir = directory.join(&config.journal.dir);
     }
 }
 

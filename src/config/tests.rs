@@ -439,6 +439,27 @@ fn one_key_can_have_several_findings_but_no_consequence_is_reported() {
 }
 
 #[test]
+fn a_relative_journal_is_relative_to_the_file_that_names_it() {
+    let named = format!("{SOURCE}[journal]\ndir = \"data/journal\"\n");
+    let mut world = World::default().file("a.toml", &named);
+    let expected = world.path("data/journal");
+    let dir = |world: &World| Config::load(&world.layers).unwrap().config.journal.dir;
+    assert_eq!(dir(&world), expected);
+    assert_eq!(Config::peek(&world.layers).unwrap().journal.dir, expected);
+    let world = world.file("b.toml", "[journal]\nretention = \"1h\"\n");
+    assert_eq!(dir(&world), expected, "a later file names another key");
+    let world = world.variable("DESKBRIDGE__JOURNAL__DIR", "here");
+    assert_eq!(dir(&world), PathBuf::from("here"));
+    let absolute = World::default().file(
+        "a.toml",
+        &format!("{SOURCE}[journal]\ndir = \"/var/lib/x\"\n"),
+    );
+    assert_eq!(dir(&absolute), PathBuf::from("/var/lib/x"));
+    let default = World::default().file("a.toml", SOURCE);
+    assert_eq!(dir(&default), PathBuf::from("data/journal"));
+}
+
+#[test]
 fn variables_match_the_sections_of_files_in_any_case() {
     let config = file("[sources.DeskDirector]\nsecrets = [\"0123456789abcdef\"]\n[routing.statuses.Missed]\nexchange = \"a\"")
         .variable("DESKBRIDGE__SOURCES__DESKDIRECTOR__SECRETS", "fedcba9876543210")

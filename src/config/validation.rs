@@ -2,6 +2,7 @@
 
 mod broker;
 mod hosts;
+mod journal;
 mod limits;
 mod sources;
 mod topology;
@@ -18,6 +19,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     hosts::check_hosts(&config.admin.hosts, &mut findings);
     limits::check_limits(config, &mut findings);
     limits::check_delays(config, &mut findings);
+    journal::check_directory(&config.journal.dir, &mut findings);
     broker::check_broker(&config.rabbitmq, &mut findings);
     topology::check_exchanges(config, &mut findings);
     topology::check_queues(config, &mut findings);

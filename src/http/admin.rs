@@ -3,6 +3,7 @@
 
 mod host;
 mod metrics;
+mod process;
 mod status;
 
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl<H: Hold> Admin<H> {
             .drain
             .is_cancelled()
             .then(|| "the bridge is stopping".to_owned());
-        let refusal = self.journal.refusal().map(|error| error.to_string());
+        let refusal = self.journal.obstacle();
         let awaiting = self.sources.awaiting();
         let secretless = (awaiting.len() == self.sources.names().len()).then(|| {
             format!(

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::journal::{AppendError, Journal};
-use crate::telemetry::status::Totals;
+use crate::telemetry::status::{DiskStatus, Totals};
 use crate::webhook::Webhook;
 
 /// Holds webhooks durably and knows its own counts.
@@ -17,6 +17,15 @@ pub trait Hold: Clone + Send + Sync + 'static {
 
     /// Why a webhook would be refused now.
     fn refusal(&self) -> Option<AppendError>;
+
+    /// Why a webhook of ordinary size would not be held now, for people.
+    fn obstacle(&self) -> Option<String>;
+
+    /// What other programs do to the journal, if they are in its way.
+    fn others(&self) -> Option<String>;
+
+    /// The journal's disk.
+    fn disk(&self) -> DiskStatus;
 
     /// The counts, all of one moment.
     fn totals(&self) -> Arc<Totals>;
@@ -36,6 +45,18 @@ impl Hold for Journal {
 
     fn refusal(&self) -> Option<AppendError> {
         Self::refusal(self)
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        Self::obstacle(self)
+    }
+
+    fn others(&self) -> Option<String> {
+        Self::others(self)
+    }
+
+    fn disk(&self) -> DiskStatus {
+        Self::disk(self)
     }
 
     fn totals(&self) -> Arc<Totals> {

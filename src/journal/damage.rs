@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::directory::Directory;
+use super::directory::{Directory, SUSPECT};
 use super::schema::{self, SchemaError};
 use super::store::Store;
 use super::{OpenError, files, writer};
@@ -22,8 +22,6 @@ use crate::webhook::routing::Routing;
 
 /// Databases up to this size are checked at every start; larger ones when something is wrong.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
-/// Left behind by a process that met damage, so that the next one looks for it.
-const SUSPECT: &str = "journal.suspect";
 
 /// Opens the database of a directory, a new one if it is damaged or there is none; says then where
 /// the damaged one lies now and how many of its events are lost.
@@ -79,6 +77,7 @@ pub(super) fn suspect(database: &Path) {
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(files::NO_LINK)
         .open(database.with_file_name(SUSPECT));
 }
 

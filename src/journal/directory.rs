@@ -1,12 +1,15 @@
 //! The journal's directory: made, locked, checked. Knows files, not what is in them.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
 
+use super::file_system::FileSystem;
 use super::files;
 
 /// Why the directory cannot be used. Nothing in it was changed.
@@ -40,6 +43,34 @@ pub enum DirectoryError {
         /// Its kind.
         kind: &'static str,
     },
+    /// It is used for other things.
+    #[error(
+        "`{dir}` holds other files and no journal (`{file}`); name a directory of its own, such as \
+         `{}`", .dir.join("deskbridge").display()
+    )]
+    Occupied {
+        /// The directory.
+        dir: PathBuf,
+        /// One of its files.
+        file: String,
+    },
+    /// Everybody may write there.
+    #[error(
+        "`{dir}` is shared by all users (its sticky bit is set); name a directory of its own, such \
+         as `{}`", .dir.join("deskbridge").display()
+    )]
+    Shared {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A symbolic link, a directory or something else has the name of one of the journal's files.
+    #[error("`{path}` is {kind}, not a file")]
+    NotAFile {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
     /// The operating system refused.
     #[error("{doing} `{path}`")]
     Io {
@@ -65,13 +96,14 @@ impl Directory {
     /// Makes the directory if it is missing (mode 0700) and locks it.
     ///
     /// # Errors
-    /// It is held by another process, belongs to another user, lies on a network file system, or
-    /// cannot be written.
+    /// It is held by another process, belongs to another user, is used for other things, lies on a
+    /// network file system, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         create(path)?;
-        check_owner(path)?;
-        check_file_system(path)?;
-        let lock = lock(path)?;
+        let directory = File::open(path).map_err(|source| io_error("opening", path, source))?;
+        examine(path)?;
+        let lock = lock(path, &directory)?;
+        restrict(path, &directory)?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -104,27 +136,13 @@ impl Directory {
 /// File name of the database.
 pub const DATABASE: &str = "journal.db";
 const LOCK: &str = "journal.lock";
-
-/// Whether the directory lies in memory and forgets everything at a restart of the machine.
-///
-/// # Errors
-/// It cannot be asked.
-pub fn is_memory(path: &Path) -> io::Result<bool> {
-    const TMPFS: i64 = 0x0102_1994;
-    const RAMFS: i64 = 0x8584_58f6;
-    #[allow(clippy::useless_conversion, reason = "the type is the architecture's")]
-    let kind = i64::from(rustix::fs::statfs(path)?.f_type);
-    Ok(kind == TMPFS || kind == RAMFS)
-}
-
-/// Bytes that an ordinary user can still write there.
-///
-/// # Errors
-/// It cannot be asked.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let found = rustix::fs::statvfs(path)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
-}
+/// Left behind by a process that met damage, so that the next one looks for it.
+pub(super) const SUSPECT: &str = "journal.suspect";
+/// What mkfs puts into the root of a new disk.
+const LOST_AND_FOUND: &str = "lost+found";
+/// For others than the owner.
+const OTHERS: u32 = 0o077;
+const STICKY: u32 = 0o1000;
 
 fn create(path: &Path) -> Result<(), DirectoryError> {
     if path.is_dir() {
@@ -143,6 +161,23 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     })
 }
 
+/// What keeps a directory that exists from being the journal's. Changes nothing.
+///
+/// # Errors
+/// The reason.
+pub fn examine(path: &Path) -> Result<(), DirectoryError> {
+    let found = fs::metadata(path).map_err(|source| io_error("looking at", path, source))?;
+    check_owner(path, &found)?;
+    if found.mode() & STICKY != 0 {
+        return Err(DirectoryError::Shared {
+            dir: path.to_owned(),
+        });
+    }
+    check_files(path)?;
+    check_content(path)?;
+    check_file_system(path)
+}
+
 /// Whether a command of this user may look into the directory beside its bridge, or without one.
 ///
 /// # Errors
@@ -152,69 +187,109 @@ pub(super) fn check_visitor(path: &Path) -> Result<(), DirectoryError> {
     check_file_system(path)
 }
 
-fn check_owner(path: &Path) -> Result<(), DirectoryError> {
-    check_files(path)?;
-    // A directory may be shared on purpose (a mounted volume); the files in it are 0600 anyway.
+fn check_owner(path: &Path, found: &Metadata) -> Result<(), DirectoryError> {
     let user = rustix::process::geteuid().as_raw();
-    let found = fs::metadata(path).map_err(|source| io_error("looking at", path, source))?;
-    if found.uid() == user && found.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(|source| io_error("restricting", path, source))?;
+    if found.uid() == user {
+        return Ok(());
     }
-    Ok(())
+    Err(DirectoryError::Foreign {
+        path: path.to_owned(),
+        owner: found.uid(),
+        user,
+    })
 }
 
-fn check_files(path: &Path) -> Result<(), DirectoryError> {
-    let user = rustix::process::geteuid().as_raw();
-    for path in [path.to_owned(), path.join(DATABASE)] {
-        let found = match fs::metadata(&path) {
+/// Whoever can put a link there would have us write into, or read, the file it leads to.
+fn check_files(dir: &Path) -> Result<(), DirectoryError> {
+    let database = dir.join(DATABASE);
+    let databases = files::SUFFIXES.map(|suffix| files::with_suffix(&database, suffix));
+    let others = [LOCK, SUSPECT].map(|name| dir.join(name));
+    for path in databases.into_iter().chain(others) {
+        let found = match fs::symlink_metadata(&path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(io_error("looking at", &path, source)),
         };
-        if found.uid() != user && found.is_file() {
-            return Err(DirectoryError::Foreign {
-                path,
-                owner: found.uid(),
-                user,
-            });
-        }
+        check_is_file(&path, &found)?;
+        check_owner(&path, &found)?;
     }
     Ok(())
 }
 
-fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
-    const NETWORK: [(i64, &str); 6] = [
-        (0x6969, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB2"),
-        (0x0102_1997, "9p"),
-        (0x00c3_6400, "Ceph"),
-    ];
-    let found = rustix::fs::statfs(dir)
-        .map_err(|source| io_error("asking for the file system of", dir, source.into()))?;
-    #[allow(clippy::useless_conversion, reason = "the type is the architecture's")]
-    let found = i64::from(found.f_type);
-    match NETWORK.iter().find(|(magic, _)| *magic == found) {
-        Some((_, kind)) => Err(DirectoryError::Network {
+fn check_is_file(path: &Path, found: &Metadata) -> Result<(), DirectoryError> {
+    let kind = found.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(DirectoryError::NotAFile {
+        path: path.to_owned(),
+        kind: match () {
+            () if kind.is_symlink() => "a symbolic link",
+            () if kind.is_dir() => "a directory",
+            () => "a device, a socket or a pipe",
+        },
+    })
+}
+
+/// Only a directory that is empty or holds a journal is used.
+fn check_content(dir: &Path) -> Result<(), DirectoryError> {
+    let reading = |source| io_error("reading", dir, source);
+    let mut other = None;
+    for entry in fs::read_dir(dir).map_err(reading)? {
+        let name = entry.map_err(reading)?.file_name();
+        if is_of_a_journal(&name) {
+            return Ok(());
+        }
+        if name != LOST_AND_FOUND {
+            other = Some(name);
+        }
+    }
+    match other {
+        Some(name) => Err(DirectoryError::Occupied {
             dir: dir.to_owned(),
-            kind,
+            file: name.to_string_lossy().escape_debug().to_string(),
         }),
         None => Ok(()),
     }
 }
 
-fn lock(dir: &Path) -> Result<File, DirectoryError> {
+/// The database, its log, one that is carried over or set aside, and what lies beside it.
+fn is_of_a_journal(name: &OsStr) -> bool {
+    name == LOCK || name == SUSPECT || name.as_encoded_bytes().starts_with(DATABASE.as_bytes())
+}
+
+fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
+    let found = FileSystem::of(dir)
+        .map_err(|source| io_error("asking for the file system of", dir, source))?;
+    match found {
+        FileSystem::Network(kind) => Err(DirectoryError::Network {
+            dir: dir.to_owned(),
+            kind,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn restrict(path: &Path, directory: &File) -> Result<(), DirectoryError> {
+    let found = directory.metadata();
+    let found = found.map_err(|source| io_error("looking at", path, source))?;
+    if found.mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    directory
+        .set_permissions(fs::Permissions::from_mode(0o700))
+        .map_err(|source| io_error("restricting", path, source))
+}
+
+fn lock(dir: &Path, directory: &File) -> Result<File, DirectoryError> {
     let path = dir.join(LOCK);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|source| io_error("opening", &path, source))?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(|source| io_error("opening", &path, source.into()))?;
+    let found = file.metadata();
+    let found = found.map_err(|source| io_error("looking at", &path, source))?;
+    check_is_file(&path, &found)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

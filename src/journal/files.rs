@@ -9,6 +9,10 @@ pub(super) const SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
 /// A database that is not ready: nothing in it counts yet.
 pub(super) const NEW: &str = ".new";
 
+/// Opens no symbolic link: whoever put it there would have us write into what it leads to.
+#[expect(clippy::cast_possible_wrap, reason = "a flag")]
+pub(super) const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

@@ -10,10 +10,10 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, StatementSta
 
 use super::rows::{Condemned, Held, RouteId, Seq};
 use super::schema::{self, SchemaError};
-use super::stored::{self, columns};
+use super::stored::{self, Stored, Values, columns};
 use crate::memory;
+use crate::webhook::identity;
 use crate::webhook::routing::Route;
-use crate::webhook::{Reason, identity};
 
 /// Followers of one session handed out with its head.
 const FOLLOWERS_MAX: usize = 32;
@@ -323,32 +323,47 @@ fn held(
     large_body: impl FnOnce(Seq) -> rusqlite::Result<Bytes>,
 ) -> rusqlite::Result<Held> {
     const PLACE: usize = stored::COLUMNS;
-    let mut event = stored::read(row)?;
+    let Stored { mut event, unknown } = stored::read(row)?;
+    let seq = row.get(PLACE)?;
     let length: Option<i64> = row.get(PLACE + 10)?;
     if length.is_some_and(|bytes| size(bytes) >= memory::LARGE_BYTES as u64) {
-        event.body = large_body(row.get(PLACE)?)?;
+        event.body = large_body(seq)?;
     }
-    let condemned = match row.get::<_, Option<String>>(PLACE + 7)? {
+    let mut values = Values::of(row);
+    // A reason that is not known makes it a damaged event, not one that was never condemned.
+    let condemned = match values.reason(PLACE + 7, "reason")? {
         Some(reason) => Some(Condemned {
-            reason: Reason::from_name(&reason).unwrap_or(Reason::Damaged),
-            detail: row.get::<_, Option<String>>(PLACE + 8)?.unwrap_or_default(),
-            at: stored::timestamp(row.get::<_, Option<i64>>(PLACE + 9)?.unwrap_or_default()),
+            reason,
+            detail: values.text(PLACE + 8, "detail")?.unwrap_or_default(),
+            at: values.timestamp(PLACE + 9, "at")?.unwrap_or_default(),
         }),
         None => None,
     };
+    let (label, attempts) = (
+        values.needed_text(PLACE + 1, "label")?,
+        values.number(PLACE + 6, "attempts")?.unwrap_or_default(),
+    );
+    let unknown = unknown.or(values.unknown);
+    if let Some(column) = unknown {
+        tracing::error!(
+            seq,
+            column,
+            "unknown value in the journal; the event is damaged"
+        );
+    }
     Ok(Held {
-        seq: row.get(PLACE)?,
-        is_damaged: !identity::is_intact(&event),
+        seq,
+        is_damaged: unknown.is_some() || !identity::is_intact(&event),
         is_whole: true,
         event: Arc::new(event),
-        label: row.get(PLACE + 1)?,
+        label: label.into(),
         route_id: row.get(PLACE + 2)?,
         route: Arc::new(Route {
-            exchange: row.get(PLACE + 3)?,
-            routing_key: row.get(PLACE + 4)?,
+            exchange: values.needed_text(PLACE + 3, "exchange")?.into(),
+            routing_key: values.needed_text(PLACE + 4, "routing_key")?.into(),
         }),
         is_head: row.get(PLACE + 5)?,
-        attempts: row.get(PLACE + 6)?,
+        attempts,
         condemned,
     })
 }

@@ -97,13 +97,13 @@ impl Settlement {
         }
     }
 
-    /// The settlement of that name.
+    /// The settlement of that name; a name that is not known is none.
     #[must_use]
-    pub fn from_name(name: &str) -> Self {
-        match Reason::from_name(name) {
-            Some(reason) => Self::DeadLettered(reason),
-            None => Self::Published,
+    pub fn from_name(name: &str) -> Option<Self> {
+        if name == Self::Published.as_str() {
+            return Some(Self::Published);
         }
+        Reason::from_name(name).map(Self::DeadLettered)
     }
 
     /// Whether the journal has the only copy of the body, so that retention must spare it.

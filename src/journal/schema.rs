@@ -10,15 +10,18 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::files;
-use super::store::LOCK_PATIENCE;
+use super::store::START_PATIENCE;
 
 /// "ddbr": marks the file as ours.
 const APPLICATION_ID: i32 = 0x6464_6272;
 /// The schema this program writes.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 /// `MIGRATIONS[n]` leads from version n to n + 1.
-const MIGRATIONS: [&str; VERSION as usize] =
-    [include_str!("schema.sql"), include_str!("schema-2.sql")];
+const MIGRATIONS: [&str; VERSION as usize] = [
+    include_str!("schema.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+];
 /// A session has some 2 KB: a page of 4 KiB would hold one and be half empty.
 pub(super) const PAGE_BYTES: u32 = 8192;
 /// The beginning of the second page: eight roots, which have no parent.
@@ -158,7 +161,7 @@ pub fn open(path: &Path) -> Result<Connection, SchemaError> {
 pub fn open_reading(path: &Path) -> Result<Connection, SchemaError> {
     let database = look(path)?;
     database
-        .busy_timeout(LOCK_PATIENCE)
+        .busy_timeout(START_PATIENCE)
         .map_err(|error| open_error(path, error))?;
     Ok(database)
 }
@@ -216,7 +219,7 @@ fn configure(database: &Connection) -> rusqlite::Result<()> {
     database.pragma_update(None, "wal_autocheckpoint", 0)?;
     database.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     database.pragma_update(None, "temp_store", "MEMORY")?;
-    database.busy_timeout(LOCK_PATIENCE)?;
+    database.busy_timeout(START_PATIENCE)?;
     plan_once(database)?;
     database.set_prepared_statement_cache_capacity(64);
     Ok(())

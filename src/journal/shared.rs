@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::AppendError;
-use crate::telemetry::status::Totals;
+use super::store::Others;
+use super::{APPEND_PATIENCE, AppendError};
+use crate::telemetry::status::{DiskStatus, Totals};
 
 /// Told how long each commit took, fsync included.
 pub type ObserveCommit = Box<dyn Fn(Duration) + Send + Sync>;
@@ -28,16 +29,23 @@ pub(super) struct Shared {
     totals: ArcSwap<Totals>,
     refusal: ArcSwapOption<AppendError>,
     oldest: ArcSwapOption<Timestamp>,
+    disk: ArcSwap<DiskStatus>,
+    others: Arc<Others>,
+    /// Since when the writer is at the disk; `None` between two commits.
+    writing_since: ArcSwapOption<Instant>,
     failure: watch::Sender<Option<Failure>>,
     observe_commit: ObserveCommit,
 }
 
 impl Shared {
-    pub(super) fn new(totals: Totals, observe_commit: ObserveCommit) -> Self {
+    pub(super) fn new(totals: Totals, others: Arc<Others>, observe_commit: ObserveCommit) -> Self {
         Self {
             totals: ArcSwap::from_pointee(totals),
             refusal: ArcSwapOption::empty(),
             oldest: ArcSwapOption::empty(),
+            disk: ArcSwap::default(),
+            others,
+            writing_since: ArcSwapOption::empty(),
             failure: watch::Sender::new(None),
             observe_commit,
         }
@@ -66,6 +74,43 @@ impl Shared {
 
     pub(super) fn set_refusal(&self, refusal: Option<AppendError>) {
         self.refusal.store(refusal.map(Arc::new));
+    }
+
+    /// What other programs do to the database, if they are in the way.
+    pub(super) fn others(&self) -> Option<String> {
+        self.others.sentence()
+    }
+
+    /// Why a webhook of ordinary size would not be held now, for people.
+    pub(super) fn obstacle(&self) -> Option<String> {
+        let is_long = |waited: &Duration| *waited >= APPEND_PATIENCE;
+        if let Some(refusal) = self.refusal() {
+            return Some(refusal.to_string());
+        }
+        if let Some((waited, sentence)) = self.others.writer()
+            && is_long(&waited)
+        {
+            return Some(sentence);
+        }
+        let writing = self.writing_since.load().as_deref().map(Instant::elapsed);
+        let writing = writing.filter(is_long)?;
+        Some(format!(
+            "the journal's disk has not finished a write for {} seconds",
+            writing.as_secs()
+        ))
+    }
+
+    pub(super) fn is_writing(&self, is_writing: bool) {
+        let since = is_writing.then(|| Arc::new(Instant::now()));
+        self.writing_since.store(since);
+    }
+
+    pub(super) fn disk(&self) -> DiskStatus {
+        **self.disk.load()
+    }
+
+    pub(super) fn set_disk(&self, disk: DiskStatus) {
+        self.disk.store(Arc::new(disk));
     }
 
     pub(super) fn oldest(&self) -> Option<Timestamp> {

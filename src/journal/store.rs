@@ -4,6 +4,7 @@
 mod append;
 mod carry;
 mod grant;
+mod lock;
 mod reroute;
 mod retention;
 mod sessions;
@@ -11,6 +12,7 @@ mod settle;
 mod wal;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +21,13 @@ use rusqlite::{Connection, OptionalExtension};
 
 #[cfg(test)]
 pub(super) use append::FIRST_OF;
+pub(super) use lock::{LOCK_PATIENCE, Others, START_PATIENCE, is_locked};
 pub(super) use retention::Retention;
-pub(super) use wal::LOCK_PATIENCE;
 
 use self::sessions::Sessions;
 use super::rows::{Change, Committed, RouteId};
-use super::stored;
 use super::totals::{Counters, Name};
+use super::{stored, weight};
 use crate::failpoint::{self, Place};
 use crate::telemetry::status::Totals;
 use crate::webhook::Webhook;
@@ -33,11 +35,15 @@ use crate::webhook::routing::{Route, Routing};
 
 /// Settled events a group may delete in any case.
 const EXPIRED_MIN: usize = 64;
+/// The same while the disk is short of room.
+const SHORT_EVENTS_MAX: usize = 2000;
 
 /// The only connection that writes.
 #[derive(Debug)]
 pub(super) struct Store {
     database: Connection,
+    path: PathBuf,
+    others: Arc<Others>,
     routing: Arc<Routing>,
     /// The numbers of routes that were used lately.
     routes: HashMap<Arc<Route>, RouteId>,
@@ -59,14 +65,18 @@ impl Store {
         let mut store = Self {
             counters: Counters::load(&database)?,
             sessions: Sessions::unknown(),
+            path: database.path().map(PathBuf::from).unwrap_or_default(),
+            others: Arc::default(),
             database,
             routing,
             routes: HashMap::new(),
             is_retaining,
             commit_time: Duration::ZERO,
         };
+        store.wait_for_the_lock()?;
         store.in_transaction(|store| {
             store.catch_up_with_rows()?;
+            store.weigh_rows()?;
             store.forget_delays()?;
             store.grant()?;
             store.reroute()
@@ -86,12 +96,38 @@ impl Store {
         Ok(())
     }
 
+    /// Of a journal whose sizes were counted in another way.
+    fn weigh_rows(&mut self) -> rusqlite::Result<()> {
+        if !self.counters.is_known(Name::BacklogEvents) {
+            let count = "SELECT count(*) FROM pending";
+            let waiting = self.database.query_row(count, [], |row| row.get(0))?;
+            self.counters.add(Name::BacklogEvents, waiting);
+        }
+        for (name, rows) in [
+            (Name::BacklogBytes, "SELECT bytes FROM pending"),
+            (
+                Name::RetainedBytes,
+                "SELECT bytes FROM settled WHERE kept = 0",
+            ),
+        ] {
+            if self.counters.is_known(name) {
+                continue;
+            }
+            let mut statement = self.database.prepare(rows)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                self.counters.add(name, weight::of_row(row.get(0)?));
+            }
+        }
+        Ok(())
+    }
+
     /// Commits a group: its changes first, then its webhooks, so that an event whose predecessor
     /// is settled here is the head of its session. Every change is acknowledged.
     pub(super) fn commit(
         &mut self,
         changes: &[Change],
-        webhooks: Vec<Webhook>,
+        webhooks: &[Webhook],
         now: Timestamp,
         retention: &Retention,
     ) -> rusqlite::Result<Committed> {
@@ -101,11 +137,16 @@ impl Store {
             for change in changes {
                 committed.acks.push(store.change(change, now)?);
             }
-            for event in webhooks.into_iter().flat_map(|webhook| webhook.events) {
+            // Twice what is settled, so that it catches up; never so much that answers wait. Before
+            // what comes in, which then takes the pages of what has gone.
+            let limit = match retention.shortage {
+                0 => EXPIRED_MIN.max(2 * changes.len()),
+                _ => SHORT_EVENTS_MAX,
+            };
+            store.expire(now, retention, limit)?;
+            for event in webhooks.iter().flat_map(|webhook| &webhook.events) {
                 committed.fresh.push(store.append(event)?);
             }
-            // Twice what is settled, so that it catches up; never so much that answers wait.
-            store.expire(now, retention, EXPIRED_MIN.max(2 * changes.len()))?;
             Ok(committed)
         })
     }
@@ -137,6 +178,11 @@ impl Store {
         u64::try_from(self.counters.get(Name::BacklogBytes)).unwrap_or_default()
     }
 
+    /// What is settled, kept and could go, on the disk.
+    pub(super) fn retained_bytes(&self) -> u64 {
+        u64::try_from(self.counters.get(Name::RetainedBytes)).unwrap_or_default()
+    }
+
     /// When the oldest unsettled event was received.
     pub(super) fn oldest(&self) -> rusqlite::Result<Option<Timestamp>> {
         self.database
@@ -145,6 +191,7 @@ impl Store {
             )?
             .query_row([], |row| row.get(0).map(stored::timestamp))
             .optional()
+            .map(Option::flatten)
     }
 
     /// Closes the database, everything in one file.
@@ -162,7 +209,7 @@ impl Store {
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        self.execute("BEGIN IMMEDIATE")?;
+        self.begin()?;
         let result = work(self).and_then(|done| {
             self.counters.store(&self.database)?;
             failpoint::pass(Place::JournalCommitBefore);

@@ -109,62 +109,152 @@ pub(super) fn read_body(database: &Connection, seq: Seq) -> rusqlite::Result<Byt
     Ok(body.freeze())
 }
 
-/// The event of a row that begins with the columns of [`columns`].
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let content = match text(row, 8)? {
-        Some(session) => Content::Session(Fields {
-            session,
-            status: text(row, 9)?.unwrap_or_default(),
-            session_type: text(row, 10)?,
-            previous_status: text(row, 11)?,
-            company: text(row, 12)?,
-        }),
-        None => Content::Reject(Reject {
-            reason: text(row, 13)?
-                .and_then(|reason| Reason::from_name(&reason))
-                .unwrap_or(Reason::Invalid),
-            detail: text(row, 14)?.unwrap_or_default(),
-        }),
-    };
-    Ok(Event {
-        envelope: Arc::new(Envelope {
-            webhook_id: uuid(row, 1)?,
-            source: text(row, 3)?.unwrap_or_default().into(),
-            received_at: timestamp(integer(row, 4)?),
-            traceparent: text(row, 5)?,
-            tracestate: text(row, 6)?,
-        }),
-        index: u32::try_from(integer(row, 2)?).unwrap_or_default(),
-        message_id: uuid(row, 7)?,
-        content,
-        body: bytes(row, 15)?.unwrap_or_default().to_vec().into(),
-    })
+/// A row of `events` as it is stored.
+pub(super) struct Stored {
+    pub(super) event: Event,
+    /// A column that holds what this release never writes there.
+    pub(super) unknown: Option<&'static str>,
 }
 
-pub(super) fn timestamp(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros).unwrap_or_default()
+/// The event of a row that begins with the columns of [`columns`].
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let mut values = Values::of(row);
+    let content = match values.text(8, "session")? {
+        Some(session) => Content::Session(Fields {
+            session,
+            status: values.needed_text(9, "status")?,
+            session_type: values.text(10, "session_type")?,
+            previous_status: values.text(11, "previous_status")?,
+            company: values.text(12, "company")?,
+        }),
+        None => Content::Reject(Reject {
+            reason: values.reason(13, "reject_reason")?.unwrap_or_else(|| {
+                values.unknown.get_or_insert("reject_reason");
+                Reason::Damaged
+            }),
+            detail: values.text(14, "reject_detail")?.unwrap_or_default(),
+        }),
+    };
+    let event = Event {
+        envelope: Arc::new(Envelope {
+            webhook_id: values.uuid(1, "webhook_id")?,
+            source: values.needed_text(3, "source")?.into(),
+            received_at: values.timestamp(4, "received_at")?.unwrap_or_default(),
+            traceparent: values.text(5, "traceparent")?,
+            tracestate: values.text(6, "tracestate")?,
+        }),
+        index: values.number(2, "webhook_index")?.unwrap_or_default(),
+        message_id: values.uuid(7, "message_id")?,
+        content,
+        body: bytes(row, 15)?.unwrap_or_default().to_vec().into(),
+    };
+    let unknown = values.unknown;
+    Ok(Stored { event, unknown })
+}
+
+/// Reads values of a row one after the other, whatever it holds: one that is damaged must not keep
+/// the others from being read.
+pub(super) struct Values<'r, 's> {
+    row: &'r Row<'s>,
+    /// The first column with a value that cannot be what was written.
+    pub(super) unknown: Option<&'static str>,
+}
+
+impl<'r, 's> Values<'r, 's> {
+    pub(super) fn of(row: &'r Row<'s>) -> Self {
+        Self { row, unknown: None }
+    }
+
+    pub(super) fn text(
+        &mut self,
+        column: usize,
+        name: &'static str,
+    ) -> rusqlite::Result<Option<String>> {
+        match self.row.get_ref(column)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(text) => {
+                let read = String::from_utf8_lossy(text);
+                Ok(Some(self.check(
+                    read.as_bytes() == text,
+                    name,
+                    read.into_owned(),
+                )))
+            }
+            _ => Ok(self.check(false, name, None)),
+        }
+    }
+
+    /// Of a column that is never NULL.
+    pub(super) fn needed_text(
+        &mut self,
+        column: usize,
+        name: &'static str,
+    ) -> rusqlite::Result<String> {
+        let found = self.text(column, name)?;
+        Ok(self.check(found.is_some(), name, found.unwrap_or_default()))
+    }
+
+    /// `None` if there is none, or one that is not known.
+    pub(super) fn reason(
+        &mut self,
+        column: usize,
+        name: &'static str,
+    ) -> rusqlite::Result<Option<Reason>> {
+        let Some(text) = self.text(column, name)? else {
+            return Ok(None);
+        };
+        let reason = Reason::from_name(&text);
+        Ok(self.check(reason.is_some(), name, reason))
+    }
+
+    /// `None` if there is none, or one that cannot be.
+    pub(super) fn number<N: TryFrom<i64>>(
+        &mut self,
+        column: usize,
+        name: &'static str,
+    ) -> rusqlite::Result<Option<N>> {
+        let number = match self.row.get_ref(column)? {
+            ValueRef::Null => return Ok(None),
+            ValueRef::Integer(number) => N::try_from(number).ok(),
+            _ => None,
+        };
+        Ok(self.check(number.is_some(), name, number))
+    }
+
+    /// `None` if there is none, or one that cannot be.
+    pub(super) fn timestamp(
+        &mut self,
+        column: usize,
+        name: &'static str,
+    ) -> rusqlite::Result<Option<Timestamp>> {
+        let Some(micros) = self.number(column, name)? else {
+            return Ok(None);
+        };
+        let at = timestamp(micros);
+        Ok(self.check(at.is_some(), name, at))
+    }
+
+    fn uuid(&mut self, column: usize, name: &'static str) -> rusqlite::Result<Uuid> {
+        let id = bytes(self.row, column)?.and_then(|bytes| Uuid::from_slice(bytes).ok());
+        Ok(self.check(id.is_some(), name, id.unwrap_or_default()))
+    }
+
+    fn check<T>(&mut self, is_known: bool, name: &'static str, value: T) -> T {
+        if !is_known {
+            self.unknown.get_or_insert(name);
+        }
+        value
+    }
+}
+
+pub(super) fn timestamp(micros: i64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(micros).ok()
 }
 
 fn bytes<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r [u8]>> {
     Ok(match row.get_ref(column)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes),
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => None,
-    })
-}
-
-fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
-    Ok(bytes(row, column)?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
-}
-
-fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
-    let id = bytes(row, column)?.and_then(|bytes| Uuid::from_slice(bytes).ok());
-    Ok(id.unwrap_or_default())
-}
-
-fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
-    Ok(match row.get_ref(column)? {
-        ValueRef::Integer(number) => number,
-        _ => 0,
     })
 }
 

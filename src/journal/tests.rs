@@ -9,6 +9,8 @@ mod queue;
 mod refusals;
 mod retention;
 mod routes;
+mod sizes;
 pub(super) mod support;
 mod take;
+mod unknown;
 mod writer;

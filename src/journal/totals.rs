@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::stored;
 use crate::telemetry::status::Totals;
 
 /// How many names there are.
@@ -18,7 +19,9 @@ pub(super) enum Name {
     Published,
     DeadLettered,
     BacklogEvents,
+    /// As `weight` says.
     BacklogBytes,
+    /// As `weight` says.
     RetainedBytes,
     LostEvents,
     /// Events published again by an operator.
@@ -46,8 +49,8 @@ impl Name {
             Self::Published => "published",
             Self::DeadLettered => "dead_lettered",
             Self::BacklogEvents => "backlog_events",
-            Self::BacklogBytes => "backlog_bytes",
-            Self::RetainedBytes => "retained_bytes",
+            Self::BacklogBytes => "backlog_disk_bytes",
+            Self::RetainedBytes => "retained_disk_bytes",
             Self::LostEvents => "lost_events",
             Self::Replayed => "replayed",
             Self::LastSeq => "last_seq",
@@ -67,6 +70,8 @@ pub(super) struct Counters {
     /// What the transaction under way adds.
     added: Values,
     none: Arc<str>,
+    /// Which of the plain ones were in the database.
+    known: [bool; NAMES],
 }
 
 #[derive(Debug, Default)]
@@ -77,27 +82,38 @@ struct Values {
 
 impl Counters {
     pub(super) fn load(database: &Connection) -> rusqlite::Result<Self> {
-        let mut committed = Values::default();
+        let (mut committed, mut known) = (Values::default(), [false; NAMES]);
         let mut statement = database.prepare("SELECT name, source, label, value FROM totals")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let text: String = row.get(0)?;
-            let Some(name) = Name::ALL.into_iter().find(|name| name.as_str() == text) else {
+            let mut values = stored::Values::of(row);
+            let text = values.needed_text(0, "name")?;
+            let source: Arc<str> = values.needed_text(1, "source")?.into();
+            let label: Arc<str> = values.needed_text(2, "label")?.into();
+            let value = values.number(3, "value")?.unwrap_or(-1);
+            let name = Name::ALL.into_iter().find(|name| name.as_str() == text);
+            let (Some(name), 0..) = (name, value) else {
+                tracing::error!(
+                    name = text,
+                    source = &*source,
+                    label = &*label,
+                    value,
+                    "a counter of the journal is damaged; it counts from 0"
+                );
                 continue;
             };
-            let (source, label): (Arc<str>, Arc<str>) = (row.get(1)?, row.get(2)?);
             if source.is_empty() && label.is_empty() {
-                committed.plain[name as usize] = row.get(3)?;
+                known[name as usize] = true;
+                committed.plain[name as usize] = value;
             } else {
-                committed
-                    .labelled
-                    .insert((name, source, label), row.get(3)?);
+                committed.labelled.insert((name, source, label), value);
             }
         }
         Ok(Self {
             committed,
             added: Values::default(),
             none: Arc::from(""),
+            known,
         })
     }
 
@@ -118,6 +134,11 @@ impl Counters {
             statement.execute((key.0.as_str(), &key.1, &key.2, value))?;
         }
         Ok(())
+    }
+
+    /// Whether the database had a value of it.
+    pub(super) fn is_known(&self, name: Name) -> bool {
+        self.known[name as usize]
     }
 
     /// The transaction is on the disk.

@@ -4,14 +4,14 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::archive;
 use super::directory::DATABASE;
 use super::rows::Seq;
 use super::schema::{self, SchemaError};
-use super::store::LOCK_PATIENCE;
+use super::store::START_PATIENCE;
 use super::{TakeError, VisitError};
 
 /// The names in the table.
@@ -49,7 +49,7 @@ impl WishList {
         }
         let database = Connection::open_with_flags(&path, schema::WRITING)
             .map_err(|error| schema::open_error(&path, error))?;
-        database.busy_timeout(LOCK_PATIENCE)?;
+        database.busy_timeout(START_PATIENCE)?;
         // Copying the log is the writer's business, who sees what a failed fsync there says.
         database.pragma_update(None, "wal_autocheckpoint", 0)?;
         database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -65,17 +65,10 @@ impl WishList {
     /// # Errors
     /// The disk takes none.
     pub fn leave(&mut self, wishes: impl IntoIterator<Item = Wish>) -> Result<(), TakeError> {
-        let transaction = self.database.transaction()?;
-        for wish in wishes {
-            let (kind, value) = match wish {
-                Wish::Replayed(events) => (REPLAYED, i64::try_from(events).unwrap_or(i64::MAX)),
-                Wish::Release(seq) => (RELEASE, seq),
-            };
-            let insert = "INSERT INTO wishes (kind, value) VALUES (?1, ?2)";
-            transaction.prepare_cached(insert)?.execute((kind, value))?;
-        }
-        self.last = Some(transaction.last_insert_rowid());
-        Ok(transaction.commit()?)
+        self.write(wishes).map_err(|error| {
+            let path = self.database.path().unwrap_or_default();
+            TakeError::of(error, Path::new(path))
+        })
     }
 
     /// Whether the writer has granted what was left here.
@@ -88,5 +81,21 @@ impl WishList {
             .database
             .query_row(statement, [self.last.unwrap_or(0)], |row| row.get(0));
         Ok(is_granted?)
+    }
+
+    fn write(&mut self, wishes: impl IntoIterator<Item = Wish>) -> rusqlite::Result<()> {
+        let transaction = self
+            .database
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for wish in wishes {
+            let (kind, value) = match wish {
+                Wish::Replayed(events) => (REPLAYED, i64::try_from(events).unwrap_or(i64::MAX)),
+                Wish::Release(seq) => (RELEASE, seq),
+            };
+            let insert = "INSERT INTO wishes (kind, value) VALUES (?1, ?2)";
+            transaction.prepare_cached(insert)?.execute((kind, value))?;
+        }
+        self.last = Some(transaction.last_insert_rowid());
+        transaction.commit()
     }
 }

@@ -6,6 +6,7 @@
 //! would report success for data that is gone, and only a restart replays the log.
 
 mod disk;
+mod room;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -18,16 +19,18 @@ use tokio::sync::oneshot;
 
 pub(super) use disk::is_damage;
 
-use super::AppendError;
 use super::handover::Handover;
 use super::rows::{Change, Committed};
 use super::shared::Shared;
-use super::store::{Retention, Store};
+use super::store::{LOCK_PATIENCE, Retention, Store, is_locked};
+use super::weight;
+use super::{APPEND_PATIENCE, AppendError};
 use crate::config;
 use crate::failpoint::{self, Place};
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
 use disk::Disk;
+use room::Room;
 
 /// Webhooks in one transaction at most.
 const GROUP_WEBHOOKS_MAX: usize = 512;
@@ -35,6 +38,8 @@ const GROUP_WEBHOOKS_MAX: usize = 512;
 const GROUP_BYTES_MAX: u64 = 8 << 20;
 /// Changes in one transaction at most, unless more were kept after a failure.
 const GROUP_CHANGES_MAX: usize = 4096;
+/// How long settled events give way to a group that does not fit before it is refused.
+const ROOM_PATIENCE: Duration = Duration::from_millis(800);
 /// How often the disk is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -43,7 +48,8 @@ type Reply = oneshot::Sender<Result<(), AppendError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Request {
-    Append(Webhook, Reply),
+    /// With the moment since which it waits.
+    Append(Webhook, Instant, Reply),
     Changes(Vec<Change>),
     SetRouting(Arc<Routing>, Reply),
     Stop(oneshot::Sender<()>),
@@ -65,6 +71,7 @@ impl Limits {
             retention: Retention {
                 age_max: config.retention,
                 bytes_max: config.retention_bytes,
+                shortage: 0,
             },
         }
     }
@@ -86,6 +93,7 @@ pub(super) struct State {
     /// Changes that are not on the disk yet: bounded by what the forwarder has in its hands.
     unsaved: Vec<Change>,
     disk: Disk,
+    room: Room,
     /// Written since the last checkpoint, roughly.
     written_bytes: u64,
     ticked: Option<Instant>,
@@ -108,7 +116,10 @@ struct Group {
     changes: Vec<Change>,
     webhooks: Vec<Webhook>,
     bytes: u64,
-    replies: Vec<Reply>,
+    /// What the webhooks will take on the disk.
+    disk_bytes: u64,
+    /// As many as there are webhooks.
+    replies: Vec<(Instant, Reply)>,
 }
 
 impl Writer {
@@ -150,20 +161,29 @@ impl Writer {
 
     fn accept(&mut self, request: Request, group: &mut Group) {
         match request {
-            Request::Append(webhook, reply) => match self.refusal_of(&webhook, group.bytes) {
-                Some(refusal) => drop(reply.send(Err(refusal))),
-                None => group.add(webhook, reply),
-            },
+            Request::Append(webhook, since, reply) => {
+                match self.refusal_of(&webhook, group.disk_bytes) {
+                    Some(refusal) => drop(reply.send(Err(refusal))),
+                    None => group.add(webhook, since, reply),
+                }
+            }
             Request::Changes(changes) => group.changes.extend(changes),
             Request::SetRouting(routing, reply) => {
-                let result = self
-                    .store
-                    .set_routing(routing)
-                    .map_err(|error| self.blame(&error));
+                let result = self.set_routing(&routing);
                 self.state.written_bytes += upkeep::COMMIT_BYTES;
                 let _ = reply.send(result);
             }
             Request::Stop(done) => self.state.stopping = Some(done),
+        }
+    }
+
+    fn set_routing(&mut self, routing: &Arc<Routing>) -> Result<(), AppendError> {
+        let began = Instant::now();
+        loop {
+            match self.store.set_routing(routing.clone()) {
+                Err(error) if is_locked(&error) && began.elapsed() < APPEND_PATIENCE => {}
+                result => return result.map_err(|error| self.blame(&error)),
+            }
         }
     }
 
@@ -175,12 +195,16 @@ impl Writer {
         if self.shared.has_failed() || group.changes.is_empty() && group.webhooks.is_empty() {
             return;
         }
-        let webhooks = std::mem::take(&mut group.webhooks);
-        let now = Timestamp::now();
-        match self
-            .store
-            .commit(&group.changes, webhooks, now, &self.limits.retention)
+        self.shared.is_writing(true);
+        let began = Instant::now();
+        let mut result = self.write(&group);
+        while let Err(error) = &result
+            && self.may_write_again(error, &mut group, began)
         {
+            result = self.write(&group);
+        }
+        self.shared.is_writing(false);
+        match result {
             Ok(committed) => self.committed(group, committed),
             Err(error) => {
                 let refusal = self.blame(&error);
@@ -190,8 +214,33 @@ impl Writer {
         }
     }
 
+    fn write(&mut self, group: &Group) -> rusqlite::Result<Committed> {
+        let retention = self.retention(group.disk_bytes);
+        let now = Timestamp::now();
+        self.store
+            .commit(&group.changes, &group.webhooks, now, &retention)
+    }
+
+    /// Whether a group that could not be written may succeed now: what is settled has given way, or
+    /// another program may have let go of its lock. Whoever has waited for that too long is told.
+    fn may_write_again(
+        &mut self,
+        error: &rusqlite::Error,
+        group: &mut Group,
+        began: Instant,
+    ) -> bool {
+        if is_locked(error) {
+            let latest = APPEND_PATIENCE.saturating_sub(LOCK_PATIENCE);
+            group.refuse_older(latest, &AppendError::Locked);
+            return !group.webhooks.is_empty();
+        }
+        disk::is_full(error) && began.elapsed() < ROOM_PATIENCE && self.make_room(group.disk_bytes)
+    }
+
     fn committed(&mut self, mut group: Group, committed: Committed) {
         self.state.disk.works();
+        // The memory of large bodies is free before their senders are answered.
+        group.webhooks.clear();
         self.shared
             .publish(self.store.totals(), self.store.commit_time);
         if self.is_still_there() {
@@ -199,6 +248,7 @@ impl Writer {
         } else {
             group.refuse(&AppendError::DiskFailing);
         }
+        self.look_at_free_space();
         self.shared.set_refusal(self.refusal());
         let rows = committed.fresh.len() + committed.acks.len();
         self.handover.send(committed);
@@ -215,7 +265,7 @@ impl Writer {
         for request in self.requests.try_iter() {
             match request {
                 Request::Changes(more) => changes.extend(more),
-                Request::Append(_, reply) | Request::SetRouting(_, reply) => {
+                Request::Append(_, _, reply) | Request::SetRouting(_, reply) => {
                     drop(reply.send(Err(AppendError::Closed)));
                 }
                 Request::Stop(done) => drop(done.send(())),
@@ -224,7 +274,7 @@ impl Writer {
         let now = Timestamp::now();
         let result = self
             .store
-            .commit(&changes, Vec::new(), now, &self.limits.retention);
+            .commit(&changes, &[], now, &self.limits.retention);
         if let Err(error) = result {
             tracing::warn!(
                 %error,
@@ -250,10 +300,25 @@ impl Group {
             || self.changes.len() >= GROUP_CHANGES_MAX
     }
 
-    fn add(&mut self, webhook: Webhook, reply: Reply) {
+    fn add(&mut self, webhook: Webhook, since: Instant, reply: Reply) {
         self.bytes += size(&webhook);
+        self.disk_bytes += disk_bytes(&webhook);
         self.webhooks.push(webhook);
-        self.replies.push(reply);
+        self.replies.push((since, reply));
+    }
+
+    /// Refuses what has waited that long.
+    fn refuse_older(&mut self, age: Duration, refusal: &AppendError) {
+        let replies = std::mem::take(&mut self.replies);
+        let webhooks = std::mem::take(&mut self.webhooks);
+        (self.bytes, self.disk_bytes) = (0, 0);
+        for ((since, reply), webhook) in replies.into_iter().zip(webhooks) {
+            if since.elapsed() >= age {
+                let _ = reply.send(Err(refusal.clone()));
+            } else {
+                self.add(webhook, since, reply);
+            }
+        }
     }
 
     fn refuse(&mut self, refusal: &AppendError) {
@@ -262,7 +327,7 @@ impl Group {
     }
 
     fn answer(&mut self, result: &Result<(), AppendError>) {
-        for reply in self.replies.drain(..) {
+        for (_, reply) in self.replies.drain(..) {
             // A sender that went away does not want to know.
             let _ = reply.send(result.clone());
         }
@@ -272,4 +337,9 @@ impl Group {
 fn size(webhook: &Webhook) -> u64 {
     let bodies = webhook.events.iter().map(|event| event.body.len() as u64);
     bodies.sum()
+}
+
+fn disk_bytes(webhook: &Webhook) -> u64 {
+    let bodies = webhook.events.iter().map(|event| event.body.len() as u64);
+    bodies.map(weight::on_disk).sum()
 }

@@ -83,12 +83,29 @@ pub struct Totals {
     pub dead_lettered: BTreeMap<Arc<str>, u64>,
     /// Unsettled events.
     pub backlog_events: u64,
-    /// Bytes of their bodies.
+    /// What they take on the disk.
     pub backlog_bytes: u64,
     /// Events lost with a damaged database, ever.
     pub lost_events: u64,
     /// Events published again by an operator, ever; in none of the others.
     pub replayed: u64,
+}
+
+/// The journal's disk, as the journal looked at it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct DiskStatus {
+    /// Room for events: free bytes of the file system and free pages of the database.
+    pub free_bytes: u64,
+    /// Of these, free pages of the database.
+    pub free_pages_bytes: u64,
+    /// `journal.disk_free_min`.
+    pub free_min_bytes: u64,
+    /// The database with its log.
+    pub journal_bytes: u64,
+    /// What settled events take; they give way when there is no other room.
+    pub retained_bytes: u64,
+    /// `journal.backlog_bytes_max`.
+    pub backlog_bytes_max: u64,
 }
 
 /// One source as `/status` shows it; times and refusals since the start of the process.

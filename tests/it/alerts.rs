@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
+use crate::support::disk::Disk;
 use crate::support::prometheus::{Prometheus, is_installed, rules_file};
 use crate::support::sender::{array_of, array_of_new, session};
 use crate::support::skip::skipped;
@@ -169,13 +170,41 @@ fn shortened() -> String {
             "(day_of_week(deskbridge:office_clock_seconds) >= 1 <= 5)",
             "vector(1)",
         ),
-        // As the bridge of the test is configured.
-        ("10 * 1024 ^ 3", "256 * 1024"),
     ] {
         assert!(rules.contains(long), "no `{long}` to shorten");
         rules = rules.replace(long, short);
     }
     rules
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_raises_its_alert_before_503() {
+    let test = "a_disk_that_fills_raises_its_alert_before_503";
+    if !is_installed("prometheus") {
+        return skipped(test, "needs prometheus");
+    }
+    let Some(disk) = Disk::in_memory(test, "32m") else {
+        return;
+    };
+    let bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+        .with("journal.disk_free_min = \"4MiB\"")
+        .journal_in(&disk.path().join("journal"))
+        .start()
+        .await;
+    let prometheus = Prometheus::watching(bridge.admin_address(), &shortened()).await;
+    let free = prometheus.value("deskbridge_journal_disk_free_bytes").await;
+    let filler = disk.path().join("filler");
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bytes"
+    )]
+    let size = free.unwrap() as usize - (6 << 20);
+    fs::write(&filler, vec![1; size]).unwrap();
+    prometheus.fires("DeskbridgeDiskLow").await;
+    assert_eq!(bridge.post(array_of_new("accepted", 1)).await.status, 202);
+    fs::remove_file(filler).unwrap();
+    prometheus.is_over("DeskbridgeDiskLow").await;
 }
 
 async fn post_until_refused(bridge: &Bridge) {

@@ -8,9 +8,12 @@ mod faults;
 mod growth;
 mod honesty;
 mod limits;
+mod locks;
 mod power_loss;
 mod retention;
+mod room;
 mod strace;
+mod unknown;
 
 use std::path::Path;
 

@@ -2,6 +2,7 @@
 //! meanwhile.
 
 mod admin;
+mod directory;
 mod journal;
 mod reload;
 mod signals;

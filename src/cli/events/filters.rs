@@ -39,6 +39,8 @@ pub enum StateName {
     Published,
     /// It lies in the dead-letter exchange's queue, or did
     DeadLettered,
+    /// It is settled, but how is not known: its row is damaged
+    Damaged,
 }
 
 /// One event by its number, or by its `message_id`.
@@ -83,6 +85,7 @@ impl Filters {
                 StateName::Unsettled => State::Unsettled,
                 StateName::Published => State::Published,
                 StateName::DeadLettered => State::DeadLettered,
+                StateName::Damaged => State::Damaged,
             }),
             ..Selection::default()
         })

@@ -97,8 +97,10 @@ pub fn json(entry: &Entry) -> Value {
             object["attempts"] = (*attempts).into();
             object["settled_at"] = time(*at);
             object["kept"] = (*is_kept).into();
-            if let Settlement::DeadLettered(reason) = settlement {
-                object["reason"] = reason.as_str().into();
+            match settlement {
+                Ok(Settlement::DeadLettered(reason)) => object["reason"] = reason.as_str().into(),
+                Ok(Settlement::Published) => {}
+                Err(unknown) => object["outcome"] = unknown.as_str().into(),
             }
         }
     }
@@ -117,7 +119,7 @@ pub fn status(event: &Event) -> &str {
 fn stands(entry: &Entry) -> String {
     match &entry.place {
         Place::Settled {
-            settlement: Settlement::DeadLettered(reason),
+            settlement: Ok(Settlement::DeadLettered(reason)),
             ..
         } => format!("{} ({})", entry.state().as_str(), reason.as_str()),
         _ => entry.state().as_str().to_owned(),

@@ -275,3 +275,18 @@ fn the_log_level_is_one() {
         );
     }
 }
+
+#[test]
+fn the_journal_has_a_directory_that_somebody_means() {
+    for (dir, problem) in [
+        ("", "journal.dir: names no directory"),
+        ("~", "journal.dir: `~` begins with `~`"),
+        ("~/journal", "journal.dir: `~/journal` begins with `~`"),
+        ("~bridge/journal", "journal.dir: `~bridge/journal` begins"),
+    ] {
+        check(&format!("[journal]\ndir = {dir:?}"), &[problem]);
+    }
+    for dir in ["/var/lib/deskbridge", "data/~", ".", "./~"] {
+        check(&format!("[journal]\ndir = {dir:?}"), &[]);
+    }
+}

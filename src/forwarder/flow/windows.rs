@@ -245,7 +245,7 @@ impl Flow {
             return None;
         }
         if held.is_damaged {
-            let detail = "the stored body is not what was received".to_owned();
+            let detail = "what is stored is not what was received".to_owned();
             return Some((Reason::Damaged, detail));
         }
         let bytes = held.event.body.len() as u64;

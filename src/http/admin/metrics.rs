@@ -10,10 +10,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Admin;
+use super::{Admin, process};
 use crate::http::hold::Hold;
 use crate::telemetry::exposition::{Label, PREFIX, classic};
-use crate::telemetry::status::{BrokerState, BrokerStatus, RouteState, Totals};
+use crate::telemetry::status::{BrokerState, BrokerStatus, DiskStatus, RouteState, Totals};
 use crate::webhook::Reason;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,7 +51,7 @@ pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
     gauge(
         &mut registry,
         "journal_backlog_bytes",
-        "Bytes of their bodies",
+        "Bytes they take on the disk",
         whole(totals.backlog_bytes),
     );
     let oldest = Gauge::<f64, AtomicU64>::default();
@@ -60,6 +60,13 @@ pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
         "journal_oldest_seconds",
         "Age of the oldest event that waits",
         oldest,
+    );
+    register_disk(&mut registry, &admin.journal.disk());
+    gauge(
+        &mut registry,
+        "ready",
+        "Whether webhooks are accepted, as /readyz says",
+        admin.obstacles().is_empty().into(),
     );
     register_broker(&mut registry, &admin.broker.borrow());
     let closed = admin
@@ -83,7 +90,7 @@ pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
         "Whether the configuration that was read last is in use",
         is_applied.into(),
     );
-    classic(&[admin.metrics.registry(), &registry])
+    classic(&[admin.metrics.registry(), &registry, &process::registry()])
 }
 
 /// Series that stand at zero until something happens, then what happened.
@@ -162,6 +169,33 @@ fn register_settled(registry: &mut Registry, totals: &Totals, statuses: &[Arc<st
         "Events published again by an operator; in no other count",
         replayed,
     );
+}
+
+fn register_disk(registry: &mut Registry, disk: &DiskStatus) {
+    for (name, help, bytes) in [
+        (
+            "journal_disk_free_bytes",
+            "Room for events on the journal's disk, free pages of its database included",
+            disk.free_bytes,
+        ),
+        (
+            "journal_disk_free_min_bytes",
+            "Below this webhooks are refused once nothing settled is left to delete",
+            disk.free_min_bytes,
+        ),
+        (
+            "journal_size_bytes",
+            "The journal's database with its log",
+            disk.journal_bytes,
+        ),
+        (
+            "journal_backlog_limit_bytes",
+            "At this backlog webhooks are refused",
+            disk.backlog_bytes_max,
+        ),
+    ] {
+        gauge(registry, name, help, whole(bytes));
+    }
 }
 
 fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {

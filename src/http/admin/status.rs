@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::Admin;
 use crate::http::hold::Hold;
-use crate::telemetry::status::{BrokerStatus, ReloadStatus, RouteStatus, SourceStatus, Totals};
+use crate::telemetry::status::{
+    BrokerStatus, DiskStatus, ReloadStatus, RouteStatus, SourceStatus, Totals,
+};
 
 /// The whole page.
 #[derive(Debug, Serialize)]
@@ -21,6 +23,7 @@ pub(super) struct Status {
     routes: Vec<RouteStatus>,
     sources: Vec<SourceStatus>,
     journal: JournalStatus,
+    disk: DiskStatus,
     reload: Option<ReloadStatus>,
 }
 
@@ -47,6 +50,8 @@ struct Counters {
 #[derive(Debug, Serialize)]
 struct JournalStatus {
     refusal: Option<String>,
+    /// What another program does to it.
+    others: Option<String>,
     lost_events: u64,
 }
 
@@ -68,8 +73,10 @@ pub(super) fn of<H: Hold>(admin: &Admin<H>) -> Status {
         sources: admin.sources.status(),
         journal: JournalStatus {
             refusal: admin.journal.refusal().map(|error| error.to_string()),
+            others: admin.journal.others(),
             lost_events: totals.lost_events,
         },
+        disk: admin.journal.disk(),
         reload: admin.reload.borrow().clone(),
     }
 }

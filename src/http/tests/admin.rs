@@ -192,8 +192,22 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
         "routes_closed gauge",
         "in_flight gauge",
         "build_info gauge",
+        "journal_disk_free_bytes gauge",
+        "journal_disk_free_min_bytes gauge",
+        "journal_size_bytes gauge",
+        "journal_backlog_limit_bytes gauge",
+        "ready gauge",
     ];
-    let expected: BTreeSet<String> = expected.map(|name| format!("deskbridge_{name}")).into();
+    let mut expected: BTreeSet<String> = expected.map(|name| format!("deskbridge_{name}")).into();
+    let process = [
+        "cpu_seconds_total counter",
+        "open_fds gauge",
+        "max_fds gauge",
+        "resident_memory_bytes gauge",
+        "virtual_memory_bytes gauge",
+        "start_time_seconds gauge",
+    ];
+    expected.extend(process.map(|name| format!("process_{name}")));
     assert_eq!(page.families, expected);
     for series in [
         r#"deskbridge_sessions_accepted_total{source="acme",status="callback"}"#,

@@ -20,7 +20,7 @@ use crate::http::sources::{Source, Sources};
 use crate::journal::AppendError;
 use crate::telemetry::exposition::classic;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Totals;
+use crate::telemetry::status::{DiskStatus, Totals};
 use crate::webhook::Webhook;
 use crate::webhook::signature::{Keys, sign};
 
@@ -75,6 +75,22 @@ impl Hold for Shelf {
 
     fn refusal(&self) -> Option<AppendError> {
         self.refusal.lock().unwrap().clone()
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        self.refusal().map(|error| error.to_string())
+    }
+
+    fn others(&self) -> Option<String> {
+        None
+    }
+
+    fn disk(&self) -> DiskStatus {
+        DiskStatus {
+            free_bytes: 1000,
+            free_min_bytes: 100,
+            ..DiskStatus::default()
+        }
     }
 
     fn totals(&self) -> Arc<Totals> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::Row;
 
 use crate::journal::rows::{Condemned, Seq, Settlement};
-use crate::journal::stored::{self, columns};
+use crate::journal::stored::{self, Values, columns};
 use crate::webhook::routing::Route;
 use crate::webhook::{Event, Reason};
 
@@ -55,8 +55,8 @@ pub enum Place {
     },
     /// It is done.
     Settled {
-        /// How it ended.
-        settlement: Settlement,
+        /// How it ended; or what stands there instead, which this release does not know.
+        settlement: Result<Settlement, String>,
         /// When.
         at: Timestamp,
         /// How often it was published where it was going; its dead letter does not count.
@@ -73,13 +73,16 @@ impl Entry {
         match self.place {
             Place::Unsettled { .. } => State::Unsettled,
             Place::Settled {
-                settlement: Settlement::Published,
+                settlement: Ok(Settlement::Published),
                 ..
             } => State::Published,
             Place::Settled {
-                settlement: Settlement::DeadLettered(_),
+                settlement: Ok(Settlement::DeadLettered(_)),
                 ..
             } => State::DeadLettered,
+            Place::Settled {
+                settlement: Err(_), ..
+            } => State::Damaged,
         }
     }
 
@@ -92,26 +95,23 @@ impl Entry {
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
     const PLACE: usize = stored::COLUMNS;
-    let attempts = |column| row.get::<_, Option<u32>>(PLACE + column);
-    let at = |column| -> rusqlite::Result<Timestamp> {
-        let micros: Option<i64> = row.get(PLACE + column)?;
-        Ok(stored::timestamp(micros.unwrap_or_default()))
-    };
-    let place = match row.get::<_, Option<String>>(PLACE + 2)? {
+    let mut values = Values::of(row);
+    let place = match values.text(PLACE + 2, "outcome")? {
         Some(outcome) => Place::Settled {
-            settlement: Settlement::from_name(&outcome),
-            at: at(1)?,
-            attempts: attempts(3)?.unwrap_or_default(),
-            is_kept: row.get::<_, Option<bool>>(PLACE + 4)?.unwrap_or_default(),
+            settlement: Settlement::from_name(&outcome).ok_or(outcome),
+            at: values.timestamp(PLACE + 1, "at")?.unwrap_or_default(),
+            attempts: values.number(PLACE + 3, "attempts")?.unwrap_or_default(),
+            is_kept: values.number::<i64>(PLACE + 4, "kept")?.unwrap_or_default() != 0,
         },
         None => Place::Unsettled {
             route: route(row)?,
-            attempts: attempts(5)?.unwrap_or_default(),
-            condemned: match row.get::<_, Option<String>>(PLACE + 6)? {
+            attempts: values.number(PLACE + 5, "attempts")?.unwrap_or_default(),
+            condemned: match values.text(PLACE + 6, "reason")? {
                 Some(reason) => Some(Condemned {
+                    // The bridge makes a damaged event of it when its turn comes.
                     reason: Reason::from_name(&reason).unwrap_or(Reason::Damaged),
-                    detail: row.get::<_, Option<String>>(PLACE + 7)?.unwrap_or_default(),
-                    at: at(8)?,
+                    detail: values.text(PLACE + 7, "detail")?.unwrap_or_default(),
+                    at: values.timestamp(PLACE + 8, "at")?.unwrap_or_default(),
                 }),
                 None => None,
             },
@@ -119,7 +119,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
     };
     Ok(Entry {
         seq: row.get(0)?,
-        event: stored::read(row)?,
+        event: stored::read(row)?.event,
         bytes: row
             .get::<_, Option<i64>>(PLACE)?
             .unwrap_or_default()

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{ToSql, named_params};
 
 use crate::journal::rows::Seq;
+use crate::webhook::Reason;
 
 /// Where an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum State {
     Published,
     /// The dead-letter exchange has confirmed it.
     DeadLettered,
+    /// It is settled, but how is not known: its row is damaged.
+    Damaged,
 }
 
 impl State {
@@ -26,6 +29,7 @@ impl State {
             Self::Unsettled => "unsettled",
             Self::Published => "published",
             Self::DeadLettered => "dead-lettered",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -74,7 +78,9 @@ pub(super) const CONDITIONS: &str = "e.seq > :after AND e.seq <= :last
    AND (:state IS NULL
         OR :state = 'unsettled' AND s.seq IS NULL
         OR :state = 'published' AND s.outcome = 'published'
-        OR :state = 'dead-lettered' AND s.outcome <> 'published')";
+        OR :state = 'dead-lettered' AND s.outcome IN (SELECT value FROM json_each(:reasons))
+        OR :state = 'damaged' AND s.outcome <> 'published'
+           AND s.outcome NOT IN (SELECT value FROM json_each(:reasons)))";
 
 impl Selection {
     /// Where the events can be at all.
@@ -108,6 +114,7 @@ impl Selection {
             ":statuses": list(&self.statuses),
             ":but": self.statuses_but.as_ref().map(json),
             ":state": self.state.map(State::as_str),
+            ":reasons": json(&Reason::ALL.map(Reason::as_str)),
         })
     }
 }

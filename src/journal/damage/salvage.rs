@@ -71,7 +71,7 @@ fn carry_kept(damaged: &Connection, store: &mut Store) -> rusqlite::Result<Seq> 
     let mut last = 0;
     for (seq, at) in readable(damaged, "SELECT seq, at FROM settled WHERE kept = 1") {
         if let Some(event) = event(damaged, seq) {
-            store.carry_kept(seq, &event, stored::timestamp(at))?;
+            store.carry_kept(seq, &event, stored::timestamp(at).unwrap_or_default())?;
             last = last.max(seq);
         }
     }
@@ -139,4 +139,5 @@ fn event(damaged: &Connection, seq: Seq) -> Option<Event> {
         .prepare_cached(statement)
         .and_then(|mut statement| statement.query_row([seq], stored::read))
         .ok()
+        .map(|stored| stored.event)
 }

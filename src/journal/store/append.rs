@@ -7,6 +7,7 @@ use rusqlite::OptionalExtension;
 use super::{Name, Store, stored};
 use crate::failpoint::{self, Place};
 use crate::journal::rows::{Held, RouteId, Seq};
+use crate::journal::weight;
 use crate::webhook::Event;
 use crate::webhook::routing::Route;
 
@@ -17,13 +18,13 @@ pub(in crate::journal) const FIRST_OF: &str =
     "SELECT seq, route FROM pending WHERE source = ?1 AND session = ?2 ORDER BY seq LIMIT 1";
 
 impl Store {
-    pub(super) fn append(&mut self, event: Event) -> rusqlite::Result<Held> {
+    pub(super) fn append(&mut self, event: &Event) -> rusqlite::Result<Held> {
         failpoint::pass(Place::JournalAppendBefore);
         let seq = self.counters.get(Name::LastSeq) + 1;
         let source = &event.envelope.source;
         let bytes = i64::try_from(event.body.len()).unwrap_or(i64::MAX);
-        let label: Arc<str> = Arc::from(self.routing.routed_status(&event));
-        let route = self.routing.route(&event);
+        let label: Arc<str> = Arc::from(self.routing.routed_status(event));
+        let route = self.routing.route(event);
         let route_id = self.route_id(&route)?;
         let is_head = match event.session() {
             Some(session) => self.first_of(source, session)?.is_none(),
@@ -32,7 +33,7 @@ impl Store {
         if let Some(session) = event.session() {
             self.sessions.came(source, session);
         }
-        stored::write(&self.database, seq, &event)?;
+        stored::write(&self.database, seq, event)?;
         self.database
             .prepare_cached(
                 "INSERT INTO pending (seq, source, session, bytes, label, route, head, due, attempts)
@@ -41,12 +42,12 @@ impl Store {
             .execute((seq, source, event.session(), bytes, &label, route_id, is_head))?;
         self.counters.add(Name::LastSeq, 1);
         self.counters.add(Name::BacklogEvents, 1);
-        self.counters.add(Name::BacklogBytes, bytes);
+        self.counters.add(Name::BacklogBytes, weight::of_row(bytes));
         self.counters.add_of_source(Name::Accepted, source, &label);
         failpoint::pass(Place::JournalAppendAfter);
         Ok(Held {
             seq,
-            event: Arc::new(event),
+            event: Arc::new(event.clone()),
             label,
             route,
             route_id,

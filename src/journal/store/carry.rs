@@ -13,7 +13,7 @@ impl Store {
         self.in_transaction(|store| {
             for (seq, event) in events {
                 store.skip_to(seq);
-                store.append(event)?;
+                store.append(&event)?;
             }
             Ok(())
         })

@@ -1,12 +1,12 @@
 //! Does what commands have asked for beside the bridge: they only leave wishes, since the counters
 //! are in the memory of the only writer.
 
-use std::sync::Arc;
-
 use rusqlite::OptionalExtension;
 
 use super::{Name, Store};
 use crate::journal::rows::Seq;
+use crate::journal::stored::Values;
+use crate::journal::weight;
 use crate::journal::wishes::{RELEASE, REPLAYED};
 
 /// Wishes granted in one transaction.
@@ -28,18 +28,21 @@ impl Store {
 
     /// Part of a transaction.
     pub(super) fn grant(&mut self) -> rusqlite::Result<()> {
-        let wishes: Vec<(i64, Arc<str>, i64)> = self
+        let wishes: Vec<(i64, String, i64)> = self
             .database
             .prepare_cached("SELECT id, kind, value FROM wishes ORDER BY id LIMIT ?1")?
             .query_map([WISHES_MAX], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                let mut values = Values::of(row);
+                let kind = values.needed_text(1, "kind")?;
+                let value = values.number(2, "value")?.unwrap_or_default();
+                Ok((row.get(0)?, kind, value))
             })?
             .collect::<rusqlite::Result<_>>()?;
         for (id, kind, value) in wishes {
             match &*kind {
-                REPLAYED => self.counters.add(Name::Replayed, value.max(0)),
+                REPLAYED if value >= 0 => self.counters.add(Name::Replayed, value),
                 RELEASE => self.release(value)?,
-                _ => tracing::warn!(kind = &*kind, "a wish in the journal is not known"),
+                _ => tracing::error!(kind, value, "unknown request in the journal; deleted"),
             }
             self.delete("DELETE FROM wishes WHERE id = ?1", id)?;
         }
@@ -56,7 +59,8 @@ impl Store {
             .query_row([seq], |row| row.get(0))
             .optional()?;
         if let Some(bytes) = bytes {
-            self.counters.add(Name::RetainedBytes, bytes);
+            self.counters
+                .add(Name::RetainedBytes, weight::of_row(bytes));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use rusqlite::OptionalExtension;
 use super::Store;
 use crate::failpoint::{self, Place};
 use crate::journal::rows::{RouteId, Seq};
-use crate::journal::stored::{self, columns};
+use crate::journal::stored::{self, Values, columns};
 use crate::webhook::{Event, Reason};
 
 /// An unsettled event without its body, and where it goes so far.
@@ -86,13 +86,17 @@ impl Store {
         self.database
             .prepare_cached(statement)?
             .query_map([seq], |row| {
-                let condemned: Option<String> = row.get(stored::COLUMNS + 2)?;
+                let mut values = Values::of(row);
+                let mut condemned = values.reason(stored::COLUMNS + 2, "reason")?;
+                if values.unknown.is_some() {
+                    condemned = Some(Reason::Damaged);
+                }
                 Ok(Queued {
                     seq: row.get(0)?,
-                    event: stored::read(row)?,
-                    label: row.get(stored::COLUMNS)?,
+                    event: stored::read(row)?.event,
+                    label: values.needed_text(stored::COLUMNS, "label")?,
                     route_id: row.get(stored::COLUMNS + 1)?,
-                    condemned: condemned.and_then(|reason| Reason::from_name(&reason)),
+                    condemned,
                 })
             })?
             .collect()

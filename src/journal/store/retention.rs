@@ -8,6 +8,8 @@ use rusqlite::OptionalExtension;
 use super::{Name, Store};
 use crate::failpoint::{self, Place};
 use crate::journal::rows::Seq;
+use crate::journal::schema::PAGE_BYTES;
+use crate::journal::weight;
 
 /// Bodies deleted in one transaction at most, unless one alone is larger.
 const EXPIRED_BYTES_MAX: i64 = 16 << 20;
@@ -19,6 +21,8 @@ const SHRUNK_PAGES_MIN: i64 = 2048;
 pub(in crate::journal) struct Retention {
     pub(in crate::journal) age_max: Duration,
     pub(in crate::journal) bytes_max: u64,
+    /// Bytes that must go now, kept long enough or not: the disk has no room for what is unsettled.
+    pub(in crate::journal) shortage: u64,
 }
 
 impl Store {
@@ -41,7 +45,9 @@ impl Store {
     ) -> rusqlite::Result<bool> {
         let age_max = i64::try_from(retention.age_max.as_micros()).unwrap_or(i64::MAX);
         let before = now.as_microsecond().saturating_sub(age_max);
-        let bytes_max = i64::try_from(retention.bytes_max).unwrap_or(i64::MAX);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let without = self.counters.get(Name::RetainedBytes) - signed(retention.shortage);
+        let bytes_max = signed(retention.bytes_max).min(without);
         let (mut events, mut deleted) = (0, 0);
         while events < limit && deleted < EXPIRED_BYTES_MAX {
             let Some((seq, at, bytes)) = self.oldest_settled()? else {
@@ -53,7 +59,8 @@ impl Store {
             failpoint::pass(Place::JournalDeleteBefore);
             self.delete("DELETE FROM settled WHERE seq = ?1", seq)?;
             self.delete("DELETE FROM events WHERE seq = ?1", seq)?;
-            self.counters.add(Name::RetainedBytes, -bytes);
+            self.counters
+                .add(Name::RetainedBytes, -weight::of_row(bytes));
             failpoint::pass(Place::JournalDeleteAfter);
             events += 1;
             deleted += bytes;
@@ -61,16 +68,26 @@ impl Store {
         Ok(events > 0)
     }
 
+    /// Bytes of the database that are free and will be used before the file grows.
+    pub(in crate::journal) fn free_bytes(&self) -> rusqlite::Result<u64> {
+        let pages = self.count_pages("freelist_count")?;
+        Ok(u64::try_from(pages).unwrap_or_default() * u64::from(PAGE_BYTES))
+    }
+
     /// Gives free pages back to the file system, at most `pages_max` of them and only if they are
-    /// many; says whether it did.
-    pub(in crate::journal) fn shrink(&self, pages_max: u32) -> rusqlite::Result<bool> {
-        let count = |name| {
-            self.database
-                .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-        };
-        let (used, free) = (count("page_count")?, count("freelist_count")?);
+    /// many, or if the disk is short of space for the log; says whether it did.
+    pub(in crate::journal) fn shrink(
+        &self,
+        pages_max: u32,
+        is_short: bool,
+    ) -> rusqlite::Result<bool> {
+        let (used, free) = (
+            self.count_pages("page_count")?,
+            self.count_pages("freelist_count")?,
+        );
         // Some free pages are good to have: the next backlog need not grow the file.
-        if free * 4 < used || used < SHRUNK_PAGES_MIN {
+        let is_much = free * 4 >= used && used >= SHRUNK_PAGES_MIN;
+        if !is_much && !(is_short && free > 0) {
             return Ok(false);
         }
         let mut statement = self
@@ -80,6 +97,11 @@ impl Store {
         // One step gives one page back.
         while pages.next()?.is_some() {}
         Ok(true)
+    }
+
+    fn count_pages(&self, pragma: &str) -> rusqlite::Result<i64> {
+        self.database
+            .pragma_query_value(None, pragma, |row| row.get(0))
     }
 
     pub(super) fn delete(&self, statement: &str, seq: Seq) -> rusqlite::Result<()> {

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row};
 use super::{Name, Store};
 use crate::failpoint::{self, Place};
 use crate::journal::rows::{Ack, Change, Condemned, RouteId, Seq, Settlement};
+use crate::journal::weight;
 
 /// How an event ended.
 struct Ending<'c> {
@@ -81,7 +82,8 @@ impl Store {
             self.delete("DELETE FROM events WHERE seq = ?1", ending.seq)?;
         }
         self.counters.add(Name::BacklogEvents, -1);
-        self.counters.add(Name::BacklogBytes, -bytes);
+        self.counters
+            .add(Name::BacklogBytes, -weight::of_row(bytes));
         match ending.settlement {
             Settlement::Published => self.counters.add_labelled(Name::Published, ending.label),
             Settlement::DeadLettered(reason) => self
@@ -119,7 +121,8 @@ impl Store {
                 is_kept,
             ))?;
         if !is_kept {
-            self.counters.add(Name::RetainedBytes, bytes);
+            self.counters
+                .add(Name::RetainedBytes, weight::of_row(bytes));
         }
         Ok(())
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use super::Store;
+use super::{LOCK_PATIENCE, Store};
 
 /// How long a checkpoint waits for readers.
 const READERS_PATIENCE: Duration = Duration::from_millis(100);
-/// How long everything else waits for a lock. Only a foreign writer could hold one.
-pub(in crate::journal) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a checkpoint found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +14,12 @@ pub(in crate::journal) struct Wal {
     pub(in crate::journal) pages: i64,
     /// How many of them are in the database too. All: the log begins anew with the next commit.
     pub(in crate::journal) copied: i64,
+}
+
+impl Wal {
+    pub(in crate::journal) fn is_copied(&self) -> bool {
+        self.pages >= 0 && self.copied == self.pages
+    }
 }
 
 impl Store {

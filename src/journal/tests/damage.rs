@@ -212,7 +212,7 @@ fn a_database_without_unsettled_events_loses_none() {
     let now = jiff::Timestamp::now();
     let fresh = reopened
         .store
-        .commit(&[], next, now, &retention)
+        .commit(&[], &next, now, &retention)
         .unwrap()
         .fresh;
     assert_eq!(seqs(&fresh), [3]);

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::support::*;
 use crate::config::journal::Journal as Config;
-use crate::journal::{Journal, OpenError, SchemaError};
+use crate::journal::{DirectoryError, Journal, OpenError, SchemaError};
 
 fn open(dir: &Path) -> OpenError {
     let config = Config {
@@ -99,23 +99,23 @@ fn a_newer_schema_is_refused_with_its_number() {
     let is_newer = |error: &OpenError| {
         matches!(
             error,
-            OpenError::Schema(SchemaError::Newer { found: 3, .. })
-        ) && error.to_string().contains("schema version 3")
+            OpenError::Schema(SchemaError::Newer { found: 4, .. })
+        ) && error.to_string().contains("schema version 4")
     };
     let newer = |dir: &Path| {
         killed(dir, "");
         let database = Connection::open(dir.join("journal.db")).unwrap();
-        database.execute_batch("PRAGMA user_version = 3").unwrap();
+        database.execute_batch("PRAGMA user_version = 4").unwrap();
     };
     check(newer, is_newer);
     // Its log is not even copied into it.
-    check(|dir| killed(dir, "PRAGMA user_version = 3"), is_newer);
+    check(|dir| killed(dir, "PRAGMA user_version = 4"), is_newer);
 }
 
 #[test]
 fn a_directory_of_that_name_is_refused() {
     let is_refused =
-        |error: &OpenError| matches!(error, OpenError::Schema(SchemaError::Open { .. }));
+        |error: &OpenError| matches!(error, OpenError::Directory(DirectoryError::NotAFile { .. }));
     check(
         |dir| fs::create_dir(dir.join("journal.db")).unwrap(),
         is_refused,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::support::*;
-use crate::journal::Settlement;
+use crate::journal::{Settlement, weight};
 use crate::webhook::Reason;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -28,7 +28,7 @@ fn what_is_settled_goes_when_it_is_too_old_and_what_is_not_stays() {
 
 #[test]
 fn the_oldest_goes_first_when_it_is_too_much() {
-    let size = session("a", "created").len() as u64;
+    let size = weight::on_disk(session("a", "created").len() as u64);
     let mut bench = Bench::keeping(WEEK, 2 * size);
     let events = bench.append(&[("a", "created"), ("b", "created"), ("c", "created")]);
     for held in [&events[2], &events[0], &events[1]] {
@@ -64,7 +64,7 @@ fn a_body_that_lies_only_here_is_kept_whatever_the_retention() {
         assert_eq!(bench.column("SELECT seq FROM events"), [1]);
         assert_eq!(bench.column("SELECT seq FROM settled WHERE kept"), [1]);
         assert_eq!(
-            bench.number("SELECT sum(value) FROM totals WHERE name = 'retained_bytes'"),
+            bench.number("SELECT sum(value) FROM totals WHERE name = 'retained_disk_bytes'"),
             0
         );
         assert!(bench.is_balanced());
@@ -98,14 +98,31 @@ fn the_file_gives_its_space_back_after_a_large_backlog() {
     assert!(before > 32 << 20, "{before}");
     let changes: Vec<_> = events.iter().map(published).collect();
     bench.commit(&changes, vec![]);
-    assert!(bench.store.shrink(1000).unwrap());
+    assert!(bench.store.shrink(1000, false).unwrap());
     let wal = bench.store.checkpoint().unwrap();
     assert_eq!(wal.pages, wal.copied);
     // And the pages that kept account of these.
     let given = (before - size(&bench)) / 8192;
     assert!((1000..1010).contains(&given), "{given}");
-    while bench.store.shrink(1000).unwrap() {}
+    while bench.store.shrink(1000, false).unwrap() {}
     bench.store.checkpoint().unwrap();
     let after = size(&bench);
     assert!(after < 17 << 20, "{after}");
+}
+
+#[test]
+fn what_is_settled_gives_way_when_the_disk_is_short() {
+    let mut bench = Bench::keeping(WEEK, u64::MAX);
+    let events = bench.append(&[("a", "created"), ("b", "created"), ("c", "created")]);
+    bench.change(published(&events[0]));
+    bench.change(published(&events[1]));
+    let one = weight::on_disk(session("a", "created").len() as u64);
+    bench.retention.shortage = one;
+    bench.append(&[("d", "created")]);
+    assert_eq!(bench.column("SELECT seq FROM settled"), [2]);
+    bench.retention.shortage = u64::MAX;
+    bench.append(&[("e", "created")]);
+    assert_eq!(bench.number("SELECT count(*) FROM settled"), 0);
+    assert_eq!(bench.column("SELECT seq FROM events"), [3, 4, 5]);
+    assert!(bench.is_balanced());
 }

@@ -123,7 +123,11 @@ impl Bench {
         Self {
             dir,
             store,
-            retention: Retention { age_max, bytes_max },
+            retention: Retention {
+                age_max,
+                bytes_max,
+                shortage: 0,
+            },
             now: samples::envelope().received_at,
         }
     }
@@ -141,7 +145,7 @@ impl Bench {
 
     pub fn commit(&mut self, changes: &[Change], webhooks: Vec<Webhook>) -> Committed {
         self.store
-            .commit(changes, webhooks, self.now, &self.retention)
+            .commit(changes, &webhooks, self.now, &self.retention)
             .unwrap()
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use super::support::*;
 use crate::config::journal::Journal as Config;
 use crate::journal::directory::Directory;
+use crate::journal::weight;
 use crate::journal::{
     Ack, AppendError, Change, Committed, Held, Journal, ObserveCommit, OpenError, Opened, damage,
 };
@@ -125,7 +126,7 @@ async fn webhooks_that_wait_together_share_a_commit_and_each_is_whole() {
 #[tokio::test]
 async fn a_full_backlog_refuses_until_something_is_settled() {
     let dir = tempfile::tempdir().unwrap();
-    let size = session("a", "created").len() as u64;
+    let size = weight::on_disk(session("a", "created").len() as u64);
     let mut opened = open(&Config {
         backlog_bytes_max: 2 * size,
         ..config(&dir)
@@ -152,7 +153,7 @@ async fn a_full_backlog_refuses_until_something_is_settled() {
 #[tokio::test]
 async fn a_group_counts_what_it_already_has_against_the_backlog() {
     let dir = tempfile::tempdir().unwrap();
-    let size = session("a", "created").len() as u64;
+    let size = weight::on_disk(session("a", "created").len() as u64);
     let opened = open(&Config {
         backlog_bytes_max: 10 * size,
         ..config(&dir)

@@ -6,17 +6,21 @@ use std::{fs, io};
 
 use rusqlite::{ErrorCode, ffi};
 
-use super::{Writer, size};
-use crate::journal::{AppendError, damage, directory};
+use super::{Writer, disk_bytes};
+use crate::journal::store::is_locked;
+use crate::journal::{AppendError, damage};
 use crate::webhook::Webhook;
+
+/// What a webhook of ordinary size takes: a few sessions of 2 KB.
+const ORDINARY_BYTES: u64 = 8 << 10;
+/// Or this part of a small backlog.
+const ORDINARY_PART: u64 = 8;
 
 /// What is wrong with the disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     /// What the last write met.
     pub(super) write_error: Option<AppendError>,
-    /// Less than `journal.disk_free_min` is free.
-    pub(super) is_low: bool,
     /// The database was removed or replaced.
     is_gone: bool,
     /// The database as it was opened.
@@ -26,33 +30,23 @@ pub(super) struct Disk {
 impl Writer {
     /// Why this webhook is refused, behind so many bytes that are about to be held.
     pub(super) fn refusal_of(&self, webhook: &Webhook, bytes: u64) -> Option<AppendError> {
-        let backlog = self.store.backlog_bytes() + bytes + size(webhook);
+        self.refusal_behind(bytes.saturating_add(disk_bytes(webhook)))
+    }
+
+    /// Why a webhook of ordinary size is refused, and with it every other one: whoever asks
+    /// beforehand is told what would happen.
+    pub(super) fn refusal(&self) -> Option<AppendError> {
+        let limit = self.limits.backlog_bytes_max;
+        self.refusal_behind(ORDINARY_BYTES.min(limit / ORDINARY_PART))
+    }
+
+    fn refusal_behind(&self, bytes: u64) -> Option<AppendError> {
+        let backlog = self.store.backlog_bytes().saturating_add(bytes);
         if backlog > self.limits.backlog_bytes_max {
             return Some(AppendError::BacklogFull);
         }
-        self.state.disk.refusal()
-    }
-
-    /// Why every webhook is refused.
-    pub(super) fn refusal(&self) -> Option<AppendError> {
-        if self.store.backlog_bytes() >= self.limits.backlog_bytes_max {
-            return Some(AppendError::BacklogFull);
-        }
-        self.state.disk.refusal()
-    }
-
-    pub(super) fn look_at_free_space(&mut self) {
-        let directory = self.database.parent();
-        let free = directory.and_then(|directory| directory::free_bytes(directory).ok());
-        let is_low = free.is_some_and(|free| free < self.limits.disk_free_min);
-        if is_low && !self.state.disk.is_low {
-            tracing::error!(
-                free_bytes = free,
-                "less than `journal.disk_free_min` is free; webhooks are refused until there is \
-                 more"
-            );
-        }
-        self.state.disk.is_low = is_low;
+        let low = self.state.room.is_low.then_some(AppendError::DiskFull);
+        self.state.disk.refusal().or(low)
     }
 
     /// A journal whose file was removed or replaced would go on writing into nothing. A file that
@@ -90,6 +84,8 @@ impl Writer {
     pub(super) fn blame(&mut self, error: &rusqlite::Error) -> AppendError {
         let refusal = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => AppendError::DiskFull,
+            // Told where it is waited for; the next webhook waits for it again.
+            _ if is_locked(error) => return AppendError::Locked,
             _ => AppendError::DiskFailing,
         };
         if self.state.disk.write_error.as_ref() != Some(&refusal) {
@@ -127,8 +123,7 @@ impl Disk {
         if self.is_gone {
             return Some(AppendError::DiskFailing);
         }
-        let low = self.is_low.then_some(AppendError::DiskFull);
-        self.write_error.clone().or(low)
+        self.write_error.clone()
     }
 }
 
@@ -151,6 +146,11 @@ fn is_fatal(error: &rusqlite::Error) -> bool {
             code,
             Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
         )
+}
+
+/// Whether the disk took no more.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Whether SQLite reports a damaged database.

@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::disk::is_full;
 use super::{Group, Writer};
 use crate::failpoint::{self, Place};
+use crate::journal::schema::PAGE_BYTES;
+use crate::journal::store::is_locked;
 
 /// Written bytes between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
@@ -16,6 +19,8 @@ const ROW_BYTES: u64 = 512;
 pub(super) const COMMIT_BYTES: u64 = 48 << 10;
 /// A longer log waits for readers when it is copied, so that it can begin anew.
 const WAL_PAGES_MAX: i64 = 4096;
+/// A log of this length that a reader keeps from beginning anew is worth a word.
+const WAL_HELD_PAGES: i64 = 8192;
 /// Settled events deleted in one go.
 const SWEPT_EVENTS_MAX: usize = 1000;
 /// Pages given back to the file system in one go.
@@ -28,8 +33,11 @@ impl Writer {
         self.is_still_there();
         self.look_at_free_space();
         self.recover();
-        if let Err(error) = self.tidy() {
-            self.blame(&error);
+        match self.tidy() {
+            // Nothing of it is urgent.
+            Err(error) if is_locked(&error) => {}
+            Err(error) => drop(self.blame(&error)),
+            Ok(()) => {}
         }
         if !self.shared.has_failed() {
             let oldest = self.store.oldest().unwrap_or_default();
@@ -49,6 +57,7 @@ impl Writer {
         } else if self.state.disk.write_error.is_some() {
             match self.store.probe() {
                 Ok(()) => self.state.disk.works(),
+                Err(error) if is_full(&error) && self.make_room(0) => {}
                 Err(error) => drop(self.blame(&error)),
             }
         }
@@ -64,36 +73,57 @@ impl Writer {
             self.state.written_bytes += COMMIT_BYTES;
         }
         let now = Timestamp::now();
-        let is_swept = self
-            .store
-            .sweep(now, &self.limits.retention, SWEPT_EVENTS_MAX)?;
-        let is_shrunk = self.store.shrink(SHRUNK_PAGES_MAX)?;
+        let retention = self.retention(0);
+        let is_swept = self.store.sweep(now, &retention, SWEPT_EVENTS_MAX)?;
+        let is_shrunk = self.shrink()?;
         if is_swept || is_shrunk || self.state.written_bytes > 0 {
             self.checkpoint()?;
         }
         Ok(())
     }
 
+    /// Moving pages needs room in the log: a disk that has none keeps them.
+    fn shrink(&mut self) -> rusqlite::Result<bool> {
+        let is_short = self.state.room.is_short_of_log;
+        match self.store.shrink(SHRUNK_PAGES_MAX, is_short) {
+            Err(error) if is_full(&error) => Ok(false),
+            result => result,
+        }
+    }
+
     /// Counts what a commit has written.
     pub(super) fn written(&mut self, bytes: u64, rows: usize) {
         self.state.written_bytes += COMMIT_BYTES + bytes + ROW_BYTES * rows as u64;
-        if self.state.written_bytes >= CHECKPOINT_BYTES
+        let most = match self.state.room.is_short_of_log {
+            true => CHECKPOINT_BYTES / 8,
+            false => CHECKPOINT_BYTES,
+        };
+        if self.state.written_bytes >= most
             && let Err(error) = self.checkpoint()
         {
             self.blame(&error);
         }
     }
 
-    fn checkpoint(&mut self) -> rusqlite::Result<()> {
+    pub(super) fn checkpoint(&mut self) -> rusqlite::Result<()> {
         failpoint::pass(Place::JournalCheckpointBefore);
         let mut wal = self.store.checkpoint()?;
         if wal.copied < wal.pages && wal.pages > WAL_PAGES_MAX {
             wal = self.store.checkpoint_patiently()?;
         }
+        let log_bytes = u64::try_from(wal.pages).unwrap_or_default() * u64::from(PAGE_BYTES);
+        if wal.is_copied() {
+            self.store.log_is_held(false, log_bytes);
+        } else if wal.pages > WAL_HELD_PAGES {
+            self.store.log_is_held(true, log_bytes);
+        }
         failpoint::pass(Place::JournalCheckpointAfter);
-        let is_copied = wal.copied == wal.pages;
-        // A reader is in the way: again a little later.
-        self.state.written_bytes = if is_copied { 0 } else { CHECKPOINT_BYTES / 2 };
+        // A reader is in the way, or somebody else copies: again a little later.
+        self.state.written_bytes = if wal.is_copied() {
+            0
+        } else {
+            CHECKPOINT_BYTES / 2
+        };
         Ok(())
     }
 }

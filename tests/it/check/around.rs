@@ -19,7 +19,7 @@ async fn a_wrong_vhost_and_a_wrong_login_are_found() {
     let missing = format!("{}-missing", vhost.amqp_url);
     for url in [wrong, missing] {
         let bridge = BridgeBuilder::at(&url)
-            .with("journal.backlog_bytes_max = \"16MiB\"")
+            .with("journal.backlog_bytes_max = \"16MiB\"\njournal.retention_bytes = \"16MiB\"")
             .build();
         let checked = check(&bridge).await;
         assert_eq!(checked.code, 1, "{checked:#?}");
@@ -89,7 +89,7 @@ async fn certificates_that_have_expired_or_are_not_good_yet_are_found() {
     ] {
         let (cert, key) = authority.issue_for_years(dir.path(), "bridge", years);
         let bridge = BridgeBuilder::at(nobody)
-            .with("journal.backlog_bytes_max = \"16MiB\"")
+            .with("journal.backlog_bytes_max = \"16MiB\"\njournal.retention_bytes = \"16MiB\"")
             .with(&format!("rabbitmq.tls.cert_file = {cert:?}\nrabbitmq.tls.key_file = {key:?}\nrabbitmq.tls.ca_file = {:?}", authority.ca_file))
             .build();
         let expected = [
@@ -206,7 +206,7 @@ async fn a_certificate_of_the_broker_that_has_expired_is_found() {
     let server = Server::with(&cert, &key).await;
     let url = format!("amqps://localhost:{}/%2f", server.port);
     let bridge = BridgeBuilder::at(&url)
-        .with("journal.backlog_bytes_max = \"16MiB\"")
+        .with("journal.backlog_bytes_max = \"16MiB\"\njournal.retention_bytes = \"16MiB\"")
         .with(&format!("rabbitmq.tls.ca_file = {:?}", authority.ca_file))
         .build();
     let expected = [

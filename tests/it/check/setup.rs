@@ -61,7 +61,7 @@ impl Setup {
 /// As [`Setup::of`], not started.
 pub fn unstarted(vhost: &Vhost, toml: &str) -> BridgeBuilder {
     BridgeBuilder::new(vhost)
-        .with("journal.backlog_bytes_max = \"16MiB\"")
+        .with("journal.backlog_bytes_max = \"16MiB\"\njournal.retention_bytes = \"16MiB\"")
         .with(&format!(
             "rabbitmq.management_url = {:?}",
             vhost.management_url()

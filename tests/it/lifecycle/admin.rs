@@ -11,7 +11,7 @@ use crate::support::sender::{SECRET, array_of, session, sign};
 use crate::support::wait::{SOON, eventually};
 
 /// Every metric there is: dashboards and alerts are built on these names.
-const METRICS: [&str; 23] = [
+const METRICS: [&str; 28] = [
     "webhooks_total counter",
     "webhook_last_received_seconds gauge",
     "http_refused_total counter",
@@ -35,6 +35,21 @@ const METRICS: [&str; 23] = [
     "routes_closed gauge",
     "in_flight gauge",
     "build_info gauge",
+    "journal_disk_free_bytes gauge",
+    "journal_disk_free_min_bytes gauge",
+    "journal_size_bytes gauge",
+    "journal_backlog_limit_bytes gauge",
+    "ready gauge",
+];
+
+/// Those that every Prometheus client library has, without a prefix of ours.
+const PROCESS_METRICS: [&str; 6] = [
+    "process_cpu_seconds_total counter",
+    "process_open_fds gauge",
+    "process_max_fds gauge",
+    "process_resident_memory_bytes gauge",
+    "process_virtual_memory_bytes gauge",
+    "process_start_time_seconds gauge",
 ];
 
 async fn families(bridge: &Bridge) -> BTreeSet<String> {
@@ -47,7 +62,8 @@ async fn families(bridge: &Bridge) -> BTreeSet<String> {
 async fn the_metrics_are_exactly_those_that_are_promised_from_the_first_scrape_on() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost).start().await;
-    let promised: BTreeSet<_> = METRICS.map(|name| format!("deskbridge_{name}")).into();
+    let mut promised: BTreeSet<_> = METRICS.map(|name| format!("deskbridge_{name}")).into();
+    promised.extend(PROCESS_METRICS.map(ToOwned::to_owned));
     assert_eq!(families(&bridge).await, promised);
     bridge.broker_is("connected").await;
     let odd = array_of(&[session("x", "archived", json!({})), json!(7)]);

@@ -178,7 +178,7 @@ impl<H: Hold> Ingress<H> {
             Err(refusal) => {
                 self.log_refused(name, peer, &refusal);
                 if refusal.is_of_the_journal() {
-                    Recovery::refused(self);
+                    Recovery::refused(self, &refusal);
                 }
                 let reason = refusal.to_string();
                 let problem = Problem::from(refusal);

@@ -1,7 +1,5 @@
 //! `[sources]`: names that can stand in a URL, secrets that are there and long enough.
 
-use std::collections::BTreeMap;
-
 use super::super::Config;
 use super::super::finding::Finding;
 use super::super::secrets::slip;
@@ -26,21 +24,6 @@ pub(super) fn check_sources(config: &Config, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(&key, problem));
         }
         check_secrets(&key, source, findings);
-    }
-    check_cases(config, findings);
-}
-
-/// A URL names a source in any case, so that two of them could not be told apart.
-fn check_cases(config: &Config, findings: &mut Vec<Finding>) {
-    let mut known = BTreeMap::new();
-    for name in config.sources.keys() {
-        if let Some(other) = known.insert(name.to_ascii_lowercase(), name) {
-            let problem = format!(
-                "`sources.{other}` differs from it only in case, and a URL may spell either in any \
-                 case; rename one, or put its secrets into the other"
-            );
-            findings.push(Finding::new(format!("sources.{name}"), problem));
-        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::Ingress;
+use super::refusal::Refusal;
 use crate::http::hold::Hold;
+use crate::journal::AppendError;
 
 /// How often the journal is asked: its sender may be paused, so that nobody else asks for long.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
@@ -23,9 +25,9 @@ struct Refusing {
 }
 
 impl Recovery {
-    /// A webhook was refused. The first one has the journal watched, if it knows that it refuses:
-    /// a disk that is only slow shows with the next webhook.
-    pub(super) fn refused<H: Hold>(ingress: &Arc<Ingress<H>>) {
+    /// A webhook was refused. The first one has the journal watched; only a disk that is slow shows
+    /// no earlier than with the next webhook.
+    pub(super) fn refused<H: Hold>(ingress: &Arc<Ingress<H>>, refusal: &Refusal) {
         let mut refusing = ingress.recovery.refusing();
         if let Some(refusing) = &mut *refusing {
             refusing.webhooks += 1;
@@ -35,9 +37,13 @@ impl Recovery {
             since: Instant::now(),
             webhooks: 1,
         });
-        if ingress.journal.refusal().is_some() {
-            tokio::spawn(watch(Arc::downgrade(ingress)));
-        }
+        let backlog_bytes = match refusal {
+            Refusal::SlowDisk => return,
+            // It may have room for smaller ones: less has to wait than now.
+            Refusal::Journal(AppendError::BacklogFull) => ingress.journal.totals().backlog_bytes,
+            _ => u64::MAX,
+        };
+        tokio::spawn(watch(Arc::downgrade(ingress), backlog_bytes));
     }
 
     /// A webhook was accepted, or would be. Not believed at once: near the limit a small webhook may
@@ -60,13 +66,14 @@ impl Recovery {
 }
 
 /// Weak, so that a bridge that stops is not kept waiting.
-async fn watch<H: Hold>(ingress: Weak<Ingress<H>>) {
+async fn watch<H: Hold>(ingress: Weak<Ingress<H>>, backlog_bytes: u64) {
     loop {
         sleep(ASKED_EVERY).await;
         let Some(ingress) = ingress.upgrade() else {
             return;
         };
-        if ingress.journal.refusal().is_none() {
+        let journal = &ingress.journal;
+        if journal.refusal().is_none() && journal.totals().backlog_bytes < backlog_bytes {
             return ingress.recovery.accepted();
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::support::*;
 use crate::http::admin::Admin;
+use crate::http::refused::Refusals;
 use crate::http::server::{Limits, Stop};
 use crate::http::sources::Sources;
 use crate::journal::AppendError;
@@ -46,9 +47,11 @@ impl Desk {
         let (broker, routes) = (watch::Sender::new(broker()), watch::Sender::default());
         let reload = watch::Sender::new(None);
         let known = ["created", "handled", "missed", "completed", "callback"].map(Arc::from);
+        let metrics = Arc::new(Metrics::default());
+        drop(Refusals::of("admin", Arc::clone(&metrics)));
         let admin = Admin {
             journal: shelf.clone(),
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             sources: Sources::new([acme(SECRET)]),
             statuses: watch::Sender::new(known.to_vec()).subscribe(),
             broker: broker.subscribe(),

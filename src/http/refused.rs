@@ -151,12 +151,12 @@ impl Peer {
         }
         let mistake = self.opening().mistake();
         let reason = mistake.map_or(reason, |mistake| mistake.reason.unwrap_or(reason));
-        let hint = mistake.map(|mistake| mistake.hint.to_owned());
+        let hint = mistake.map(|mistake| mistake.hint);
         self.refused(reason, "", hint);
     }
 
     /// A request is refused; `subject` is what it asked for, in its sender's words.
-    pub(super) fn refused(&self, reason: Reason, subject: &str, hint: Option<String>) {
+    pub(super) fn refused(&self, reason: Reason, subject: &str, hint: Option<&str>) {
         let (listener, reason) = (self.refusals.listener, reason.as_str());
         self.refusals.metrics.request_refused(reason);
         let Some(suppressed) = self.refusals.throttles.should_log(reason) else {

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode};
 
 use crate::http::problem::Problem;
@@ -25,7 +25,7 @@ pub(super) async fn check(
     };
     if let Some(peer) = Peer::of(&request) {
         let hint = "ask for an IP address, or add the name to `admin.hosts`";
-        peer.refused(Reason::UnknownHost, &unknown, Some(hint.into()));
+        peer.refused(Reason::UnknownHost, &unknown, Some(hint));
     }
     let detail = "Ask for this listener by its IP address or as localhost, or add the name in the URL \
                   to admin.hosts of the bridge: other names are refused, so that no web page can \
@@ -40,9 +40,7 @@ fn unknown_host(request: &Request<Body>, hosts: &[String]) -> Option<String> {
         .authority()
         .map(|host| host.as_str().as_bytes());
     let in_head = request.headers().get_all(HOST).iter();
-    let named = in_url
-        .into_iter()
-        .chain(in_head.map(|host| host.as_bytes()));
+    let named = in_url.into_iter().chain(in_head.map(HeaderValue::as_bytes));
     let mut refused = named.filter(|host| !is_ours(host, hosts));
     refused
         .next()

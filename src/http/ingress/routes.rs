@@ -50,12 +50,12 @@ async fn receive<H: Hold>(
     let result = match &source {
         _ if request.method() != Method::POST => {
             let hint = "webhooks are posted; whether the bridge accepts them says /readyz of `admin.listen`";
-            report(&request, Reason::Method, Some(hint.into()));
+            report(&request, Reason::Method, Some(hint));
             Err(Refusal::Method)
         }
         None => {
             let hint = meant_source(&name.unwrap_or_default(), &ingress.sources);
-            report(&request, Reason::UnknownSource, Some(hint));
+            report(&request, Reason::UnknownSource, Some(&hint));
             Err(Refusal::UnknownSource)
         }
         Some(source) => ingress.receive(source, request).await,
@@ -68,12 +68,12 @@ async fn elsewhere<H: Hold>(
     request: Request<Body>,
 ) -> Response {
     let hint = meant_path(request.uri().path(), &ingress.sources);
-    report(&request, Reason::UnknownPath, hint);
+    report(&request, Reason::UnknownPath, hint.as_deref());
     let peer = Peer::of(&request);
     ingress.answer(None, peer.as_deref(), Err(Refusal::UnknownPath))
 }
 
-fn report<B>(request: &Request<B>, reason: Reason, hint: Option<String>) {
+fn report<B>(request: &Request<B>, reason: Reason, hint: Option<&str>) {
     if let Some(peer) = Peer::of(request) {
         let subject = format!("{} {}", request.method(), request.uri().path());
         peer.refused(reason, &subject, hint);

@@ -106,7 +106,9 @@ mod tests {
 
     fn opening(pieces: &[&[u8]]) -> Opening {
         let mut opening = Opening::default();
-        pieces.iter().for_each(|piece| opening.arrived(piece));
+        for piece in pieces {
+            opening.arrived(piece);
+        }
         opening
     }
 

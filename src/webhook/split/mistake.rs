@@ -194,7 +194,7 @@ mod tests {
             br#"[{"id":7,"status":"x"}]"#,
             "`id` is not a string but a number",
         );
-        check(br#"[{}]"#, "missing field `id`");
+        check(b"[{}]", "missing field `id`");
         check(b"[7]", "not an object but a number");
         check(b"[", "line 1");
         let nothing = samples::webhook("[]");

@@ -160,6 +160,92 @@ async fn sessions_keep_their_order(language: Language) {
     assert!(order[2].contains("slow two"), "{order:?}");
 }
 
+/// The bridge has declared the queue, with arguments of its own.
+async fn declared_queues_are_consumed(language: Language) {
+    let vhost = Broker::shared().await.vhost().await;
+    let queue = format!(
+        "[[queues]]\nname = '{QUEUE}'\nkeys = ['chat-session.missed']\ndelivery_limit = 3\nretry_delay = '300ms'\n"
+    );
+    let bridge = BridgeBuilder::new(&vhost).with(&queue).start().await;
+    bridge.broker_is("connected").await;
+    let manager = Manager::new();
+    let mut example = Example::new(language, &vhost, &manager);
+    example.set("REQUEUE", "0");
+    let mut desk = Desk {
+        vhost,
+        bridge,
+        manager,
+        example,
+    };
+    desk.manager.mood("bad", Mood::Refuses);
+    desk.example.start().await;
+    desk.post("bad", "missed").await;
+    desk.post("good", "missed").await;
+    desk.manager.is_told("good", 1).await;
+    eventually("the message is a dead letter", SOON * 2, || async {
+        desk.vhost.message_count("chat-sessions.dead-letter").await == Some(1)
+    })
+    .await;
+    let letters = desk.vhost.messages("chat-sessions.dead-letter").await;
+    assert_eq!(letters[0].header("session-id"), "bad");
+    assert_eq!(letters[0].header("attempts"), 3);
+    assert!(
+        !desk.example.log().contains("406"),
+        "{}",
+        desk.example.log()
+    );
+}
+
+/// `serve` and `tail`, as a user with what `check` recommends and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn recommended_permissions_suffice() {
+    let vhost = Broker::shared().await.vhost().await;
+    let user = format!("narrow-{}", uuid::Uuid::new_v4().simple());
+    vhost.user(&user, "password").await;
+    vhost.allow(&user, "", "", "").await;
+    let toml = format!(
+        "rabbitmq.management_url = {:?}\n[[queues]]\nname = 'crm'\nkeys = ['#']\nretry_delay = '1s'\n",
+        vhost.management_url()
+    );
+    let mut bridge = BridgeBuilder::at(&vhost.amqp_url_as(&user, "password"))
+        .with(&toml)
+        .build();
+    let output = bridge.run("check", &[]).await;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let (_, command) = text
+        .split_once(&format!("set_permissions -p '{}' '{user}' '", vhost.name))
+        .unwrap_or_else(|| panic!("{text}"));
+    let pattern = command.split('\'').next().unwrap();
+    vhost.allow(&user, pattern, pattern, pattern).await;
+    bridge.start().await;
+    bridge.broker_is("connected").await;
+    assert_eq!(bridge.status().await["broker"]["findings"], json!([]));
+    let tail = bridge
+        .command("tail", &["--json", "--count", "1"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let shown = tokio::task::spawn_blocking(move || tail.wait_with_output().unwrap());
+    let posting = async {
+        loop {
+            bridge
+                .post(array_of(&[session("seen", "missed", json!({}))]))
+                .await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    let shown = tokio::select! {
+        shown = tokio::time::timeout(SOON, shown) => shown.expect("tail ends").unwrap(),
+        () = posting => unreachable!("it goes on"),
+    };
+    assert!(shown.status.success(), "{shown:?}");
+    assert!(
+        String::from_utf8_lossy(&shown.stdout).contains("seen"),
+        "{shown:?}"
+    );
+}
+
 macro_rules! in_both_languages {
     ($($name:ident: $python:ident $typescript:ident)*) => {$(
         #[tokio::test(flavor = "multi_thread")]
@@ -184,6 +270,9 @@ in_both_languages! {
     what_is_refused_is_tried_again:
         python_tries_again_what_is_refused_and_then_lets_it_go_to_the_dead_letters
         typescript_tries_again_what_is_refused_and_then_lets_it_go_to_the_dead_letters
+    declared_queues_are_consumed:
+        python_consumes_a_queue_that_the_bridge_declared
+        typescript_consumes_a_queue_that_the_bridge_declared
     sessions_keep_their_order:
         python_takes_the_messages_of_a_session_in_turn_and_gives_back_what_it_cannot_finish
         typescript_takes_the_messages_of_a_session_in_turn_and_gives_back_what_it_cannot_finish

@@ -7,13 +7,14 @@ import signal
 import weakref
 
 import aio_pika
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 
 URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f")
 EXCHANGE = os.environ.get("EXCHANGE", "chat-sessions")
 RETRY_PAUSE = float(os.environ.get("RETRY_PAUSE", "1"))  # seconds before a message goes back to the queue
+REQUEUE = os.environ.get("REQUEUE", "1") != "0"  # 0: the queue has a `retry_delay`, after which deskbridge brings it back
 PREFETCH = 20  # messages in hand at once
-# As `[[queues]]` of deskbridge declares it: replicated, bounded retries, then the dead-letter queue.
+# If nobody has declared the queue, as `[[queues]]` of deskbridge would: replicated, bounded retries, then the dead-letter queue.
 ARGUMENTS = {"x-queue-type": "quorum", "x-delivery-limit": 5, "x-overflow": "reject-publish",
              "x-dead-letter-exchange": "chat-sessions.dead-letter", "x-dead-letter-strategy": "at-least-once"}
 log = logging.getLogger("consumer")
@@ -36,9 +37,10 @@ async def consume(name, keys, handle):
             try:
                 await handle(message)
             except Exception as error:
-                log.warning("%s goes back to the queue: %s", message.message_id, error)
-                await asyncio.sleep(RETRY_PAUSE)
-                await message.reject(requeue=True)  # counts towards x-delivery-limit on every version
+                log.warning("%s is rejected: %s", message.message_id, error)
+                if REQUEUE:
+                    await asyncio.sleep(RETRY_PAUSE)
+                await message.reject(requeue=REQUEUE)  # counts towards x-delivery-limit on every version
             else:
                 await message.ack()  # only now: what a crash interrupts comes again
 
@@ -51,9 +53,8 @@ async def consume(name, keys, handle):
             continue
         async with connection:
             try:
-                channel = await connection.channel()
+                channel, queue = await open_queue(connection, name)
                 await channel.set_qos(prefetch_count=PREFETCH)
-                queue = await channel.declare_queue(name, durable=True, arguments=ARGUMENTS)
                 for key in keys:
                     await queue.bind(EXCHANGE, key)
                 tag = await queue.consume(on_message)
@@ -66,6 +67,16 @@ async def consume(name, keys, handle):
             await queue.cancel(tag)  # nothing new; what is in hand is finished, the rest goes back
             if in_hand:
                 await asyncio.wait(in_hand, timeout=10)
+
+
+async def open_queue(connection, name):
+    """The queue as it is, whoever declared it: another declaration with other arguments would be refused (406)."""
+    channel = await connection.channel()
+    try:
+        return channel, await channel.declare_queue(name, passive=True)
+    except ChannelNotFoundEntity:  # which closed the channel
+        channel = await connection.channel()
+        return channel, await channel.declare_queue(name, durable=True, arguments=ARGUMENTS)
 
 
 async def wait(stop, seconds):

@@ -73,7 +73,7 @@ pub fn judge(user: &User, existing: &Existing, plan: &Topology, told: &[usize]) 
 }
 
 impl User {
-    /// The command that allows everything the plan needs and leaves what is allowed already.
+    /// The command that allows everything the plan and `tail` need and leaves what is allowed already.
     pub fn grant(&self, plan: &Topology) -> String {
         let names = plan.objects.iter().filter_map(|object| match object {
             Object::Exchange(exchange) => Some(exchange.name.as_str()),
@@ -93,7 +93,7 @@ impl User {
             return format!(
                 "`rabbitmqctl list_user_permissions {user}` shows what it has; add {} to what is too narrow of \
                  configure, write and read, and set all three: `rabbitmqctl set_permissions -p {vhost} {user} CONFIGURE WRITE READ`",
-                quoted(&exactly(names))
+                quoted(&with_tail(exactly(names)))
             );
         };
         let configure = match plan.mode {
@@ -102,9 +102,9 @@ impl User {
         };
         format!(
             "`rabbitmqctl set_permissions -p {vhost} {user} {} {} {}` (configure, write, read: what it has, and what is missing)",
-            quoted(&configure),
-            quoted(&extended(write, &names)),
-            quoted(&extended(read, &names))
+            quoted(&with_tail(configure)),
+            quoted(&with_tail(extended(write, &names))),
+            quoted(&with_tail(extended(read, &names)))
         )
     }
 
@@ -140,6 +140,15 @@ fn extended(allowed: &str, names: &[&str]) -> String {
         allowed.to_owned()
     } else {
         joined(allowed, &exactly(lacking))
+    }
+}
+
+/// With the private queue of `tail`, which the broker names.
+fn with_tail(allowed: String) -> String {
+    if allows(&allowed, "amq.gen-0") {
+        allowed
+    } else {
+        joined(&allowed, r"^amq\.gen-.*$")
     }
 }
 
@@ -239,7 +248,7 @@ mod tests {
             "{denied:?}"
         );
         assert!(
-            denied[0].contains(r"set_permissions -p '/' 'bridge' '^(chat\-sessions|chat\-sessions\.dead\-letter|chat\-sessions\.unrouted)$' '.*' '.*'`"),
+            denied[0].contains(r"set_permissions -p '/' 'bridge' '^(chat\-sessions|chat\-sessions\.dead\-letter|chat\-sessions\.unrouted)$|^amq\.gen-.*$' '.*' '.*'`"),
             "{denied:?}"
         );
         let plan = Topology::plan(&Config::default());

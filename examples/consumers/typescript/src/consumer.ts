@@ -2,13 +2,14 @@
 
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect, type ConsumeMessage } from 'amqplib';
+import { connect, type Channel, type ChannelModel, type ConsumeMessage } from 'amqplib';
 
 const URL = process.env.AMQP_URL ?? 'amqp://guest:guest@localhost:5672/%2f';
 const EXCHANGE = process.env.EXCHANGE ?? 'chat-sessions';
 const RETRY_PAUSE = 1000 * Number(process.env.RETRY_PAUSE ?? 1); // before a message goes back to the queue
+const REQUEUE = process.env.REQUEUE !== '0'; // 0: the queue has a `retry_delay`, after which deskbridge brings it back
 const PREFETCH = 20; // messages in hand at once
-// As `[[queues]]` of deskbridge declares it: replicated, bounded retries, then the dead-letter queue.
+// If nobody has declared the queue, as `[[queues]]` of deskbridge would: replicated, bounded retries, then the dead-letter queue.
 const ARGUMENTS = {
   'x-queue-type': 'quorum', 'x-delivery-limit': 5, 'x-overflow': 'reject-publish',
   'x-dead-letter-exchange': 'chat-sessions.dead-letter', 'x-dead-letter-strategy': 'at-least-once',
@@ -37,22 +38,20 @@ async function consumeOnce(name: string, keys: string[], handle: Handle, stop: A
   connection.on('error', (error) => console.warn(`consumer: ${error}`));
   const lanes = new Map<string, Promise<void>>(); // the last message in hand of each session
   try {
-    const channel = await connection.createChannel();
-    channel.on('error', () => {}); // told by the call that failed
+    const channel = await openQueue(connection, name);
     const settle = (act: () => void) => { try { act(); } catch { /* the connection is gone: it comes again */ } };
     const work = async (message: ConsumeMessage) => {
       if (stop.aborted) return; // not begun and not acknowledged: goes back
       try {
         await handle(message);
       } catch (error) {
-        console.warn(`consumer: ${message.properties.messageId} goes back to the queue: ${error}`);
-        await sleep(RETRY_PAUSE);
-        return settle(() => channel.reject(message, true)); // counts towards x-delivery-limit on every version
+        console.warn(`consumer: ${message.properties.messageId} is rejected: ${error}`);
+        if (REQUEUE) await sleep(RETRY_PAUSE);
+        return settle(() => channel.reject(message, REQUEUE)); // counts towards x-delivery-limit on every version
       }
       settle(() => channel.ack(message)); // only now: what a crash interrupts comes again
     };
     await channel.prefetch(PREFETCH);
-    await channel.assertQueue(name, { durable: true, arguments: ARGUMENTS });
     for (const key of keys) await channel.bindQueue(name, EXCHANGE, key);
     const { consumerTag } = await channel.consume(name, (message) => {
       if (!message) return void connection.close(); // the queue was deleted: begin anew
@@ -69,4 +68,23 @@ async function consumeOnce(name: string, keys: string[], handle: Handle, stop: A
   } finally {
     await connection.close().catch(() => {});
   }
+}
+
+/** A channel on which the queue is there, whoever declared it: other arguments would be refused (406). */
+async function openQueue(connection: ChannelModel, name: string): Promise<Channel> {
+  const open = async (): Promise<Channel> => {
+    const channel = await connection.createChannel();
+    channel.on('error', () => {}); // told by the call that failed
+    return channel;
+  };
+  const channel = await open();
+  try {
+    await channel.checkQueue(name);
+    return channel;
+  } catch (error) {
+    if ((error as { code?: number }).code !== 404) throw error;
+  }
+  const other = await open(); // the answer closed the first one
+  await other.assertQueue(name, { durable: true, arguments: ARGUMENTS });
+  return other;
 }

@@ -137,6 +137,7 @@ impl Bridge {
 
         let (reroutes, reroutes_receiver) = mpsc::channel(1);
         let (routes_sender, routes) = watch::channel(Vec::new());
+        let (retrying_sender, retrying) = watch::channel(Vec::new());
         let (forwarder_drain, forwarder_halt) =
             (CancellationToken::new(), CancellationToken::new());
         let forwarder = Forwarder {
@@ -146,6 +147,7 @@ impl Bridge {
             routing: Arc::new(ArcSwap::new(routing.clone())),
             metrics: metrics.clone(),
             routes: routes_sender,
+            retrying: retrying_sender,
         };
         let forwarder = tokio::spawn(forwarder.run(Inputs {
             committed: opened.committed,
@@ -166,6 +168,7 @@ impl Bridge {
             statuses: statuses_receiver,
             broker,
             routes,
+            retrying,
             reload,
             drain: http.drain.clone(),
             started,

@@ -8,6 +8,7 @@
 pub mod flow;
 mod letters;
 mod observe;
+mod refusal_log;
 pub mod retry;
 
 use std::future::Future;
@@ -27,7 +28,7 @@ use crate::failpoint::{self, Place};
 use crate::journal::{Change, Committed, Journal, TakeError, Taken};
 use crate::rabbitmq::{Publisher, Report, Window};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::RouteStatus;
+use crate::telemetry::status::{RetryingStatus, RouteStatus};
 use crate::webhook::routing::Routing;
 
 /// At least so long between two looks at the clock, should a deadline lie in the past.
@@ -49,6 +50,8 @@ pub struct Forwarder {
     pub metrics: Arc<Metrics>,
     /// Told about routes whenever one changes.
     pub routes: watch::Sender<Vec<RouteStatus>>,
+    /// Told about events that were refused and are tried again.
+    pub retrying: watch::Sender<Vec<RetryingStatus>>,
 }
 
 /// What the forwarder is told.
@@ -96,7 +99,7 @@ impl Forwarder {
             journal: self.journal,
             publisher: self.publisher,
             routing: self.routing,
-            observer: Observer::new(self.metrics, self.routes),
+            observer: Observer::new(self.metrics, self.routes, self.retrying),
             began: Instant::now(),
             take: None,
         };

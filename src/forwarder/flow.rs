@@ -11,6 +11,7 @@
 
 mod lanes;
 mod outcomes;
+mod refusals;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::lanes::{Lane, LaneId, LaneKey};
+use self::refusals::Refusals;
 use self::routes::RouteFlow;
 use self::windows::Window;
 use super::retry::Backoff;
 use crate::journal::{Change, Held, Request, RouteId, Seq};
 use crate::rabbitmq::Link;
+use crate::telemetry::status::RetryingStatus;
 
 /// Milliseconds on the forwarder's clock, which begins with the process and only goes forward.
 pub type Millis = u64;
@@ -81,6 +84,7 @@ pub struct Flow {
     /// Lane of every event that is in hand or whose change is not acknowledged.
     seqs: HashMap<Seq, LaneId>,
     routes: BTreeMap<RouteId, RouteFlow>,
+    refusals: Refusals,
     windows: BTreeMap<u64, Window>,
     next_window: u64,
     links: [LinkState; 2],
@@ -156,6 +160,7 @@ impl Flow {
             next_lane: 1,
             seqs: HashMap::new(),
             routes: BTreeMap::new(),
+            refusals: Refusals::default(),
             windows: BTreeMap::new(),
             next_window: 1,
             links: [LinkState::Down; 2],
@@ -199,6 +204,7 @@ impl Flow {
     /// routes then.
     pub fn forget(&mut self) {
         self.generation += 1;
+        self.refusals.clear();
         let waiting: Vec<LaneId> = self
             .routes
             .values_mut()
@@ -267,6 +273,18 @@ impl Flow {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Events that were refused and are tried again, by route and reason.
+    #[must_use]
+    pub fn retrying(&self) -> Vec<RetryingStatus> {
+        self.refusals.statuses()
+    }
+
+    /// Grows whenever `retrying` would show something new.
+    #[must_use]
+    pub fn refusals_version(&self) -> u64 {
+        self.refusals.version()
     }
 
     /// A route's name, if it was seen.

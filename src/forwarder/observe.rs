@@ -9,46 +9,54 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::flow::Flow;
-use crate::journal::{Change, Held};
+use super::refusal_log::{RefusalLog, Throttle};
+use crate::journal::{Change, Held, Seq};
 use crate::rabbitmq::{Outcome, Report};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{RouteState, RouteStatus};
+use crate::telemetry::status::{RetryingStatus, RouteState, RouteStatus};
+use crate::webhook::Content;
 
 pub(super) struct Observer {
     metrics: Arc<Metrics>,
     routes: watch::Sender<Vec<RouteStatus>>,
     version: u64,
+    retrying: watch::Sender<Vec<RetryingStatus>>,
+    refusals_version: u64,
+    refusal_log: RefusalLog,
+    event_lines: Throttle,
     sent: HashMap<u64, Sent>,
 }
 
 /// A window on its way.
 struct Sent {
     at: Instant,
-    received_at: Vec<Timestamp>,
+    events: Vec<Held>,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: Arc<Metrics>, routes: watch::Sender<Vec<RouteStatus>>) -> Self {
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        routes: watch::Sender<Vec<RouteStatus>>,
+        retrying: watch::Sender<Vec<RetryingStatus>>,
+    ) -> Self {
         Self {
             metrics,
             routes,
             version: 0,
+            retrying,
+            refusals_version: 0,
+            refusal_log: RefusalLog::default(),
+            event_lines: Throttle::default(),
             sent: HashMap::new(),
         }
     }
 
     pub(super) fn published(&mut self, window: u64, events: &[Held]) {
-        let received_at = events
-            .iter()
-            .map(|held| held.event.envelope.received_at)
-            .collect();
-        self.sent.insert(
-            window,
-            Sent {
-                at: Instant::now(),
-                received_at,
-            },
-        );
+        let sent = Sent {
+            at: Instant::now(),
+            events: events.to_vec(),
+        };
+        self.sent.insert(window, sent);
     }
 
     pub(super) fn reported(&mut self, report: &Report) {
@@ -59,18 +67,69 @@ impl Observer {
             return;
         };
         let (elapsed, now) = (sent.at.elapsed(), Timestamp::now());
-        for (outcome, received_at) in outcomes.iter().zip(sent.received_at) {
+        for (outcome, held) in outcomes.iter().zip(&sent.events) {
             match outcome {
                 Outcome::Delivered => {
                     self.metrics.publish_confirmed(elapsed);
-                    let since = Duration::try_from(now.duration_since(received_at));
+                    let since = now.duration_since(held.event.envelope.received_at);
+                    let since = Duration::try_from(since);
                     self.metrics.delivered(since.unwrap_or_default());
+                    self.log_dead_letter(held);
                 }
-                Outcome::Returned(_) => self.metrics.publish_retried("unroutable"),
-                Outcome::Nacked => self.metrics.publish_retried("nacked"),
+                Outcome::Returned(_) => {
+                    self.metrics.publish_retried("unroutable");
+                    self.log_refusal(held, "unroutable");
+                }
+                Outcome::Nacked => {
+                    self.metrics.publish_retried("nacked");
+                    self.log_refusal(held, "nacked");
+                }
                 Outcome::ChannelClosed(..) => self.metrics.publish_retried("channel-closed"),
                 Outcome::Unknown => self.metrics.publish_retried("unknown"),
             }
+        }
+    }
+
+    /// The first refusal of an event; how it goes on is in `/status`.
+    fn log_refusal(&mut self, held: &Held, reason: &'static str) {
+        if held.attempts > 0 {
+            return;
+        }
+        if let Some(suppressed) = self.event_lines.permit(Instant::now()) {
+            tracing::info!(
+                session = held.event.session(),
+                message_id = %held.event.message_id,
+                exchange = &*held.route.exchange,
+                routing_key = &*held.route.routing_key,
+                reason,
+                suppressed,
+                "event refused by the broker; trying again"
+            );
+        }
+    }
+
+    /// A dead letter has reached its exchange.
+    fn log_dead_letter(&mut self, held: &Held) {
+        let (reason, detail) = match (&held.condemned, &held.event.content) {
+            (Some(letter), _) => (letter.reason, &*letter.detail),
+            (None, Content::Reject(reject)) => (reject.reason, &*reject.detail),
+            (None, Content::Session(_)) => return,
+        };
+        let seq: Seq = held.seq;
+        if let Some(suppressed) = self.event_lines.permit(Instant::now()) {
+            tracing::info!(
+                event = seq,
+                session = held.event.session(),
+                message_id = %held.event.message_id,
+                status = &*held.label,
+                exchange = &*held.route.exchange,
+                routing_key = &*held.route.routing_key,
+                reason = reason.as_str(),
+                detail,
+                attempts = held.attempts,
+                suppressed,
+                "event dead-lettered"
+            );
         }
     }
 
@@ -96,6 +155,12 @@ impl Observer {
     /// After each round: has a route changed?
     pub(super) fn look(&mut self, flow: &Flow) {
         self.metrics.in_flight(flow.in_flight());
+        if flow.refusals_version() != self.refusals_version {
+            self.refusals_version = flow.refusals_version();
+            let retrying = flow.retrying();
+            self.refusal_log.look(&retrying);
+            self.retrying.send_replace(retrying);
+        }
         if flow.version() == self.version {
             return;
         }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
+/// How fast the delays grow after a nack. A queue that refuses is full for longer than a moment, and
+/// with every attempt the other queues of the same key receive another copy.
+const NACKED_FACTOR: f32 = 4.0;
 /// Beyond that many attempts the delay does not grow any more.
 const GROWING_ATTEMPTS_MAX: u32 = 32;
 
@@ -12,6 +15,7 @@ const GROWING_ATTEMPTS_MAX: u32 = 32;
 #[derive(Debug, Clone)]
 pub struct Backoff {
     delays: ExponentialBuilder,
+    nacked: ExponentialBuilder,
     chance: u64,
 }
 
@@ -26,18 +30,24 @@ impl Backoff {
             .without_max_times();
         Self {
             delays,
+            nacked: delays.with_factor(NACKED_FACTOR),
             chance: seed,
         }
     }
 
     /// How long to wait after that many failed attempts, counted from 1.
     pub fn delay(&mut self, attempts: u32) -> Duration {
+        self.jittered(self.delays, attempts)
+    }
+
+    /// The same after a nack: from the same least to the same longest delay, in fewer steps.
+    pub fn delay_of_nacked(&mut self, attempts: u32) -> Duration {
+        self.jittered(self.nacked, attempts)
+    }
+
+    fn jittered(&mut self, delays: ExponentialBuilder, attempts: u32) -> Duration {
         let skipped = attempts.clamp(1, GROWING_ATTEMPTS_MAX) - 1;
-        let whole = self
-            .delays
-            .build()
-            .nth(skipped as usize)
-            .unwrap_or_default();
+        let whole = delays.build().nth(skipped as usize).unwrap_or_default();
         whole.mul_f64(0.5 + 0.5 * self.next_chance())
     }
 
@@ -76,6 +86,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// The copies that other queues of the key receive while one of them is full.
+    #[test]
+    fn a_full_queue_costs_few_copies_at_default() {
+        let (min, max) = (Duration::from_millis(100), Duration::from_secs(30));
+        let copies = |seconds: u64| {
+            let mut most = 0;
+            for seed in 0..100 {
+                let mut backoff = Backoff::new(min, max, seed);
+                let (mut at, mut copies) = (Duration::ZERO, 0);
+                while copies < 12 && at <= Duration::from_secs(seconds) {
+                    copies += 1;
+                    at += backoff.delay_of_nacked(copies);
+                }
+                most = most.max(copies);
+            }
+            most
+        };
+        assert_eq!((copies(1), copies(10), copies(60)), (3, 5, 8));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::refused::{Peer, Reason};
 use super::sources::Sources;
 use crate::telemetry::exposition;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{BrokerStatus, ReloadStatus, RouteStatus};
+use crate::telemetry::status::{BrokerStatus, ReloadStatus, RetryingStatus, RouteStatus};
 
 /// What operators are told about.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Admin<H> {
     pub broker: watch::Receiver<BrokerStatus>,
     /// The routes in use.
     pub routes: watch::Receiver<Vec<RouteStatus>>,
+    /// Events that were refused and are tried again.
+    pub retrying: watch::Receiver<Vec<RetryingStatus>>,
     /// The last reload, if there was one.
     pub reload: watch::Receiver<Option<ReloadStatus>>,
     /// Cancelled when the bridge begins to stop.

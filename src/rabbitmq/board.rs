@@ -29,6 +29,7 @@ impl Board {
             unrouted_messages: None,
             dead_letter_messages: None,
             reconnects: 0,
+            restored: 0,
         };
         Self {
             status: watch::Sender::new(status),
@@ -115,6 +116,13 @@ impl Board {
             status.findings = findings;
             is_new
         });
+    }
+
+    /// Objects that were missing are there again.
+    pub(super) fn restored(&self, objects: u64) {
+        if objects > 0 {
+            self.status.send_modify(|status| status.restored += objects);
+        }
     }
 
     pub(super) fn set_counts(&self, unrouted: Option<u64>, dead_letter: Option<u64>) {

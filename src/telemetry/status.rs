@@ -28,6 +28,8 @@ pub struct BrokerStatus {
     pub dead_letter_messages: Option<u64>,
     /// Connections lost since the start.
     pub reconnects: u64,
+    /// Objects of the topology that were missing and have been declared again, since the start.
+    pub restored: u64,
 }
 
 /// Where the connection to the broker stands.
@@ -57,6 +59,23 @@ pub struct RouteStatus {
     pub reason: Option<String>,
     /// Since when it is in this state, if it ever was in another one.
     pub since: Option<Timestamp>,
+}
+
+/// Events of a route that the broker has refused and that are tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RetryingStatus {
+    /// Exchange.
+    pub exchange: Arc<str>,
+    /// Routing key.
+    pub routing_key: Arc<str>,
+    /// `nacked`, `unroutable` or `too-large`.
+    pub reason: &'static str,
+    /// How many; the sessions of as many wait.
+    pub events: u64,
+    /// Since when there is one.
+    pub since: Timestamp,
+    /// What the broker said the last time.
+    pub last_refusal: String,
 }
 
 /// Whether a route flows.

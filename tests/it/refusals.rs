@@ -573,3 +573,64 @@ async fn a_dead_letter_waits_in_the_journal_while_nobody_may_declare_its_exchang
     assert_eq!(reasons(&letters), [&json!("invalid")]);
     assert_eq!(letters[0].body, br#"{"id":"s"}"#);
 }
+
+/// A queue that stays full for a while: who refuses is told while it lasts, and the other queue of
+/// the key receives few copies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_told_and_costs_few_copies() {
+    const KEY: &str = "chat-session.created";
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).start().await;
+    bridge.broker_is("connected").await;
+    let full = json!({"x-max-length": 1, "x-overflow": "reject-publish"});
+    vhost.declare_queue("full", full).await;
+    assert!(vhost.publish("", "full", b"the last place is taken").await);
+    vhost.bind("full", "chat-sessions", KEY).await;
+    let other = Consumer::subscribed(&vhost, "chat-sessions", KEY).await;
+    bridge.post(array_of_new("refused", 5)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    let status = bridge.status().await;
+    let retrying = &status["retrying"][0];
+    assert_eq!(retrying["exchange"], "chat-sessions", "{status}");
+    assert_eq!(retrying["routing_key"], KEY);
+    assert_eq!(retrying["reason"], "nacked");
+    assert_eq!(retrying["events"], status["backlog"]["events"], "{status}");
+    assert!(retrying["last_refusal"].as_str().unwrap().contains("nack"));
+    let metrics = bridge.metrics().await;
+    let waiting = metrics.sum_where("retrying_events", &[("reason", "nacked")]);
+    assert!((4.5..5.5).contains(&waiting), "{waiting}");
+    bridge.says("events of a route are refused").await;
+    let line = bridge.says("event refused by the broker").await;
+    assert!(
+        line.contains("session=") && line.contains("message_id="),
+        "{line}"
+    );
+    let messages = other.all();
+    let copies = count_by_session(&messages);
+    let most = copies.values().max().unwrap();
+    assert!((3..=6).contains(most), "{copies:?}");
+
+    vhost.delete_queue("full").await;
+    bridge.backlog_is_empty().await;
+    assert_eq!(bridge.status().await["retrying"], json!([]));
+    bridge
+        .says("no event of the route is refused any more")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_logged_with_its_session() {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = bridge_at(&vhost.amqp_url)
+        .with("unrouted.exchange = ''\nretry.attempts_max = 2")
+        .start()
+        .await;
+    accept(&bridge, &[session("lost", "created", json!({}))]).await;
+    let line = bridge.says("event dead-lettered").await;
+    assert!(line.contains("session=\"lost\""), "{line}");
+    assert!(
+        line.contains("message_id=") && line.contains("status=\"created\""),
+        "{line}"
+    );
+}

@@ -136,6 +136,7 @@ impl Flow {
             .expect("a lane in flight has an event");
         lane.unmarked += 1;
         self.release(&held);
+        self.refusals.remove(&held);
         self.unmarked += 1;
         let change = Change::Settle {
             seq: held.seq,
@@ -175,6 +176,7 @@ impl Flow {
         let attempts = held.attempts + 1;
         let is_dead_letter = held.condemned.is_some() || is_reject(&held);
         if attempts >= self.limits.attempts_max && !is_dead_letter {
+            self.refusals.remove(&held);
             self.leave(
                 lane_id,
                 0,
@@ -187,7 +189,12 @@ impl Flow {
             );
             return;
         }
-        let delay = super::millis(self.retry.delay(attempts)).max(1);
+        self.refusals.add(&held, reason, &detail, wall);
+        let delay = match reason {
+            Reason::Nacked => self.retry.delay_of_nacked(attempts),
+            _ => self.retry.delay(attempts),
+        };
+        let delay = super::millis(delay).max(1);
         self.leave(lane_id, now + delay, attempts, None);
     }
 
@@ -202,7 +209,9 @@ impl Flow {
         let held = self.lanes[&lane_id]
             .queue
             .front()
-            .expect("a ready lane has an event");
+            .expect("a ready lane has an event")
+            .clone();
+        self.refusals.remove(&held);
         let (route_id, attempts) = (held.route_id, held.attempts);
         self.route(route_id).lanes -= 1;
         self.leave(lane_id, 0, attempts, Some(Condemned { reason, detail, at }));
@@ -214,12 +223,14 @@ impl Flow {
         let held = self.lanes[&lane_id]
             .queue
             .front()
-            .expect("a lane in flight has an event");
+            .expect("a lane in flight has an event")
+            .clone();
         let attempts = held.attempts + 1;
         if held.condemned.is_some() {
             self.refused(lane_id, Reason::TooLarge, detail, now, wall);
             return;
         }
+        self.refusals.remove(&held);
         let condemned = Condemned {
             reason: Reason::TooLarge,
             detail,

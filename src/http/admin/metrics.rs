@@ -13,7 +13,9 @@ use prometheus_client::registry::Registry;
 use super::{Admin, process};
 use crate::http::hold::Hold;
 use crate::telemetry::exposition::{Label, PREFIX, classic};
-use crate::telemetry::status::{BrokerState, BrokerStatus, DiskStatus, RouteState, Totals};
+use crate::telemetry::status::{
+    BrokerState, BrokerStatus, DiskStatus, RetryingStatus, RouteState, Totals,
+};
 use crate::webhook::Reason;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +92,7 @@ pub(super) fn page<H: Hold>(admin: &Admin<H>) -> String {
         "Whether the configuration that was read last is in use",
         is_applied.into(),
     );
+    register_retrying(&mut registry, &admin.retrying.borrow());
     classic(&[admin.metrics.registry(), &registry, &process::registry()])
 }
 
@@ -216,6 +219,13 @@ fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {
     let reconnects = Counter::<u64>::default();
     reconnects.inc_by(broker.reconnects);
     registry.register("broker_reconnects", "Connections lost", reconnects);
+    let restored = Counter::<u64>::default();
+    restored.inc_by(broker.restored);
+    registry.register(
+        "topology_restored",
+        "Exchanges and queues that were missing and have been declared again",
+        restored,
+    );
     for (name, help, messages) in [
         (
             "unrouted_messages",
@@ -233,6 +243,26 @@ fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {
             None => unknown(registry, name, help),
         }
     }
+}
+
+fn register_retrying(registry: &mut Registry, retrying: &[RetryingStatus]) {
+    let events = Family::<ReasonLabels, Gauge>::default();
+    let of = |reason: &'static str| ReasonLabels {
+        reason: Label(reason.into()),
+    };
+    for reason in [Reason::Nacked, Reason::Unroutable] {
+        drop(events.get_or_create(&of(reason.as_str())));
+    }
+    for one in retrying {
+        events
+            .get_or_create(&of(one.reason))
+            .inc_by(whole(one.events));
+    }
+    registry.register(
+        "retrying_events",
+        "Events that the broker refused and that are tried again, by reason",
+        events,
+    );
 }
 
 /// Not known yet is no zero, but the name has to be there.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Admin;
 use crate::http::hold::Hold;
 use crate::telemetry::status::{
-    BrokerStatus, DiskStatus, ReloadStatus, RouteStatus, SourceStatus, Totals,
+    BrokerStatus, DiskStatus, ReloadStatus, RetryingStatus, RouteStatus, SourceStatus, Totals,
 };
 
 /// The whole page.
@@ -21,6 +21,7 @@ pub(super) struct Status {
     backlog: Backlog,
     counters: Counters,
     routes: Vec<RouteStatus>,
+    retrying: Vec<RetryingStatus>,
     sources: Vec<SourceStatus>,
     journal: JournalStatus,
     disk: DiskStatus,
@@ -70,6 +71,7 @@ pub(super) fn of<H: Hold>(admin: &Admin<H>) -> Status {
         },
         counters: Counters::of(&totals),
         routes: admin.routes.borrow().clone(),
+        retrying: admin.retrying.borrow().clone(),
         sources: admin.sources.status(),
         journal: JournalStatus {
             refusal: admin.journal.refusal().map(|error| error.to_string()),

@@ -15,7 +15,7 @@ use crate::http::sources::Sources;
 use crate::journal::AppendError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{
-    BrokerState, BrokerStatus, ReloadStatus, RouteState, RouteStatus, Totals,
+    BrokerState, BrokerStatus, ReloadStatus, RetryingStatus, RouteState, RouteStatus, Totals,
 };
 
 struct Desk {
@@ -38,6 +38,18 @@ fn broker() -> BrokerStatus {
         unrouted_messages: None,
         dead_letter_messages: None,
         reconnects: 0,
+        restored: 0,
+    }
+}
+
+fn retrying() -> RetryingStatus {
+    RetryingStatus {
+        exchange: "chat-sessions".into(),
+        routing_key: "chat-session.missed".into(),
+        reason: "nacked",
+        events: 13,
+        since: Timestamp::UNIX_EPOCH,
+        last_refusal: "refused by the broker (basic.nack)".into(),
     }
 }
 
@@ -56,6 +68,7 @@ impl Desk {
             statuses: watch::Sender::new(known.to_vec()).subscribe(),
             broker: broker.subscribe(),
             routes: routes.subscribe(),
+            retrying: watch::Sender::new(vec![retrying()]).subscribe(),
             reload: reload.subscribe(),
             drain: stop.drain.clone(),
             started: Instant::now(),
@@ -147,6 +160,13 @@ async fn status_shows_broker_backlog_counters_routes_and_reload() {
         ("/counters/dead_lettered", 2.into()),
         ("/counters/accepted_by_source/acme/invalid", 2.into()),
         ("/routes/0/state", "closed".into()),
+        ("/retrying/0/routing_key", "chat-session.missed".into()),
+        ("/retrying/0/reason", "nacked".into()),
+        ("/retrying/0/events", 13.into()),
+        (
+            "/retrying/0/last_refusal",
+            "refused by the broker (basic.nack)".into(),
+        ),
         ("/journal/lost_events", 1.into()),
         ("/reload/is_applied", false.into()),
         ("/reload/waiting_for_restart/0", "retry".into()),
@@ -193,6 +213,8 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
         "broker_blocked gauge",
         "broker_reconnects_total counter",
         "routes_closed gauge",
+        "retrying_events gauge",
+        "topology_restored_total counter",
         "in_flight gauge",
         "build_info gauge",
         "journal_disk_free_bytes gauge",

@@ -11,7 +11,7 @@ use crate::support::sender::{SECRET, array_of, session, sign};
 use crate::support::wait::{SOON, eventually};
 
 /// Every metric there is: dashboards and alerts are built on these names.
-const METRICS: [&str; 28] = [
+const METRICS: [&str; 30] = [
     "webhooks_total counter",
     "webhook_last_received_seconds gauge",
     "http_refused_total counter",
@@ -33,6 +33,8 @@ const METRICS: [&str; 28] = [
     "broker_blocked gauge",
     "broker_reconnects_total counter",
     "routes_closed gauge",
+    "retrying_events gauge",
+    "topology_restored_total counter",
     "in_flight gauge",
     "build_info gauge",
     "journal_disk_free_bytes gauge",

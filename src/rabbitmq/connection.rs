@@ -1,6 +1,8 @@
 //! One attempt to connect to one broker: name, TCP, TLS, AMQP handshake, all within one deadline.
 //! Knows nothing of when to try again.
 
+mod relay;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +11,7 @@ use std::time::Duration;
 use lapin::tcp::AsyncTcpStream;
 use lapin::{ConnectionProperties, ErrorKind};
 use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::Settings;
 use super::tls::words::{self, Words};
@@ -155,6 +158,15 @@ impl Drop for SocketGuard {
     }
 }
 
+/// How much the broker may send in one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameSize {
+    /// As much as was agreed with it.
+    Agreed,
+    /// More. Only for a connection that publishes nothing: its own frames would be too large.
+    Large,
+}
+
 /// Connects, within `timeout` in all.
 ///
 /// # Errors
@@ -164,8 +176,21 @@ pub(super) async fn connect(
     tls: &Tls,
     timeout: Duration,
 ) -> Result<Connection, ConnectError> {
+    connect_with(url, tls, timeout, FrameSize::Agreed).await
+}
+
+/// As [`connect`], with a say in the size of frames.
+///
+/// # Errors
+/// As for [`connect`].
+pub(super) async fn connect_with(
+    url: &BrokerUrl,
+    tls: &Tls,
+    timeout: Duration,
+    frames: FrameSize,
+) -> Result<Connection, ConnectError> {
     let timeout = url.parameters().connection_timeout.unwrap_or(timeout);
-    tokio::time::timeout(timeout, attempt(url, tls, timeout))
+    tokio::time::timeout(timeout, attempt(url, tls, timeout, frames))
         .await
         .unwrap_or(Err(ConnectError::Timeout(timeout)))
 }
@@ -175,9 +200,20 @@ pub(super) async fn connect(
 /// # Errors
 /// The last one's, if none does.
 pub(super) async fn connect_to_any(settings: &Settings) -> Result<Connection, Unreachable> {
+    connect_to_any_with(settings, FrameSize::Agreed).await
+}
+
+/// As [`connect_to_any`], with a say in the size of frames.
+///
+/// # Errors
+/// As for [`connect_to_any`].
+pub(super) async fn connect_to_any_with(
+    settings: &Settings,
+    frames: FrameSize,
+) -> Result<Connection, Unreachable> {
     let mut failed = None;
     for url in &settings.urls {
-        match connect(url, &settings.tls, settings.connect_timeout).await {
+        match connect_with(url, &settings.tls, settings.connect_timeout, frames).await {
             Ok(connection) => return Ok(connection),
             Err(source) => {
                 let url = url.to_string();
@@ -192,6 +228,7 @@ async fn attempt(
     url: &BrokerUrl,
     tls: &Tls,
     timeout: Duration,
+    frames: FrameSize,
 ) -> Result<Connection, ConnectError> {
     let runtime = lapin::runtime::default_runtime().map_err(ConnectError::Handshake)?;
     let connect = |address| {
@@ -216,6 +253,22 @@ async fn attempt(
     } else {
         stream
     };
+    let mut uri = url::uri(url);
+    let stream = match frames {
+        FrameSize::Agreed => stream,
+        FrameSize::Large => {
+            uri.query.frame_max = Some(relay::FRAME_BYTES_MAX);
+            let near = |source| ConnectError::Tcp { address, source };
+            let address = relay::start(stream.compat()).await.map_err(near)?;
+            let stream = AsyncTcpStream::connect(&runtime, address).await;
+            let stream = stream.map_err(near)?;
+            if let AsyncTcpStream::Plain(tcp) = &stream {
+                let socket = SockRef::from(tcp.get_ref());
+                socket.set_tcp_nodelay(true).map_err(near)?;
+            }
+            stream
+        }
+    };
     let once = Mutex::new(Some(stream));
     let hand_over = async move |_, _| {
         let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -225,7 +278,7 @@ async fn attempt(
         .with_connection_name(CONNECTION_NAME.into())
         .with_client_property("product".into(), env!("CARGO_PKG_NAME").into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let amqp = lapin::Connection::connector(url::uri(url), runtime, hand_over, properties)
+    let amqp = lapin::Connection::connector(uri, runtime, hand_over, properties)
         .await
         .map_err(|error| handshake_failed(url, tls, error))?;
     Ok(Connection { amqp, socket })

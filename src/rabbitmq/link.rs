@@ -31,6 +31,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often lapin is asked whether it still is connected, should an event have been missed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether the topology still is there.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(20);
+
 /// What a [`Publisher`](super::Publisher) asks of a link.
 pub(super) enum Command {
     Publish(Window),
@@ -45,6 +48,14 @@ pub(super) struct Shared {
     pub(super) board: Board,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) shutdown: CancellationToken,
+}
+
+impl Shared {
+    /// Shows what is wrong with the topology, and what has been put right.
+    pub(super) fn show_findings(&self) {
+        self.board.restored(self.declarer.take_restorations());
+        self.board.set_findings(self.declarer.findings());
+    }
 }
 
 /// One of the two links.
@@ -279,7 +290,7 @@ impl LinkTask {
         windows.spawn(async move {
             // Fails only with the connection; the next one declares everything.
             let _ = shared.declarer.apply(&live).await;
-            shared.board.set_findings(shared.declarer.findings());
+            shared.show_findings();
         });
     }
 
@@ -290,10 +301,22 @@ impl LinkTask {
             let outcomes =
                 publisher::publish(&live, &shared.declarer, window, &shared.reports).await;
             if ensure_exchange {
-                shared.board.set_findings(shared.declarer.findings());
+                shared.show_findings();
             }
             let _ = shared.reports.send(Report::Done(id, outcomes)).await;
         });
+    }
+}
+
+/// Looks after the topology until the connection is lost.
+async fn keep_repairing(live: &Live, shared: &Shared) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + REPAIR_INTERVAL, REPAIR_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while live.unless_lost(ticks.tick()).await.is_ok() {
+        if shared.declarer.repair(live).await.is_err() {
+            return;
+        }
+        shared.show_findings();
     }
 }
 
@@ -350,11 +373,13 @@ async fn establish(shared: &Arc<Shared>, index: usize, link: Link) -> Result<Arc
             });
         }
         failpoint::pass(Place::RabbitmqDeclareAfter);
-        shared.board.set_findings(shared.declarer.findings());
+        shared.show_findings();
         let (counted, asking) = (Arc::clone(shared), Arc::clone(&live));
         tokio::spawn(async move {
             counts::keep_asking(&asking, &counted.declarer, &counted.board).await;
         });
+        let (repaired, repairing) = (Arc::clone(shared), Arc::clone(&live));
+        tokio::spawn(async move { keep_repairing(&repairing, &repaired).await });
     }
     Ok(live)
 }

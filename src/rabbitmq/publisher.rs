@@ -3,6 +3,7 @@
 
 mod attribution;
 pub(super) mod properties;
+pub(in crate::rabbitmq) mod size;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

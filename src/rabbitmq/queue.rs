@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 pub use self::letter::Letter;
 pub use self::nature::Nature;
 use super::Settings;
-use super::connection::{self, Unreachable};
+use super::connection::{self, FrameSize, Unreachable};
 use super::live::{CallError, Live};
 use super::publisher::properties::short;
 
@@ -93,7 +93,7 @@ impl Queue {
         if name.is_empty() || name.len() > 255 {
             return Err(QueueError::Missing(name.into()));
         }
-        let live = Live::new(connection::connect_to_any(settings).await?);
+        let live = Live::new(connection::connect_to_any_with(settings, FrameSize::Large).await?);
         let channel = match live.open_channel().await {
             Ok(channel) => channel,
             Err(error) => return Err(failed(&live, name, error).await),

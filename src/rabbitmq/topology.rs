@@ -64,6 +64,8 @@ pub struct Delayed {
     pub rejected: String,
     /// Where the bridge puts what is to come again; the broker lets it wait there.
     pub retry: String,
+    /// Where the broker puts it then, and with that into the consumers' queue.
+    pub retried: String,
     /// Rejections before a message is a dead letter.
     pub attempts_max: u32,
     /// Where dead letters go.
@@ -153,6 +155,16 @@ impl Topology {
             .collect()
     }
 
+    /// Whether messages come again by way of this binding.
+    pub(super) fn is_of_retries(&self, binding: &Binding) -> bool {
+        self.delayed.iter().any(|delayed| {
+            let is_between_satellites =
+                [&delayed.rejected, &delayed.retry].contains(&&binding.queue);
+            let is_last = binding.queue == delayed.queue && binding.exchange == delayed.retried;
+            is_between_satellites || is_last
+        })
+    }
+
     fn bindings<'a>(&'a self, exchange: &'a str) -> impl Iterator<Item = &'a Binding> {
         self.objects.iter().filter_map(move |object| match object {
             Object::Binding(binding) if binding.exchange == exchange => Some(binding),
@@ -236,17 +248,27 @@ impl Topology {
         let [rejected, retry, retried] =
             [Satellite::Rejected, Satellite::Retry, Satellite::Retried]
                 .map(|satellite| queue.satellite(satellite));
+        // A policy may set a length or an age for every queue, and no argument can take that away.
+        // With these a full queue refuses, and the one before it keeps what it could not hand on;
+        // what gets too old goes on instead of being dropped.
         let kept = vec![
             ("x-queue-type", "quorum".into()),
             ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT_NONE)),
-        ];
-        let mut waiting = kept.clone();
-        waiting.extend([
-            ("x-message-ttl", milliseconds(delay)),
             ("x-overflow", "reject-publish".into()),
-            ("x-dead-letter-exchange", retried.as_str().into()),
-            ("x-dead-letter-strategy", "at-least-once".into()),
-        ]);
+        ];
+        let handed_on = |exchange: &str| -> [(&'static str, Argument); 2] {
+            [
+                ("x-dead-letter-exchange", exchange.into()),
+                ("x-dead-letter-strategy", "at-least-once".into()),
+            ]
+        };
+        let mut waiting = kept.clone();
+        waiting.push(("x-message-ttl", milliseconds(delay)));
+        waiting.extend(handed_on(&retried));
+        let mut kept = kept;
+        if !config.dead_letter.exchange.is_empty() {
+            kept.extend(handed_on(&config.dead_letter.exchange));
+        }
         self.add_exchange(&retried, Kind::Fanout, None);
         for (name, arguments) in [(&rejected, kept), (&retry, waiting)] {
             self.add_exchange(name, Kind::Fanout, None);
@@ -260,6 +282,7 @@ impl Topology {
             queue: queue.name.clone(),
             rejected: rejected.clone(),
             retry,
+            retried,
             attempts_max: queue.delivery_limit,
             dead_letter: config.dead_letter.exchange.clone(),
         });

@@ -4,7 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicGetOptions, BasicRejectOptions};
+use lapin::BasicProperties;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 use crate::support::bridge::builder::BridgeBuilder;
@@ -279,4 +283,147 @@ async fn a_queue_with_a_single_active_consumer_gives_everything_to_one() {
     bridge.post(array_of_new("single", 50)).await;
     active.receive_n(50).await;
     assert_eq!(idle.count(), 0);
+}
+
+/// A message that fits into a frame until the broker adds its `x-death`.
+async fn publish_with_large_headers(vhost: &Vhost, key: &str) {
+    let mut headers = FieldTable::default();
+    let large = AMQPValue::LongString("x".repeat(130_950 - "large".len()).into());
+    headers.insert("large".into(), large);
+    let properties = BasicProperties::default()
+        .with_message_id("large".into())
+        .with_headers(headers);
+    let channel = vhost.channel().await;
+    let select = channel.confirm_select(ConfirmSelectOptions::default());
+    select.await.unwrap();
+    let options = BasicPublishOptions::default();
+    let sent = channel.basic_publish(
+        "chat-sessions".into(),
+        key.into(),
+        options,
+        b"{}",
+        properties,
+    );
+    let confirmation = sent.await.unwrap().await.unwrap();
+    assert!(confirmation.is_ack(), "{confirmation:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_headers_stop_no_retries() {
+    let vhost = Broker::shared().await.vhost().await;
+    let large = "[[queues]]\nname = 'large'\nkeys = ['large']\nretry_delay = '300ms'\n";
+    let queues = queue("crm", "delivery_limit = 3\nretry_delay = '300ms'") + large;
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    publish_with_large_headers(&vhost, "large").await;
+    reject_one(&vhost, "large", false).await;
+    let mut crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    bridge.post(array_of_new("rejected", 1)).await;
+    crm.receive_n(3).await;
+    eventually("both are dead letters", 3 * SOON, || async {
+        vhost.message_count(DEAD_LETTER).await == Some(2)
+    })
+    .await;
+    let letters = vhost.messages(DEAD_LETTER).await;
+    let letter = letters.iter().find(|letter| letter.body == b"{}"[..]);
+    let letter = letter.expect("it is a dead letter");
+    assert!(!letter.headers.contains_key("large"), "{letter:?}");
+    assert_eq!(letter.header("dead-letter-reason"), "rejected");
+    let status = bridge.status().await;
+    let finding = "a rejected message of queue `large` had headers too large to be retried";
+    let is_found = |one: &&str| one.starts_with(finding);
+    assert!(findings(&status).iter().any(is_found), "{status}");
+    assert_eq!(vhost.message_count("large.rejected").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_dead_letters_can_be_read() {
+    let vhost = Broker::shared().await.vhost().await;
+    let plain = "[[queues]]\nname = 'plain'\nkeys = ['#']\n";
+    let bridge = bridge(&vhost.amqp_url, plain).await;
+    publish_with_large_headers(&vhost, "large").await;
+    reject_one(&vhost, "plain", false).await;
+    bridge.post(array_of_new("behind", 2)).await;
+    for _ in 0..2 {
+        reject_one(&vhost, "plain", false).await;
+    }
+    eventually("three dead letters", SOON, || async {
+        vhost.message_count(DEAD_LETTER).await == Some(3)
+    })
+    .await;
+    let run = async |arguments: &[&str]| {
+        let output = bridge.run("dead-letters", arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run(&["list", "--json"]).await.lines().count(), 3);
+    assert!(run(&["show", "large"]).await.contains("large"));
+    run(&["discard", "--yes", "large"]).await;
+    assert_eq!(vhost.message_count(DEAD_LETTER).await, Some(2));
+}
+
+/// A policy for every queue can shorten what the retries need, and no argument can take it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_lose_no_rejected_message() {
+    const SESSIONS: usize = 12;
+    let broker = Broker::own().await;
+    // The broker tries again after three minutes otherwise.
+    broker
+        .ctl(&[
+            "eval",
+            "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000).",
+        ])
+        .await;
+    let vhost = broker.vhost().await;
+    let policy = json!({"max-length": 3, "message-ttl": 4000, "overflow": "drop-head"});
+    for queue in ["crm.rejected", "crm.retry"] {
+        vhost.policy("queues", queue, policy.clone()).await;
+    }
+    let queues = queue("crm", "delivery_limit = 2\nretry_delay = '500ms'");
+    let mut bridge = bridge(&vhost.amqp_url, &queues).await;
+    bridge.post(array_of_new("rejected", SESSIONS)).await;
+    bridge.backlog_is_empty().await;
+    // Nobody takes them from `crm.rejected`.
+    bridge.kill().await;
+    for _ in 0..SESSIONS {
+        reject_one(&vhost, "crm", false).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    bridge.start().await;
+    let _crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    let dead = Consumer::of(&vhost, DEAD_LETTER).await;
+    eventually("all of them are dead letters", 6 * SOON, || async {
+        let ids: BTreeSet<String> = dead.all().iter().map(|one| one.id().to_owned()).collect();
+        ids.len() == SESSIONS
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_retry_objects_are_declared_again() {
+    let vhost = Broker::shared().await.vhost().await;
+    let queues = queue("crm", "delivery_limit = 9\nretry_delay = '300ms'");
+    let bridge = bridge(&vhost.amqp_url, &queues).await;
+    vhost.delete_exchange("crm.retried").await;
+    vhost.delete_queue("crm.retry").await;
+    eventually("they are there again", Duration::from_mins(1), || async {
+        vhost.has_exchange("crm.retried").await && vhost.message_count("crm.retry").await.is_some()
+    })
+    .await;
+    eventually("it is told", SOON, || async {
+        let metrics = bridge.metrics().await;
+        metrics.sum("topology_restored_total") > 1.5
+    })
+    .await;
+    let status = bridge.status().await;
+    for object in ["exchange `crm.retried`", "queue `crm.retry`"] {
+        let finding = format!("{object} was missing and has been declared again");
+        let is_found = |one: &&str| one.starts_with(&finding);
+        assert!(findings(&status).iter().any(is_found), "{status}");
+    }
+    bridge
+        .says("missing object of the topology declared again")
+        .await;
+    let mut crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
+    bridge.post(array_of_new("rejected", 1)).await;
+    crm.receive_n(3).await;
 }

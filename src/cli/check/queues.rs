@@ -56,6 +56,55 @@ pub fn judge_holding(case: &Case<'_>) -> Vec<Finding> {
     lines
 }
 
+/// The queues by way of which messages come again that consumers reject.
+pub fn judge_retries(case: &Case<'_>) -> Vec<Finding> {
+    let mut lines = Vec::new();
+    for delayed in &case.plan.delayed {
+        for name in [&delayed.rejected, &delayed.retry] {
+            let Some(queue) = case.existing.queue(name) else {
+                continue;
+            };
+            let (mend, held) = (Mend { case, queue }, Held::default());
+            lines.extend(durability(&mend));
+            lines.extend(length(&mend));
+            if mend.dead_letters_safely() {
+                lines.extend(shortened(queue));
+            } else if *name == delayed.retry {
+                lines.extend(dead_lettering(&mend, &held));
+            } else {
+                lines.extend(age(&mend, &held));
+            }
+            lines.extend(state(queue));
+            lines.extend(differences(case, queue));
+        }
+    }
+    lines
+}
+
+/// A policy lets rejected messages wait for less than they should.
+fn shortened(queue: &Queue) -> Option<Finding> {
+    let ttl = queue.number("message-ttl")?;
+    let wanted = queue.argument("message-ttl").and_then(Value::as_i64);
+    let problem = format!(
+        "{} lets messages expire after {ttl} ms because of a policy",
+        called(queue)
+    );
+    let then = match wanted {
+        Some(wanted) if wanted <= ttl => return None,
+        Some(_) => "nothing, but rejected messages come again before their `retry_delay` is over",
+        None => {
+            "nothing, but rejected messages become dead letters when the bridge is away for longer"
+        }
+    };
+    let advice = "a policy whose pattern does not match this queue";
+    Some(
+        Finding::warning(problem)
+            .losing(then)
+            .trying(advice)
+            .about(itself(queue)),
+    )
+}
+
 fn called(queue: &Queue) -> String {
     format!("{} queue `{}`", queue.kind, queue.name)
 }

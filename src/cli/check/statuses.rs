@@ -43,6 +43,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     }
     lines.extend(idle(case, &held));
     lines.extend(queues::judge_holding(case));
+    lines.extend(queues::judge_retries(case));
     lines.extend(dead_letters(case));
     lines
 }

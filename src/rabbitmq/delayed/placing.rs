@@ -15,7 +15,8 @@ use super::super::link::Shared;
 use super::super::live::{CallError, Live};
 use super::super::publisher::short;
 use super::super::topology::Delayed;
-use super::verdict::{Verdict, judge};
+use super::verdict::Verdict;
+use super::{Lives, fitting, note};
 
 /// Delays before a message that could not be placed is tried again.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
@@ -37,17 +38,29 @@ enum Unplaced {
 /// Only if the connection is lost: the broker has the message then, and gives it again.
 pub(super) async fn settle(
     shared: &Shared,
-    live: &Live,
+    lives: &Lives,
     queue: &Delayed,
     delivery: Delivery,
 ) -> Result<(), CallError> {
     let headers = delivery.properties.headers().clone().unwrap_or_default();
-    let verdict = judge(
-        queue,
-        &headers,
-        delivery.routing_key.as_str(),
-        Timestamp::now(),
-    );
+    let key = delivery.routing_key.as_str();
+    let (verdict, left_out) = fitting::judge(queue, &headers, key, Timestamp::now());
+    if !left_out.is_empty() {
+        let id = delivery.properties.message_id().as_ref();
+        let message_id = id.map(lapin::types::ShortString::as_str);
+        warn!(
+            queue = queue.queue,
+            message_id,
+            ?left_out,
+            "the headers of a rejected message are too large to be retried; it becomes a dead letter without some of them"
+        );
+        let finding = format!(
+            "a rejected message of queue `{}` had headers too large to be retried and became a dead letter without some of them: {left_out:?}",
+            queue.queue
+        );
+        note(shared, &queue.queue, Some(finding));
+    }
+    let live = &*lives.writing;
     let mut delays = ExponentialBuilder::new()
         .with_min_delay(AGAIN_MIN)
         .with_max_delay(AGAIN_MAX)
@@ -64,13 +77,25 @@ pub(super) async fn settle(
                 queue = queue.queue,
                 exchange, reason, "a rejected message cannot be placed; it is tried again"
             );
+            let finding = format!(
+                "a rejected message of queue `{}` cannot be placed in exchange `{exchange}`: {reason}",
+                queue.queue
+            );
+            note(shared, &queue.queue, Some(finding));
             is_told = true;
         }
         let pause = tokio::time::sleep(delays.next().unwrap_or(AGAIN_MAX));
         live.unless_lost(pause).await?;
     }
+    if is_told {
+        note(shared, &queue.queue, None);
+    }
     let ack = delivery.acker.ack(BasicAckOptions::default());
-    live.call("take an acknowledgement", ack).await.map(drop)
+    lives
+        .reading
+        .call("take an acknowledgement", ack)
+        .await
+        .map(drop)
 }
 
 async fn place(

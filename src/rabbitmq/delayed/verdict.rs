@@ -215,6 +215,7 @@ mod tests {
             queue: "crm".into(),
             rejected: "crm.rejected".into(),
             retry: "crm.retry".into(),
+            retried: "crm.retried".into(),
             attempts_max: 3,
             dead_letter: "dead".into(),
         }

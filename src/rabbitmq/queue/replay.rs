@@ -16,11 +16,14 @@ use super::letter::Letter;
 use crate::rabbitmq::connection::{self, Unreachable};
 use crate::rabbitmq::live::{CallError, Live, telling};
 use crate::rabbitmq::publisher::properties::{header, properties, short};
+use crate::rabbitmq::publisher::size::{HEADERS_BYTES_MAX, table_bytes};
 use crate::rabbitmq::topology::declare::Scratch;
 use crate::rabbitmq::{Outcome, Settings};
 use crate::webhook::message::{Header, Message};
 use crate::webhook::routing::Route;
 
+/// What the broker calls a frame that is too large.
+const FRAME_ERROR: u16 = 501;
 /// Messages on their way together.
 const RUN_MAX: usize = 64;
 
@@ -159,6 +162,9 @@ impl Replayer {
             Scratch::new(&self.live).look_for_exchange(exchange).await?;
             self.live.set_known(exchange, true);
         }
+        for replay in run {
+            fits(&replay.properties)?;
+        }
         let channel = self.live.confirm_channel(exchange).await?;
         let outcomes = self.exchange(&channel, run).await;
         match &outcomes {
@@ -228,6 +234,16 @@ impl Replayer {
             Err(error) => Err(self.live.classify("take messages", &error)),
         }
     }
+}
+
+/// The broker would end the connection.
+fn fits(properties: &BasicProperties) -> Result<(), CallError> {
+    let bytes = properties.headers().as_ref().map_or(0, table_bytes);
+    if bytes <= HEADERS_BYTES_MAX {
+        return Ok(());
+    }
+    let problem = format!("{bytes} bytes of headers are too large for one frame");
+    Err(CallError::Closed(FRAME_ERROR, problem))
 }
 
 fn outcome_of(error: CallError) -> Outcome {

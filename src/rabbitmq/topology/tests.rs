@@ -194,6 +194,9 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
         [
             ("x-queue-type", "quorum".into()),
             ("x-delivery-limit", Argument::Integer(1_000_000_000)),
+            ("x-overflow", "reject-publish".into()),
+            ("x-dead-letter-exchange", "chat-sessions.dead-letter".into()),
+            ("x-dead-letter-strategy", "at-least-once".into()),
         ]
     );
     assert_eq!(
@@ -201,8 +204,8 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
         [
             ("x-queue-type", "quorum".into()),
             ("x-delivery-limit", Argument::Integer(1_000_000_000)),
-            ("x-message-ttl", Argument::Integer(30_000)),
             ("x-overflow", "reject-publish".into()),
+            ("x-message-ttl", Argument::Integer(30_000)),
             ("x-dead-letter-exchange", "crm.retried".into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
         ]
@@ -225,6 +228,7 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
             queue: "crm".into(),
             rejected: "crm.rejected".into(),
             retry: "crm.retry".into(),
+            retried: "crm.retried".into(),
             attempts_max: 3,
             dead_letter: "chat-sessions.dead-letter".into(),
         }]

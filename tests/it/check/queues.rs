@@ -313,3 +313,24 @@ async fn a_queue_of_ours_that_was_declared_otherwise_is_found() {
     setup.bridge.hang_up();
     setup.finds(0, &[]).await;
 }
+
+/// What an earlier version declared stays as it is; policies count for what the bridge needs too.
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_queues_are_judged() {
+    let vhost = Broker::shared().await.vhost().await;
+    let earlier = json!({"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT});
+    vhost.declare_queue("tickets.rejected", earlier).await;
+    for (queue, definition) in [
+        ("tickets.rejected", json!({"max-length": 3})),
+        ("tickets.retry", json!({"message-ttl": 1000})),
+    ] {
+        vhost.policy("queues", queue, definition).await;
+    }
+    let setup = Setup::on(vhost, &format!("{TICKETS}retry_delay = \"30s\"\n")).await;
+    let expected = [
+        "error: quorum queue `tickets.rejected` drops its oldest messages (`drop-head`) beyond 3 messages",
+        "warning: quorum queue `tickets.rejected` was declared otherwise",
+        "warning: quorum queue `tickets.retry` lets messages expire after 1000 ms because of a policy",
+    ];
+    setup.finds(1, &expected).await;
+}

@@ -8,6 +8,10 @@ use memmap2::MmapMut;
 /// What is smaller comes from the allocator.
 pub const LARGE_BYTES: usize = 1 << 20;
 
+/// A buffer that may get large has pages of its own as soon as it is longer than this. Up to there
+/// it grows in the allocator, where each step would leave a hole.
+const GROWN_BYTES: usize = 64 << 10;
+
 /// Bytes on their way in, of which it is known how many there may be.
 #[derive(Debug)]
 pub enum Buffer {
@@ -61,7 +65,8 @@ impl Buffer {
     /// Makes room for `length` bytes in all. There will never be more than `bytes_max`.
     pub fn prepare(&mut self, length: usize, bytes_max: usize) {
         let Self::Small(bytes) = self else { return };
-        if length >= LARGE_BYTES
+        if length > GROWN_BYTES
+            && bytes_max.max(length) >= LARGE_BYTES
             && let Ok(mut pages) = MmapMut::map_anon(bytes_max.max(length))
         {
             let length = bytes.len();
@@ -140,8 +145,10 @@ mod tests {
     fn what_went_in_comes_out_whatever_its_length() {
         check(0, 10 << 20, false);
         check(1000, 10 << 20, false);
-        check(LARGE_BYTES - 1, 10 << 20, false);
-        check(LARGE_BYTES, 10 << 20, true);
+        check(GROWN_BYTES, 10 << 20, false);
+        check(GROWN_BYTES + 1, 10 << 20, true);
+        check(LARGE_BYTES - 1, LARGE_BYTES - 1, false);
+        check(LARGE_BYTES, LARGE_BYTES, true);
         check(5_000_000, 5_000_000, true);
         check(5_000_000, 10 << 20, true);
     }

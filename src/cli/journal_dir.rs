@@ -183,7 +183,7 @@ mod tests {
         };
         assert!(lines(&journal)[0].starts_with("error: journal.dir:"));
         let full = Journal {
-            dir: dir.path().into(),
+            dir: dir.path().join("journal"),
             disk_free_min: u64::MAX,
             ..Journal::default()
         };

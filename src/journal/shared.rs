@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::store::Others;
+use super::store::{LOCK_PATIENCE, Others};
 use super::{APPEND_PATIENCE, AppendError};
 use crate::telemetry::status::{DiskStatus, Totals};
 
@@ -83,7 +83,8 @@ impl Shared {
 
     /// Why a webhook of ordinary size would not be held now, for people.
     pub(super) fn obstacle(&self) -> Option<String> {
-        let is_long = |waited: &Duration| *waited >= APPEND_PATIENCE;
+        // Less than the patience itself: the webhook that it has just run out for began to wait first.
+        let is_long = |waited: &Duration| *waited >= APPEND_PATIENCE - LOCK_PATIENCE;
         if let Some(refusal) = self.refusal() {
             return Some(refusal.to_string());
         }

@@ -73,10 +73,11 @@ impl Store {
 
     /// Begins a transaction that writes; waits for the lock once.
     pub(super) fn begin(&self) -> rusqlite::Result<()> {
+        let began = Instant::now();
         let result = self.execute("BEGIN IMMEDIATE");
         match &result {
             Ok(()) => self.is_free(),
-            Err(error) if is_locked(error) => self.is_locked(),
+            Err(error) if is_locked(error) => self.is_locked(began),
             Err(_) => {}
         }
         result
@@ -88,20 +89,22 @@ impl Store {
         if is_held && !was_held {
             let sentence = locks::reader(&self.path);
             tracing::warn!(log_bytes, "{sentence}; the log grows");
-            self.others.reader.store(Some(Lock::now(sentence)));
+            self.others
+                .reader
+                .store(Some(Lock::since(Instant::now(), sentence)));
         } else if !is_held && was_held {
             self.others.reader.store(None);
             tracing::info!("nothing keeps the journal's log from beginning anew any more");
         }
     }
 
-    fn is_locked(&self) {
+    fn is_locked(&self, since: Instant) {
         if self.others.writer.load().is_some() {
             return;
         }
         let sentence = locks::writer(&self.path);
         tracing::warn!("{sentence}; the journal waits for it");
-        self.others.writer.store(Some(Lock::now(sentence)));
+        self.others.writer.store(Some(Lock::since(since, sentence)));
     }
 
     fn is_free(&self) {
@@ -113,10 +116,7 @@ impl Store {
 }
 
 impl Lock {
-    fn now(sentence: String) -> Arc<Self> {
-        Arc::new(Self {
-            since: Instant::now(),
-            sentence,
-        })
+    fn since(since: Instant, sentence: String) -> Arc<Self> {
+        Arc::new(Self { since, sentence })
     }
 }

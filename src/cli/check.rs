@@ -89,7 +89,7 @@ async fn look(config: &Config) -> Vec<Finding> {
         }
         Running::Absent => {
             findings.push(Finding::note(
-                "no bridge of this configuration is running (nobody listens on `admin.listen`)",
+                "no bridge of this configuration is running (nothing listens on `admin.listen`)",
             ));
             findings.extend(listeners::look(config));
         }

@@ -95,8 +95,8 @@ const REFUSED: [(&str, &str); 9] = [
 const MECHANISMS: [&str; 3] = ["plain", "amqplain", "external"];
 
 impl BrokerUrl {
-    /// Reads a URL. Without a path it means the vhost `/`; `amqp://host/` is the vhost whose name
-    /// is empty.
+    /// Reads a URL. `amqp://host` and `amqp://host/` both mean the vhost `/`: no broker has one
+    /// whose name is empty unless an operator makes it.
     ///
     /// # Errors
     /// If it is no `amqp` or `amqps` URL with a host, or asks for what the bridge does not do.
@@ -125,7 +125,7 @@ impl BrokerUrl {
             return Err(UrlError::Form);
         }
         let vhost = match path.strip_prefix('/') {
-            None => "/".to_owned(),
+            None | Some("") => "/".to_owned(),
             Some(vhost) if vhost.contains('/') => return Err(UrlError::Unencoded),
             Some(vhost) => decoded(vhost)?,
         };

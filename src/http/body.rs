@@ -44,9 +44,9 @@ const EVENTS_BYTES_MAX: u64 = 8 << 20;
 /// How long the pace of a body is not judged.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a body waits for memory before an unfinished one is given up, if nothing comes free
-/// meanwhile, and how long in any case. Bodies that arrive at full speed wait for each other.
-const SMALL_PATIENCE: Duration = Duration::from_millis(20);
+/// How long a body waits for memory before one that has stalled is closed, if nothing comes free
+/// meanwhile.
+const SMALL_PATIENCE: Duration = Duration::from_millis(25);
 const LARGE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The memory that all bodies, and the events made of them, share.
@@ -207,6 +207,7 @@ impl Buffer<'_> {
             self.reserve(length).await?;
         }
         self.bytes.extend_from_slice(data);
+        self.unfinished.arrived(data.len() as u64);
         Ok(())
     }
 

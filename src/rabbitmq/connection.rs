@@ -57,9 +57,6 @@ pub enum ConnectError {
     /// Something else than a broker, or its port for TLS.
     #[error("opening the AMQP connection: {}", .0.problem)]
     NoAmqp(Words),
-    /// The vhost whose name is empty, which brokers do not have unless somebody made it.
-    #[error("opening the AMQP connection to the vhost whose name is empty")]
-    EmptyVhost(#[source] lapin::Error),
     /// Login, vhost or protocol.
     #[error("opening the AMQP connection")]
     Handshake(#[source] lapin::Error),
@@ -79,7 +76,7 @@ impl ConnectError {
         match self {
             Self::TlsFiles(_) => true,
             Self::Tls { is_refusal, .. } => *is_refusal,
-            Self::NoAmqp(_) | Self::EmptyVhost(_) => true,
+            Self::NoAmqp(_) => true,
             Self::Handshake(error) => match error.kind() {
                 // ACCESS_REFUSED and NOT_ALLOWED; a broker going down answers 320 here.
                 ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 530),
@@ -98,9 +95,6 @@ impl ConnectError {
         match self {
             Self::TlsFiles(error) => Some(error.advice()),
             Self::Tls { words, .. } | Self::NoAmqp(words) => Some(words.advice.clone()),
-            Self::EmptyVhost(_) => {
-                Some("leave out the `/` at the end of the URL, or write `/%2f`".into())
-            }
             Self::HungUp(_) => Some(
                 "`rabbitmq.tls.cert_file` and `rabbitmq.tls.key_file` with a certificate that the broker's `ssl_options.cacertfile` knows".into(),
             ),
@@ -304,11 +298,6 @@ fn handshake_failed(url: &BrokerUrl, tls: &Tls, error: lapin::Error) -> ConnectE
         ErrorKind::IOError(_) if url.is_tls() => ConnectError::HungUp(error),
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
             ConnectError::NoAmqp(words::no_amqp())
-        }
-        ErrorKind::ProtocolError(protocol)
-            if protocol.get_id() == 530 && url.vhost().is_empty() =>
-        {
-            ConnectError::EmptyVhost(error)
         }
         _ => ConnectError::Handshake(error),
     }

@@ -21,7 +21,6 @@ const DER: u8 = 0x30;
 #[derive(Debug, thiserror::Error)]
 #[error("the file {} {problem}", paths::in_words(path))]
 pub struct FileError {
-    /// Which.
     path: PathBuf,
     wanted: Wanted,
     problem: Problem,

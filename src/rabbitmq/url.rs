@@ -76,7 +76,7 @@ mod tests {
         );
         assert_eq!(uri.vhost, "v/x");
         assert_eq!(uri.query.auth_mechanism, Some(SASLMechanism::External));
-        assert_eq!(read("amqp://h/").vhost, "");
+        assert_eq!(read("amqp://h/").vhost, "/");
         assert_eq!(read("amqp://h").vhost, "/");
     }
 

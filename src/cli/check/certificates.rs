@@ -130,7 +130,7 @@ fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Finding> {
         Finding::error(format!(
             "{key}: {file} holds a certificate that cannot be read"
         ))
-        .trying("issue it anew; `openssl x509 -text` shows what is in it")
+        .trying("issue it again; `openssl x509 -text` shows what is in it")
     })
 }
 

@@ -17,7 +17,7 @@ use super::finding::{Finding, Subject, quoted};
 const CHANNELS_MIN: usize = 3;
 /// Channels of the connection that probes one route: one to look, one to publish.
 const CHANNELS_OF_PROBE: usize = 2;
-/// Channels for each queue with a `retry_delay`: to look, to consume, to publish what is in hand.
+/// Channels for each queue with a `retry_delay`: to inspect it, to consume, and to publish.
 const CHANNELS_OF_RETRY: usize = 6;
 /// A broker learns a moment later that a connection has gone.
 const AGAIN: Duration = Duration::from_millis(400);

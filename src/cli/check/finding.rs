@@ -11,11 +11,11 @@ pub const DECLARE: &str = "`kill -HUP $(pidof deskbridge)` while `serve` runs (`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It does.
+    /// It stops or loses traffic.
     Error,
-    /// It does not, but is not what people want.
+    /// It does neither, but should be changed.
     Warning,
-    /// Nothing is wrong; something to know.
+    /// Information only.
     Note,
 }
 

@@ -15,7 +15,7 @@ fn check(url: &str, host: &str, port: u16, vhost: &str, shown: &str) {
 fn a_url_is_read_as_it_is_meant() {
     let r = "rabbit";
     check("amqp://rabbit", r, 5672, "/", "amqp://rabbit:5672/%2f");
-    check("amqp://rabbit/", r, 5672, "", "amqp://rabbit:5672/");
+    check("amqp://rabbit/", r, 5672, "/", "amqp://rabbit:5672/%2f");
     check("AMQP://u:p@rabbit:1/%2f", r, 1, "/", "amqp://rabbit:1/%2f");
     check("amqp://rabbit:/v", r, 5672, "v", "amqp://rabbit:5672/v");
     check(

@@ -2,8 +2,9 @@
 //!
 //! Bodies that each hold a part of the memory and wait for more could wait for each other. So the
 //! length of the largest one is kept aside for whoever has the one ticket: it always gets what it
-//! needs, and the next one has the ticket when it is done. Against senders that never finish,
-//! whoever has waited for a while gives up the unfinished body with the most byte-seconds.
+//! needs, and the next one has the ticket when it is done. Against senders that never finish, a body
+//! that has waited for a while closes another unfinished one: of those that have stalled, the one
+//! with the most byte-seconds. Bodies that go on arriving are waited for longer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,12 @@ use super::BodyError;
 /// Memory is counted in units of so many bytes.
 const UNIT_BYTES: u64 = 1 << 10;
 
-/// After so many times the patience nothing that comes free is waited for any more.
-const PATIENCE_TIMES_MAX: u32 = 3;
+/// After so many times the patience without any memory coming free, a body that still arrives is
+/// closed too.
+const PATIENCE_TIMES_MAX: u32 = 10;
+
+/// A body of which less arrives within the patience has stalled.
+const PACE_BYTES: u64 = 16 << 10;
 
 /// A part of the memory for bodies.
 #[derive(Debug)]
@@ -43,6 +48,9 @@ struct Bodies {
 struct Entry {
     reserved_bytes: u64,
     since: Instant,
+    /// When the last `PACE_BYTES` of it were complete.
+    paced_at: Instant,
+    is_waiting: bool,
     given_up: CancellationToken,
 }
 
@@ -60,6 +68,8 @@ pub(super) struct Unfinished {
     since: Instant,
     given_up: CancellationToken,
     reserved_bytes: u64,
+    /// Bytes that arrived since the pace was noted.
+    unpaced_bytes: u64,
     has_ticket: bool,
     reserved: Option<Reserved>,
     /// What it has of the part it was in before, until it has enough of this one.
@@ -106,6 +116,8 @@ impl Pool {
         let entry = Entry {
             reserved_bytes,
             since,
+            paced_at: Instant::now(),
+            is_waiting: false,
             given_up: given_up.clone(),
         };
         bodies.unfinished.insert(number, entry);
@@ -114,6 +126,7 @@ impl Pool {
             since,
             given_up,
             reserved_bytes: 0,
+            unpaced_bytes: 0,
             has_ticket: false,
             reserved: None,
             earlier,
@@ -121,21 +134,37 @@ impl Pool {
         }
     }
 
-    /// Gives up the unfinished body with the most byte-seconds.
-    fn give_up_one(&self) {
+    /// Closes the unfinished body with the most byte-seconds among those that have stalled or, if
+    /// nothing has come free for long, among all.
+    fn close_one(&self) {
         let now = Instant::now();
         let mut bodies = self.bodies();
+        let free_for = now.saturating_duration_since(bodies.freed_at);
+        if free_for < self.patience {
+            return;
+        }
+        let is_any_due = free_for >= self.patience * PATIENCE_TIMES_MAX;
+        let has_stalled = |entry: &Entry| {
+            let paced_for = now.saturating_duration_since(entry.paced_at);
+            paced_for >= self.patience
+        };
+        // One that waits itself is not in the way: it gets its memory when others are done.
+        let is_candidate = |entry: &Entry| {
+            let holds = entry.reserved_bytes > 0 && !entry.is_waiting;
+            holds && (is_any_due || has_stalled(entry))
+        };
         let byte_seconds = |entry: &Entry| {
             let age = now.saturating_duration_since(entry.since);
             u128::from(entry.reserved_bytes) * age.as_micros()
         };
         let candidates = bodies.unfinished.iter();
         let most = candidates
-            .filter(|(_, entry)| entry.reserved_bytes > 0)
+            .filter(|(_, entry)| is_candidate(entry))
             .max_by_key(|(_, entry)| byte_seconds(entry));
         if let Some((&number, _)) = most
             && let Some(entry) = bodies.unfinished.remove(&number)
         {
+            bodies.freed_at = now;
             entry.given_up.cancel();
         }
     }
@@ -173,7 +202,7 @@ impl Unfinished {
         let shared = Arc::clone(&self.pool.shared);
         let (permit, waited) = match shared.try_acquire_many_owned(more) {
             Ok(permit) => (permit, Duration::ZERO),
-            Err(_) => (self.wait_for(more).await?, begin.elapsed()),
+            Err(_) => (self.wait(more).await?, begin.elapsed()),
         };
         match &mut self.reserved {
             Some(reserved) if !self.has_ticket => reserved.permit.merge(permit),
@@ -187,15 +216,38 @@ impl Unfinished {
         }
         self.earlier = None;
         self.reserved_bytes = if self.has_ticket { bytes_max } else { bytes };
-        if let Some(entry) = self.pool.bodies().unfinished.get_mut(&self.number) {
-            entry.reserved_bytes = self.reserved_bytes;
-        }
+        self.note(|entry| entry.reserved_bytes = self.reserved_bytes);
         Ok(waited)
+    }
+
+    /// Notes that so many bytes of it have arrived.
+    pub(super) fn arrived(&mut self, bytes: u64) {
+        self.unpaced_bytes += bytes;
+        if self.unpaced_bytes >= PACE_BYTES {
+            self.unpaced_bytes = 0;
+            self.note(|entry| entry.paced_at = Instant::now());
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.pool.bodies().unfinished.get_mut(&self.number) {
+            change(entry);
+        }
+    }
+
+    /// A body that waits does not stall by its sender's fault.
+    async fn wait(&mut self, units: u32) -> Result<OwnedSemaphorePermit, BodyError> {
+        self.note(|entry| entry.is_waiting = true);
+        let permit = self.wait_for(units).await;
+        self.note(|entry| {
+            entry.is_waiting = false;
+            entry.paced_at = Instant::now();
+        });
+        permit
     }
 
     async fn wait_for(&mut self, units: u32) -> Result<OwnedSemaphorePermit, BodyError> {
         let pool = &self.pool;
-        let begin = Instant::now();
         let mut shared = std::pin::pin!(Arc::clone(&pool.shared).acquire_many_owned(units));
         let mut ticket = std::pin::pin!(Arc::clone(&pool.tickets).acquire_owned());
         loop {
@@ -207,12 +259,7 @@ impl Unfinished {
                     return permit.map_err(|_| BodyError::Exhausted);
                 }
                 () = self.given_up.cancelled() => return Err(BodyError::Exhausted),
-                () = sleep(pool.patience) => {
-                    let is_stuck = pool.bodies().freed_at.elapsed() >= pool.patience;
-                    if is_stuck || begin.elapsed() >= pool.patience * PATIENCE_TIMES_MAX {
-                        pool.give_up_one();
-                    }
-                }
+                () = sleep(pool.patience) => pool.close_one(),
             }
         }
     }

@@ -36,6 +36,7 @@ impl Writer {
         match self.tidy() {
             // Nothing of it is urgent.
             Err(error) if is_locked(&error) => {}
+            Err(error) if is_full(&error) && self.make_room(0) => {}
             Err(error) => drop(self.blame(&error)),
             Ok(()) => {}
         }
@@ -100,6 +101,7 @@ impl Writer {
         };
         if self.state.written_bytes >= most
             && let Err(error) = self.checkpoint()
+            && !(is_full(&error) && self.make_room(0))
         {
             self.blame(&error);
         }

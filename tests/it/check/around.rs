@@ -122,7 +122,7 @@ async fn a_management_api_that_refuses_or_does_not_answer_is_a_warning_that_name
             .find(|line| line.contains("management_url"));
         assert!(
             line.is_some_and(
-                |line| line.starts_with("warning: rabbitmq.management_url: http://127.0.0.1:")
+                |line| line.starts_with("warning: rabbitmq.management_url: http://***@127.0.0.1:")
             ),
             "{checked:#?}"
         );

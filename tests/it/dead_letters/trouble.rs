@@ -246,7 +246,9 @@ async fn a_forbidden_exchange_is_told_the_same_each_time() {
     // Which of 64 calls learns the broker's reply, and which only that the channel is closing, is a
     // matter of timing.
     for _ in 0..5 {
-        let told = dead_letters(&bridge, "replay --all").await.exits(1);
+        let told = dead_letters(&bridge, "replay --all --to-exchange orders")
+            .await
+            .exits(1);
         let refused = told.text.matches("the broker refused it: ACCESS_REFUSED");
         assert_eq!(refused.count(), LETTERS, "{told:?}");
         holds(&vhost, DEAD, LETTERS).await;

@@ -49,7 +49,7 @@ async fn a_management_api_that_cannot_be_reached() {
     agrees(
         &setup.bridge,
         0,
-        "warning: rabbitmq.management_url: http://127.0.0.1:",
+        "warning: rabbitmq.management_url: http://***@127.0.0.1:",
     )
     .await;
 }
@@ -65,7 +65,7 @@ async fn a_management_api_that_refuses_the_login() {
     let checked = agrees(
         &setup.bridge,
         0,
-        "warning: rabbitmq.management_url: http://127.0.0.1:",
+        "warning: rabbitmq.management_url: http://***@127.0.0.1:",
     )
     .await;
     assert!(checked.first.contains("401"), "{checked:#?}");

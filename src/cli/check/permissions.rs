@@ -260,7 +260,7 @@ mod tests {
     fn no_advice_takes_away_what_a_user_has() {
         let plan = Topology::plan(&Config::default());
         let granted = user([".*", "^chat-sessions$", "^$"]).grant(&plan);
-        let expected = r"'.*' '^chat-sessions$|^(chat\-sessions\.dead\-letter|chat\-sessions\.unrouted)$' '^(chat\-sessions|chat\-sessions\.dead\-letter|chat\-sessions\.unrouted)$'`";
+        let expected = r"'.*' '^chat-sessions$|^(chat\-sessions\.dead\-letter|chat\-sessions\.unrouted)$|^amq\.gen-.*$' '^(chat\-sessions|chat\-sessions\.dead\-letter|chat\-sessions\.unrouted)$|^amq\.gen-.*$'`";
         assert!(granted.contains(expected), "{granted}");
         let mut unknown = user(["", "", ""]);
         unknown.permissions = None;

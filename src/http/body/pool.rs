@@ -33,6 +33,7 @@ pub(super) struct Pool {
     shared: Arc<Semaphore>,
     /// Whoever has this may take all it needs beside it.
     tickets: Arc<Semaphore>,
+    has_tickets: bool,
     patience: Duration,
     bodies: Mutex<Bodies>,
 }
@@ -84,6 +85,7 @@ impl Pool {
         Self {
             shared: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             tickets: Arc::new(Semaphore::new(tickets)),
+            has_tickets: tickets > 0,
             patience,
             bodies: Mutex::new(Bodies {
                 next: 0,
@@ -148,9 +150,10 @@ impl Pool {
             let paced_for = now.saturating_duration_since(entry.paced_at);
             paced_for >= self.patience
         };
-        // One that waits itself is not in the way: it gets its memory when others are done.
+        // With a ticket, one that waits itself is not in the way: it gets its memory in its turn.
         let is_candidate = |entry: &Entry| {
-            let holds = entry.reserved_bytes > 0 && !entry.is_waiting;
+            let is_excused = entry.is_waiting && self.has_tickets;
+            let holds = entry.reserved_bytes > 0 && !is_excused;
             holds && (is_any_due || has_stalled(entry))
         };
         let byte_seconds = |entry: &Entry| {

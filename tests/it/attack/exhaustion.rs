@@ -16,7 +16,12 @@ use super::size;
 use crate::support::sender::PATH;
 use crate::support::wait::{SOON, eventually};
 
-const MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// What is promised of a release; a debug build has some 20 MiB more of code in memory.
+const MEMORY_BYTES_MAX: u64 = if cfg!(debug_assertions) {
+    84 << 20
+} else {
+    64 << 20
+};
 
 /// How often the genuine sender posts.
 const GENUINE_PAUSE: Duration = Duration::from_millis(100);

@@ -27,8 +27,8 @@ use deskbridge::config::{Config, Loaded};
 use deskbridge::telemetry::foreign;
 use jiff::Timestamp;
 
-pub use self::finding::Finding as Line;
-use self::finding::{Finding, Severity, grouped};
+pub use self::finding::Finding;
+use self::finding::{Severity, grouped};
 use self::running::Running;
 use self::verdict::Summary;
 use super::output::{even_unread, print, print_json};

@@ -8,7 +8,7 @@ use deskbridge::config::units::format_size;
 use deskbridge::journal::{self, FileSystem, Space};
 use rustix::fs::{Access, access};
 
-use super::check::Line;
+use super::check;
 
 /// Why events could not be written there, if they could not.
 pub fn unwritable(journal: &Journal) -> Option<Finding> {
@@ -26,10 +26,10 @@ pub fn unwritable(journal: &Journal) -> Option<Finding> {
 }
 
 /// Everything that is wrong with the directory, or with the one it would be made in.
-pub fn look(journal: &Journal) -> Vec<Line> {
+pub fn look(journal: &Journal) -> Vec<check::Finding> {
     if let Some(finding) = unwritable(journal) {
         return vec![
-            Line::error(finding.to_string())
+            check::Finding::error(finding.to_string())
                 .losing("`serve` refuses to start: nothing could be held")
                 .trying("`chown` it to the user of the bridge, or another `journal.dir`"),
         ];
@@ -37,7 +37,7 @@ pub fn look(journal: &Journal) -> Vec<Line> {
     let refused = refused(&journal.dir);
     // Its database is not even opened: it may be somebody else's.
     let is_refused = refused.is_some();
-    let mut lines: Vec<Line> = refused.into_iter().collect();
+    let mut lines: Vec<check::Finding> = refused.into_iter().collect();
     let existing = nearest_existing(&journal.dir);
     match FileSystem::of(existing).and_then(|kind| Ok((kind, Space::of(existing)?))) {
         Ok((kind, space)) => {
@@ -47,7 +47,7 @@ pub fn look(journal: &Journal) -> Vec<Line> {
             }
         }
         Err(error) => lines.push(
-            Line::error(format!(
+            check::Finding::error(format!(
                 "journal.dir: cannot look at its file system: {error}"
             ))
             .losing("whether there is room, and whether it keeps what it is given, is not known")
@@ -58,7 +58,7 @@ pub fn look(journal: &Journal) -> Vec<Line> {
 }
 
 /// What `serve` would refuse a directory for that is there already.
-fn refused(dir: &Path) -> Option<Line> {
+fn refused(dir: &Path) -> Option<check::Finding> {
     use journal::DirectoryError::{Foreign, Network};
     let error = dir
         .exists()
@@ -71,7 +71,7 @@ fn refused(dir: &Path) -> Option<Line> {
         _ => "an empty directory of its own, owned by the user of the bridge",
     };
     Some(
-        Line::error(format!("journal.dir: {error}"))
+        check::Finding::error(format!("journal.dir: {error}"))
             .losing("`serve` refuses to start: nothing could be held")
             .trying(advice),
     )
@@ -85,18 +85,20 @@ fn nearest_existing(dir: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-fn file_system(journal: &Journal, kind: FileSystem) -> Option<Line> {
+fn file_system(journal: &Journal, kind: FileSystem) -> Option<check::Finding> {
     let concern = kind.concern()?;
     let problem = format!("journal.dir: {concern} (`{}`)", journal.dir.display());
     let line = match kind {
-        FileSystem::Network(_) => Line::error(problem).losing("`serve` refuses to start there"),
-        _ => Line::warning(problem).losing("what was accepted and not yet published"),
+        FileSystem::Network(_) => {
+            check::Finding::error(problem).losing("`serve` refuses to start there")
+        }
+        _ => check::Finding::warning(problem).losing("what was accepted and not yet published"),
     };
     Some(line.trying("`journal.dir` on a local disk"))
 }
 
 /// Whether the disk holds what it is told to.
-fn room(journal: &Journal, space: Space) -> Option<Line> {
+fn room(journal: &Journal, space: Space) -> Option<check::Finding> {
     let free = space
         .free
         .saturating_add(journal::free_pages_bytes(&journal.dir));
@@ -106,7 +108,7 @@ fn room(journal: &Journal, space: Space) -> Option<Line> {
         let problem =
             format!("journal.dir: {free} free is less than `journal.disk_free_min` ({minimum})");
         return Some(
-            Line::error(problem)
+            check::Finding::error(problem)
                 .losing(
                     "settled events are deleted early; once none are left, webhooks are answered 503, and DeskDirector \
                      pauses them",
@@ -128,7 +130,7 @@ fn room(journal: &Journal, space: Space) -> Option<Line> {
             format_size(minimum),
             format_size(needed),
         );
-        Line::warning(problem)
+        check::Finding::warning(problem)
             .losing(
                 "settled events are deleted earlier than configured, and in a long outage of the broker webhooks are \
                  answered 503 earlier",

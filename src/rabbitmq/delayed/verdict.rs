@@ -23,6 +23,9 @@ const DEATHS: &str = "x-death";
 const FIRST: &str = "x-first-death-";
 /// What the broker writes about deaths and deliveries.
 const OF_BROKER: [&str; 4] = [DEATHS, FIRST, "x-last-death-", "x-delivery-count"];
+/// Headers by which a publisher has the broker route a message to further queues: whoever may publish
+/// into a consumers' queue would do so with the bridge's permissions.
+const OF_SENDER: [&str; 2] = ["CC", "BCC"];
 const REJECTED: &str = "rejected";
 
 /// Where a message goes, and with which headers.
@@ -42,6 +45,8 @@ pub(super) fn judge(queue: &Delayed, headers: &FieldTable, key: &str, now: Times
     let reason = last.and_then(|death| text(death, "reason"));
     let reason = reason.unwrap_or_else(|| REJECTED.to_owned());
     let before = headers.inner().get(ATTEMPTS).and_then(integer);
+    // A publisher may have forged it.
+    let before = before.map(|attempts| attempts.max(0));
     let attempts = before.unwrap_or(0).saturating_add(1);
     let original = original(headers, last, before.is_some(), key);
     let first = first_death(headers, before.is_some(), &deaths);
@@ -129,7 +134,8 @@ fn kept(headers: &FieldTable) -> FieldTable {
         let is_brokers = OF_BROKER
             .iter()
             .any(|known| name.as_str().starts_with(known));
-        if !is_brokers && ![ATTEMPTS, HISTORY, FIRST_DEATH].contains(&name.as_str()) {
+        let is_ours = [ATTEMPTS, HISTORY, FIRST_DEATH].contains(&name.as_str());
+        if !is_brokers && !is_ours && !OF_SENDER.contains(&name.as_str()) {
             left.insert(name.clone(), value.clone());
         }
     }
@@ -243,6 +249,24 @@ mod tests {
             "chat-session.missed",
             Timestamp::UNIX_EPOCH,
         )
+    }
+
+    #[test]
+    fn forged_headers_neither_route_nor_prolong() {
+        let mut forged = dying(None, vec![death("crm", "rejected", "chat-sessions")]);
+        insert(
+            &mut forged.headers,
+            ATTEMPTS,
+            AMQPValue::LongLongInt(i64::MIN),
+        );
+        for name in OF_SENDER {
+            let queues = FieldArray::from(vec![string("payroll")]);
+            insert(&mut forged.headers, name, AMQPValue::FieldArray(queues));
+        }
+        let next = dying(Some(forged), vec![death("crm", "rejected", "crm.retried")]);
+        let headers = next.headers.inner();
+        assert_eq!(headers.get(ATTEMPTS), Some(&AMQPValue::LongLongInt(1)));
+        assert!(OF_SENDER.iter().all(|name| !headers.contains_key(*name)));
     }
 
     #[test]

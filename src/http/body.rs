@@ -29,6 +29,10 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// What small bodies have for themselves, at most.
 const SMALL_RESERVE_BYTES: u64 = 4 << 20;
 
+/// Of the rest, what complete bodies have for themselves until they are held: strangers cannot take
+/// that, since what is complete is verified at once.
+const COMPLETE_PART: (u64, u64) = (4, 5);
+
 /// What a body reserves with its first bytes beyond them, and at least with every step.
 const STEP_BYTES_MIN: u64 = 1 << 10;
 
@@ -91,7 +95,10 @@ impl Budget {
         let body_bytes_max = config.body_bytes_max;
         let shared = config.buffered_bytes_max.saturating_sub(body_bytes_max);
         let small = (shared / 2).min(SMALL_RESERVE_BYTES);
-        let large = Arc::new(Pool::new(shared - small, 1, LARGE_PATIENCE));
+        let complete_bytes = (shared - small) / COMPLETE_PART.1 * COMPLETE_PART.0;
+        let complete = pool::semaphore(complete_bytes);
+        let large_bytes = shared - small - complete_bytes;
+        let large = Arc::new(Pool::new(large_bytes, 1, &complete, LARGE_PATIENCE));
         Self {
             body_bytes_max,
             rate_min: config.body_rate_min,
@@ -100,7 +107,7 @@ impl Budget {
                 // There is no room for a reserve.
                 Arc::clone(&large)
             } else {
-                Arc::new(Pool::new(small, 0, SMALL_PATIENCE))
+                Arc::new(Pool::new(small, 0, &complete, SMALL_PATIENCE))
             },
             large,
             events: Arc::new(Semaphore::new(units(EVENTS_BYTES_MAX) as usize)),

@@ -33,6 +33,8 @@ pub(super) struct Pool {
     shared: Arc<Semaphore>,
     /// Whoever has this may take all it needs beside it.
     tickets: Arc<Semaphore>,
+    /// What complete bodies may take, in units: unfinished ones have no part in it.
+    complete: Arc<Semaphore>,
     has_tickets: bool,
     patience: Duration,
     bodies: Mutex<Bodies>,
@@ -79,11 +81,17 @@ pub(super) struct Unfinished {
 }
 
 impl Pool {
-    /// So many bytes, and so many bodies that may have all they need beside them.
-    pub(super) fn new(bytes: u64, tickets: usize, patience: Duration) -> Self {
-        let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+    /// So many bytes for unfinished bodies, so many bodies that may have all they need beside them,
+    /// and what complete ones may take.
+    pub(super) fn new(
+        bytes: u64,
+        tickets: usize,
+        complete: &Arc<Semaphore>,
+        patience: Duration,
+    ) -> Self {
         Self {
-            shared: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            shared: semaphore(bytes),
+            complete: Arc::clone(complete),
             tickets: Arc::new(Semaphore::new(tickets)),
             has_tickets: tickets > 0,
             patience,
@@ -270,12 +278,11 @@ impl Unfinished {
     /// It is complete: nobody takes its memory any more.
     pub(super) fn finish(mut self, bytes: u64) -> Option<Reserved> {
         let mut reserved = self.reserved.take()?;
-        if self.has_ticket {
-            // The next one need not wait until this one is held.
-            let shared = Arc::clone(&self.pool.shared);
-            if let Ok(permit) = shared.try_acquire_many_owned(units(bytes)) {
-                reserved.permit = permit;
-            }
+        // The next one need not wait until this one is held.
+        let complete = Arc::clone(&self.pool.complete);
+        if let Ok(permit) = complete.try_acquire_many_owned(units(bytes)) {
+            reserved.permit = permit;
+            self.pool.bodies().freed_at = Instant::now();
         }
         Some(reserved)
     }
@@ -291,6 +298,12 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         self.pool.bodies().freed_at = Instant::now();
     }
+}
+
+/// A part of the memory of so many bytes.
+pub(super) fn semaphore(bytes: u64) -> Arc<Semaphore> {
+    let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)))
 }
 
 /// How many units so many bytes are.

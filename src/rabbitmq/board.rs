@@ -1,5 +1,6 @@
 //! The broker's state as `/status` shows it, and the one log line of each change.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use tracing::{info, warn};
 
 use super::link::Failure;
 use super::url::BrokerUrl;
-use crate::telemetry::status::{BrokerState, BrokerStatus};
+use crate::telemetry::status::{BrokerState, BrokerStatus, Retries};
 
 /// Where the main link writes what it sees.
 pub(super) struct Board {
@@ -26,6 +27,7 @@ impl Board {
             since: Timestamp::now(),
             url: None,
             findings: Vec::new(),
+            retries: BTreeMap::new(),
             unrouted_messages: None,
             dead_letter_messages: None,
             reconnects: 0,
@@ -114,6 +116,20 @@ impl Board {
         self.status.send_if_modified(|status| {
             let is_new = status.findings != findings;
             status.findings = findings;
+            is_new
+        });
+    }
+
+    /// Who lets rejected messages wait, by queue; logged when it is new.
+    pub(super) fn set_retries(&self, retries: BTreeMap<String, Retries>) {
+        for (queue, by) in &retries {
+            if self.status.borrow().retries.get(queue) != Some(by) {
+                info!(queue, ?by, "retries of rejected messages settled");
+            }
+        }
+        self.status.send_if_modified(|status| {
+            let is_new = status.retries != retries;
+            status.retries = retries;
             is_new
         });
     }

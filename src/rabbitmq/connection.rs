@@ -17,6 +17,7 @@ use super::Settings;
 use super::tls::words::{self, Words};
 use super::tls::{self, TlsError};
 use super::url::{self, BrokerUrl};
+use super::version;
 use crate::config::rabbitmq::Tls;
 
 /// Shown in the broker's management pages.
@@ -224,6 +225,39 @@ async fn attempt(
     timeout: Duration,
     frames: FrameSize,
 ) -> Result<Connection, ConnectError> {
+    match open(url, tls, timeout, For::Amqp(frames)).await? {
+        Open::Amqp(connection) => Ok(connection),
+        Open::Greeting(_) => unreachable!("a connection was asked for"),
+    }
+}
+
+/// What a broker says of itself before the login: the first frame.
+pub(super) async fn greeting(url: &BrokerUrl, tls: &Tls, timeout: Duration) -> Option<Vec<u8>> {
+    let opening = open(url, tls, timeout, For::Greeting);
+    match tokio::time::timeout(timeout, opening).await {
+        Ok(Ok(Open::Greeting(greeting))) => greeting,
+        _ => None,
+    }
+}
+
+/// What a stream is opened for. lapin's type of it cannot be named here.
+enum For {
+    Amqp(FrameSize),
+    Greeting,
+}
+
+/// What came of it.
+enum Open {
+    Amqp(Connection),
+    Greeting(Option<Vec<u8>>),
+}
+
+async fn open(
+    url: &BrokerUrl,
+    tls: &Tls,
+    timeout: Duration,
+    purpose: For,
+) -> Result<Open, ConnectError> {
     let runtime = lapin::runtime::default_runtime().map_err(ConnectError::Handshake)?;
     let connect = |address| {
         let runtime = runtime.clone();
@@ -246,6 +280,10 @@ async fn attempt(
             .map_err(|error| tls_failed(&error, url, tls))?
     } else {
         stream
+    };
+    let frames = match purpose {
+        For::Amqp(frames) => frames,
+        For::Greeting => return Ok(Open::Greeting(version::greeting(stream.compat()).await)),
     };
     let mut uri = url::uri(url);
     let stream = match frames {
@@ -275,7 +313,7 @@ async fn attempt(
     let amqp = lapin::Connection::connector(uri, runtime, hand_over, properties)
         .await
         .map_err(|error| handshake_failed(url, tls, error))?;
-    Ok(Connection { amqp, socket })
+    Ok(Open::Amqp(Connection { amqp, socket }))
 }
 
 fn tls_failed(error: &io::Error, url: &BrokerUrl, tls: &Tls) -> ConnectError {

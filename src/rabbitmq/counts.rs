@@ -6,7 +6,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::board::Board;
 use super::live::{CallError, Live};
-use super::topology::declare::{Declarer, Scratch};
+use super::topology::declare::Declarer;
+use super::topology::scratch::Scratch;
 
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(15);

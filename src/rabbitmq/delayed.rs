@@ -51,7 +51,7 @@ const CONSUMER_TAG: &str = "deskbridge-retry";
 /// Sees to the rejected messages of all queues that want it.
 pub(super) struct DelayedTask {
     pub(super) shared: Arc<Shared>,
-    pub(super) queues: watch::Receiver<Vec<Delayed>>,
+    pub(super) is_wanted: watch::Receiver<bool>,
 }
 
 /// Sees to the rejected messages of one queue.
@@ -79,8 +79,13 @@ impl DelayedTask {
     /// Runs until shutdown.
     pub(super) async fn run(mut self) {
         let shutdown = self.shared.shutdown.clone();
+        let wanted = self.is_wanted.wait_for(|is_wanted| *is_wanted);
+        if !matches!(shutdown.run_until_cancelled(wanted).await, Some(Ok(_))) {
+            return;
+        }
+        let mut delayed = self.shared.declarer.delayed();
         loop {
-            let queues = self.queues.borrow_and_update().clone();
+            let queues = delayed.borrow_and_update().clone();
             let stop = shutdown.child_token();
             let mut tasks = JoinSet::new();
             for queue in queues {
@@ -94,7 +99,7 @@ impl DelayedTask {
             let is_over = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => true,
-                changed = self.queues.changed() => changed.is_err(),
+                changed = delayed.changed() => changed.is_err(),
             };
             stop.cancel();
             tasks.join_all().await;

@@ -13,9 +13,10 @@ use super::connection::{self, ConnectError};
 use super::live::{CallError, Live};
 use super::permitted::Permitted;
 use super::publisher::properties::short;
-use super::topology::Object;
-use super::topology::declare::Scratch;
+use super::topology::scratch::Scratch;
+use super::topology::{Object, Topology, layout};
 use super::url::BrokerUrl;
+use super::version;
 
 /// How long a polite goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,6 +64,24 @@ impl Inspector {
         let connection = connection::connect(url, &settings.tls, settings.connect_timeout).await?;
         let live = Live::new(connection);
         Ok(Self { live })
+    }
+
+    /// What of the plan `serve` would use on this broker.
+    ///
+    /// # Errors
+    /// With the reason, if the connection is lost.
+    pub async fn topology(&self, settings: &Settings, url: &BrokerUrl) -> Result<Topology, String> {
+        let planned = &settings.topology;
+        if planned.by_broker.is_empty() {
+            return Ok(planned.clone());
+        }
+        let Some(version) = version::of(url, &settings.tls).await else {
+            return Ok(planned.clone());
+        };
+        match layout::choose(&self.live, version, planned).await {
+            Ok(topology) => Ok(topology),
+            Err(_) => Err(self.live.lost().await),
+        }
     }
 
     /// What is there of these objects, in their order.

@@ -17,11 +17,11 @@ use super::board::Board;
 use super::connection::{self, ConnectError};
 use super::counts;
 use super::endpoints::Endpoints;
-use super::live::Live;
+use super::live::{CallError, Live};
 use super::publisher;
 use super::topology::Topology;
 use super::topology::declare::Declarer;
-use super::{Link, Outcome, Report, Settings, Window};
+use super::{Link, Outcome, Report, Settings, Window, version};
 use crate::failpoint::{self, Place};
 
 /// The probe link is closed when nothing was asked of it for that long.
@@ -55,6 +55,18 @@ impl Shared {
     pub(super) fn show_findings(&self) {
         self.board.restored(self.declarer.take_restorations());
         self.board.set_findings(self.declarer.findings());
+        self.board.set_retries(self.declarer.topology().retries());
+    }
+
+    /// Declares or checks everything on a connection to the broker in use.
+    async fn declare(&self, live: &Live) -> Result<(), CallError> {
+        let version = if self.declarer.asks_for_version() {
+            let url = &self.settings.urls[self.board.endpoint()];
+            version::of(url, &self.settings.tls).await
+        } else {
+            None
+        };
+        self.declarer.apply(live, version).await
     }
 }
 
@@ -289,7 +301,7 @@ impl LinkTask {
         shared.declarer.replace(topology);
         windows.spawn(async move {
             // Fails only with the connection; the next one declares everything.
-            let _ = shared.declarer.apply(&live).await;
+            let _ = shared.declare(&live).await;
             shared.show_findings();
         });
     }
@@ -365,7 +377,7 @@ async fn establish(shared: &Arc<Shared>, index: usize, link: Link) -> Result<Arc
     let live = Arc::new(Live::new(connecting.await?));
     if link == Link::Main {
         failpoint::pass(Place::RabbitmqDeclareBefore);
-        if shared.declarer.apply(&live).await.is_err() {
+        if shared.declare(&live).await.is_err() {
             return Err(Failure {
                 is_refusal: false,
                 reason: live.lost().await,

@@ -11,7 +11,6 @@ mod letter;
 mod looks;
 mod nature;
 pub mod replay;
-mod version;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use super::Settings;
 use super::connection::{self, FrameSize, Unreachable};
 use super::live::{CallError, Live};
 use super::publisher::properties::short;
+use super::version::{self, Version};
 
 /// Messages of a window while nothing is held; with each window that keeps some, twice as many.
 const WINDOW_MIN: u16 = 256;
@@ -120,8 +120,8 @@ impl Queue {
     /// If the connection is lost.
     pub async fn nature(&self, settings: &Settings) -> Result<Nature, QueueError> {
         match nature::ask(&self.live, &self.name).await {
-            Ok(Nature::BrokersDefault) => Ok(match version::major(settings).await {
-                Some(0..4) => Nature::Unlimited,
+            Ok(Nature::BrokersDefault) => Ok(match version::of_any(settings).await {
+                Some(Version(0..4, _)) => Nature::Unlimited,
                 _ => Nature::BrokersDefault,
             }),
             Ok(nature) => Ok(nature),

@@ -2,6 +2,8 @@
 //! declared is [`declare`]'s business.
 
 pub(super) mod declare;
+pub(super) mod layout;
+pub(super) mod scratch;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +32,8 @@ pub struct Topology {
     pub dead_letter_queue: Option<String>,
     /// Consumer queues whose rejected messages come again after a while.
     pub delayed: Vec<Delayed>,
+    /// The queues of those as they are declared where the broker lets rejected messages wait.
+    pub by_broker: Vec<Queue>,
 }
 
 /// One thing on the broker.
@@ -122,6 +126,7 @@ impl Topology {
             unrouted_queue: None,
             dead_letter_queue: None,
             delayed: Vec::new(),
+            by_broker: Vec::new(),
         };
         plan.add_dead_letter(&config.dead_letter.exchange);
         plan.add_unrouted(config);
@@ -222,7 +227,13 @@ impl Topology {
 
     fn add_queue(&mut self, queue: &QueueConfig, config: &Config) {
         let dead_letter = match queue.retry_delay {
-            Some(delay) => self.add_delay(queue, delay, config),
+            Some(delay) => {
+                self.by_broker.push(Queue {
+                    name: queue.name.clone(),
+                    arguments: layout::arguments(queue, delay, &config.dead_letter.exchange),
+                });
+                self.add_delay(queue, delay, config)
+            }
             None => config.dead_letter.exchange.clone(),
         };
         self.objects.push(Object::Queue(Queue {

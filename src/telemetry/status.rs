@@ -22,6 +22,8 @@ pub struct BrokerStatus {
     pub url: Option<String>,
     /// What is wrong with the topology, one sentence each.
     pub findings: Vec<String>,
+    /// Who lets rejected messages wait, by consumer queue.
+    pub retries: BTreeMap<String, Retries>,
     /// Messages in the queue for events nobody has subscribed to.
     pub unrouted_messages: Option<u64>,
     /// Messages in the dead-letter queue.
@@ -30,6 +32,16 @@ pub struct BrokerStatus {
     pub reconnects: u64,
     /// Objects of the topology that were missing and have been declared again, since the start.
     pub restored: u64,
+}
+
+/// Who lets the rejected messages of a queue wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Retries {
+    /// The bridge: consumers reject without `requeue`.
+    Bridge,
+    /// The broker: consumers reject with `requeue`.
+    Broker,
 }
 
 /// Where the connection to the broker stands.

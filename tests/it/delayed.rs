@@ -1,12 +1,15 @@
 //! Delayed retry: what a consumer rejects comes again after a while, and becomes a dead letter with
 //! its history when it was rejected too often.
 
+mod layout;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
@@ -32,6 +35,32 @@ async fn bridge(amqp_url: &str, queues: &str) -> Bridge {
         .await;
     bridge.broker_is("connected").await;
     bridge
+}
+
+/// A queue of the bridge's own for what is rejected: while it is there, no broker of 4.3 is left to
+/// retry.
+async fn own_queues(vhost: &Vhost, queues: &[&str]) {
+    let channel = vhost.channel().await;
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    for queue in queues {
+        let mut arguments = FieldTable::default();
+        for (name, value) in [
+            ("x-queue-type", text("quorum")),
+            ("x-delivery-limit", AMQPValue::LongInt(1_000_000_000)),
+            ("x-overflow", text("reject-publish")),
+            ("x-dead-letter-exchange", text(DEAD_LETTER)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+        ] {
+            arguments.insert(name.into(), value);
+        }
+        let name = format!("{queue}.rejected");
+        let declared = channel.queue_declare(name.into(), durable, arguments);
+        declared.await.unwrap();
+    }
 }
 
 fn queue(name: &str, more: &str) -> String {
@@ -63,6 +92,7 @@ fn findings(status: &Value) -> Vec<&str> {
 async fn a_rejected_message_comes_again_after_the_delay_and_at_last_is_a_dead_letter_with_its_history()
  {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let queues = queue("crm", "delivery_limit = 3\nretry_delay = '700ms'") + &queue("other", "");
     let bridge = bridge(&vhost.amqp_url, &queues).await;
     assert_eq!(findings(&bridge.status().await), [""; 0]);
@@ -139,6 +169,7 @@ async fn a_rejected_message_comes_again_after_the_delay_and_at_last_is_a_dead_le
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_at_the_second_try_is_done_and_holds_nobody_up() {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let queues = queue("crm", "single_active_consumer = true\nretry_delay = '3s'");
     let bridge = bridge(&vhost.amqp_url, &queues).await;
     let is_odd = |message: &Message| message.correlation_id.as_deref().unwrap().contains("odd");
@@ -164,6 +195,7 @@ async fn what_is_taken_at_the_second_try_is_done_and_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expires_or_is_given_back_too_often_is_a_dead_letter_and_does_not_come_again() {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["idle", "crashing"]).await;
     let queues = queue("idle", "ttl = '3s'\nretry_delay = '300ms'")
         + &queue("crashing", "delivery_limit = 2\nretry_delay = '300ms'");
     let bridge = bridge(&vhost.amqp_url, &queues).await;
@@ -197,6 +229,7 @@ async fn what_expires_or_is_given_back_too_often_is_a_dead_letter_and_does_not_c
 async fn killing_the_bridge_and_cutting_its_connections_loses_no_rejected_message() {
     const SESSIONS: usize = 150;
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let queues = queue("crm", "delivery_limit = 3\nretry_delay = '200ms'");
     let mut bridge = bridge(&vhost.amqp_url_through(proxy.address()), &queues).await;
@@ -233,6 +266,7 @@ async fn killing_the_bridge_and_cutting_its_connections_loses_no_rejected_messag
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_exchange_that_is_deleted_costs_no_rejected_message() {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let queues = queue("crm", "delivery_limit = 1\nretry_delay = '200ms'");
     let bridge = bridge(&vhost.amqp_url, &queues).await;
     let _crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
@@ -255,13 +289,16 @@ async fn a_dead_letter_exchange_that_is_deleted_costs_no_rejected_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn verifying_retries_through_what_is_there_and_says_what_is_missing() {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let crm = queue("crm", "delivery_limit = 2\nretry_delay = '200ms'");
     bridge(&vhost.amqp_url, &crm).await.terminate().await;
     let later = queue("later", "retry_delay = '200ms'");
     let queues = format!("rabbitmq.topology = 'verify'\n{crm}{later}");
     let bridge = bridge(&vhost.amqp_url, &queues).await;
     let status = bridge.status().await;
-    for missing in ["later", "later.rejected", "later.retry"] {
+    let is_ours = status["broker"]["retries"]["later"] == "bridge";
+    let satellites = ["later.rejected", "later.retry"].into_iter();
+    for missing in satellites.filter(|_| is_ours).chain(["later"]) {
         let finding = format!("queue `{missing}` is missing");
         assert!(findings(&status).contains(&&*finding), "{status}");
     }
@@ -311,6 +348,7 @@ async fn publish_with_large_headers(vhost: &Vhost, key: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_headers_stop_no_retries() {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm", "large"]).await;
     let large = "[[queues]]\nname = 'large'\nkeys = ['large']\nretry_delay = '300ms'\n";
     let queues = queue("crm", "delivery_limit = 3\nretry_delay = '300ms'") + large;
     let bridge = bridge(&vhost.amqp_url, &queues).await;
@@ -374,6 +412,7 @@ async fn policies_lose_no_rejected_message() {
         ])
         .await;
     let vhost = broker.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let policy = json!({"max-length": 3, "message-ttl": 4000, "overflow": "drop-head"});
     for queue in ["crm.rejected", "crm.retry"] {
         vhost.policy("queues", queue, policy.clone()).await;
@@ -401,6 +440,7 @@ async fn policies_lose_no_rejected_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_retry_objects_are_declared_again() {
     let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["crm"]).await;
     let queues = queue("crm", "delivery_limit = 9\nretry_delay = '300ms'");
     let bridge = bridge(&vhost.amqp_url, &queues).await;
     vhost.delete_exchange("crm.retried").await;

@@ -12,7 +12,7 @@ from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f")
 EXCHANGE = os.environ.get("EXCHANGE", "chat-sessions")
 RETRY_PAUSE = float(os.environ.get("RETRY_PAUSE", "1"))  # seconds before a message goes back to the queue
-REQUEUE = os.environ.get("REQUEUE", "1") != "0"  # 0: the queue has a `retry_delay`, after which deskbridge brings it back
+REQUEUE = os.environ.get("REQUEUE", "1") != "0"  # 0: deskbridge retries the queue (`broker.retries` in its /status)
 PREFETCH = 20  # messages in hand at once
 # If nobody has declared the queue, as `[[queues]]` of deskbridge would: replicated, bounded retries, then the dead-letter queue.
 ARGUMENTS = {"x-queue-type": "quorum", "x-delivery-limit": 5, "x-overflow": "reject-publish",

@@ -49,7 +49,6 @@ pub async fn look(config: &Config, is_running: bool) -> Looked {
             };
         }
     };
-    let plan = &settings.topology;
     let declares = config.rabbitmq.topology == TopologyMode::Declare;
     let mut findings =
         certificates::look_at_brokers(&settings.urls, settings.connect_timeout).await;
@@ -62,10 +61,20 @@ pub async fn look(config: &Config, is_running: bool) -> Looked {
         permissions: told.as_ref().and_then(|told| told.permissions.clone()),
         topics: told.as_ref().and_then(|told| told.topics.clone()),
     };
+    let mut plan = settings.topology.clone();
     let seen = match connected.inspector {
-        Some(inspector) => inspect(inspector, plan, declares, url, &mut findings).await,
+        Some(inspector) => {
+            if let Ok(topology) = inspector.topology(&settings, url).await {
+                plan = topology;
+            }
+            inspect(inspector, &plan, declares, url, &mut findings).await
+        }
         None => None,
     };
+    let plan = &plan;
+    if seen.is_some() {
+        findings.extend(topology::retries(plan));
+    }
     if let Some(seen) = &seen {
         findings.extend(topology::judge(plan, seen, declares, &user));
         findings.extend(topology::waiting(plan, seen, config, told.is_some()));

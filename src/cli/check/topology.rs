@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use deskbridge::config::Config;
 use deskbridge::rabbitmq::inspection::Found;
 use deskbridge::rabbitmq::topology::{Object, Topology};
+use deskbridge::telemetry::status::Retries;
 
 use super::finding::{DECLARE, Finding, Subject, counted};
 use super::permissions::User;
@@ -93,6 +94,21 @@ pub fn judge(plan: &Topology, seen: &Seen, declares: bool, user: &User) -> Vec<F
         }
     }
     findings
+}
+
+/// How the consumers of a queue with a `retry_delay` ask for another try.
+pub fn retries(plan: &Topology) -> Vec<Finding> {
+    let told = |(queue, by)| {
+        Finding::note(match by {
+            Retries::Bridge => format!(
+                "the bridge retries what is rejected from queue `{queue}`: `reject` without `requeue`"
+            ),
+            Retries::Broker => format!(
+                "the broker retries what is rejected from queue `{queue}`: `reject` with `requeue`"
+            ),
+        })
+    };
+    plan.retries().into_iter().map(told).collect()
 }
 
 fn number(count: usize) -> (&'static str, &'static str) {

@@ -200,6 +200,7 @@ fn settings(config: &Config, to_queue: Option<&str>) -> anyhow::Result<Settings>
             unrouted_queue: None,
             dead_letter_queue: None,
             delayed: Vec::new(),
+            by_broker: Vec::new(),
         };
     }
     Ok(settings)

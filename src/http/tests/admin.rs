@@ -1,6 +1,6 @@
 //! What operators see.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,6 +35,7 @@ fn broker() -> BrokerStatus {
         since: Timestamp::UNIX_EPOCH,
         url: Some("amqp://localhost:5672/%2f".into()),
         findings: vec![],
+        retries: BTreeMap::new(),
         unrouted_messages: None,
         dead_letter_messages: None,
         reconnects: 0,

@@ -17,7 +17,7 @@ use crate::rabbitmq::connection::{self, Unreachable};
 use crate::rabbitmq::live::{CallError, Live, telling};
 use crate::rabbitmq::publisher::properties::{header, properties, short};
 use crate::rabbitmq::publisher::size::{HEADERS_BYTES_MAX, table_bytes};
-use crate::rabbitmq::topology::declare::Scratch;
+use crate::rabbitmq::topology::scratch::Scratch;
 use crate::rabbitmq::{Outcome, Settings};
 use crate::webhook::message::{Header, Message};
 use crate::webhook::routing::Route;

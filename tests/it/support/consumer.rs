@@ -46,7 +46,18 @@ impl Consumer {
         is_rejected: impl Fn(&Message) -> bool + Send + 'static,
     ) -> Self {
         let connection = connect(&vhost.amqp_url).await;
-        Self::consume(connection, queue, Some(Box::new(is_rejected))).await
+        Self::consume(connection, queue, Some((Box::new(is_rejected), false))).await
+    }
+
+    /// As [`Consumer::rejecting`], with `requeue` where the broker retries.
+    pub async fn retrying(
+        vhost: &Vhost,
+        queue: &str,
+        requeue: bool,
+        is_rejected: impl Fn(&Message) -> bool + Send + 'static,
+    ) -> Self {
+        let connection = connect(&vhost.amqp_url).await;
+        Self::consume(connection, queue, Some((Box::new(is_rejected), requeue))).await
     }
 
     /// Consumes a private queue bound to an exchange that is there.
@@ -80,7 +91,7 @@ impl Consumer {
         Self::consume(connection, queue, None).await
     }
 
-    async fn consume(connection: Connection, queue: &str, judge: Option<Judge>) -> Self {
+    async fn consume(connection: Connection, queue: &str, judge: Option<(Judge, bool)>) -> Self {
         let channel = connection.create_channel().await.unwrap();
         let options = BasicConsumeOptions {
             no_ack: judge.is_none(),
@@ -97,12 +108,13 @@ impl Consumer {
             while let Some(Ok(delivery)) = deliveries.next().await {
                 let acker = delivery.acker.clone();
                 let message = Message::from(delivery);
-                let is_rejected = judge.as_ref().map(|judge| judge(&message));
+                let is_rejected = judge.as_ref().map(|(judge, _)| judge(&message));
+                let requeue = judge.as_ref().is_some_and(|(_, requeue)| *requeue);
                 collected.messages.lock().unwrap().push(message);
                 collected.arrived.notify_waiters();
                 // Fails only with the connection.
                 let _ = match is_rejected {
-                    Some(true) => acker.reject(BasicRejectOptions { requeue: false }).await,
+                    Some(true) => acker.reject(BasicRejectOptions { requeue }).await,
                     Some(false) => acker.ack(BasicAckOptions::default()).await,
                     None => Ok(true),
                 };

@@ -7,7 +7,7 @@ import { connect, type Channel, type ChannelModel, type ConsumeMessage } from 'a
 const URL = process.env.AMQP_URL ?? 'amqp://guest:guest@localhost:5672/%2f';
 const EXCHANGE = process.env.EXCHANGE ?? 'chat-sessions';
 const RETRY_PAUSE = 1000 * Number(process.env.RETRY_PAUSE ?? 1); // before a message goes back to the queue
-const REQUEUE = process.env.REQUEUE !== '0'; // 0: the queue has a `retry_delay`, after which deskbridge brings it back
+const REQUEUE = process.env.REQUEUE !== '0'; // 0: deskbridge retries the queue (`broker.retries` in its /status)
 const PREFETCH = 20; // messages in hand at once
 // If nobody has declared the queue, as `[[queues]]` of deskbridge would: replicated, bounded retries, then the dead-letter queue.
 const ARGUMENTS = {

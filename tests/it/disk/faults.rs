@@ -16,10 +16,7 @@ use crate::support::wait::{SOON, eventually};
 /// Under load some calls fail, then they work again: 503 meanwhile. `hits`: so many at least.
 async fn check_passing(fault: Fault<'_>, hits: usize) {
     let answers = passed(fault, hits).await;
-    assert!(
-        answers.contains_key(&503),
-        "nobody noticed: {answers:?}"
-    );
+    assert!(answers.contains_key(&503), "nobody noticed: {answers:?}");
 }
 
 /// How webhooks are answered while some calls fail, and after.

@@ -32,8 +32,9 @@ const QUIET: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_mins(3);
 
 const CAPS: Caps = Caps {
-    // What the README promises of a release build; without optimisation more code is resident.
-    rss_bytes: if cfg!(debug_assertions) { 96 } else { 64 } << 20,
+    // 64 MiB are promised of a release build, whatever the broker does or strangers do; both at once
+    // may take half as much again. Without optimisation more code is resident.
+    rss_bytes: if cfg!(debug_assertions) { 128 } else { 96 } << 20,
     // `http.connections_max` of strangers.
     descriptors: 200 + 1024,
     // Without optimisation and beside other tests it takes longer.

@@ -19,7 +19,10 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
     match planned.kind {
         Kind::BacklogFull => {
             bridge.kill().await;
-            bridge.reconfigure("journal.backlog_bytes_max = '512KiB'");
+            // A body must fit into the journal.
+            bridge.reconfigure(
+                "http.body_bytes_max = '512KiB'\njournal.backlog_bytes_max = '512KiB'",
+            );
             stage.proxy.refuse();
             stage.start_full(&mut bridge).await;
             let before = stage.desk.refused();
@@ -27,7 +30,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
             last(planned).await;
             stage.proxy.pass();
             bridge.kill().await;
-            bridge.reconfigure("journal.backlog_bytes_max = '1GiB'");
+            bridge.reconfigure("http.body_bytes_max = '10MiB'\njournal.backlog_bytes_max = '1GiB'");
             stage.start(&mut bridge).await;
             seen(is_full, "webhooks were answered 503")
         }

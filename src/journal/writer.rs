@@ -243,6 +243,8 @@ impl Writer {
         group.webhooks.clear();
         self.shared
             .publish(self.store.totals(), self.store.commit_time);
+        // Before the answers: `/readyz` may be asked right after one.
+        self.shared.set_refusal(self.refusal());
         if self.is_still_there() {
             group.answer(&Ok(()));
         } else {

@@ -124,11 +124,15 @@ async fn another_program_takes_the_disk() {
     }
     bridge.backlog_is_empty().await;
     // Some 12 MB are settled: enough to make up for what is missing.
-    fill_but(disk.path(), 1 << 20);
+    fill_but(disk.path(), 4 << 20);
     for number in 0..60 {
         let answer = bridge.post(large(number)).await;
         assert_eq!(answer.status, 202, "webhook {number}: {}", bridge.stderr());
         assert!(bridge.ready().await, "{}", bridge.stderr());
+        if number % 10 == 9 {
+            // On a busy machine the broker could lag behind by all that can give way.
+            bridge.backlog_is_empty().await;
+        }
     }
 }
 

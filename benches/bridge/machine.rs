@@ -26,8 +26,9 @@ pub fn examine(settings: &Settings) -> Result<(), String> {
         .iter()
         .map(|part| bytes_needed(*part, settings));
     let needed = needed.max().unwrap_or_default();
-    let free = deskbridge::journal::free_bytes(&settings.dir)
+    let space = deskbridge::journal::Space::of(&settings.dir)
         .map_err(|error| format!("{} cannot be asked: {error}", settings.dir.display()))?;
+    let free = space.free;
     if free < needed {
         return Err(format!(
             "too little disk: {} has {} MiB free, {} MiB are needed; BENCH_DIR names another place",

@@ -145,6 +145,8 @@ end_orphans() {
 
 clean_up() {
     local status=$?
+    # What is ended here ends with a signal, which is no failure.
+    trap - ERR
     trap '' INT TERM
     set +e
     for pid in ${tail-} ${bridge-}; do

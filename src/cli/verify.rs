@@ -1,10 +1,12 @@
 //! `verify`: which secret signed a captured webhook.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use deskbridge::config::sources::Secret;
 use deskbridge::config::{Loaded, paths};
 use deskbridge::webhook::signature::{Signature, signer};
 use serde::Serialize;
@@ -75,7 +77,7 @@ fn signers<'l>(loaded: &'l Loaded, signature: &Signature, body: &[u8]) -> Vec<Si
     let mut signers = Vec::new();
     for (name, source) in &loaded.config.sources {
         let signed_by = |body| {
-            let secrets = source.secrets.iter().map(|secret| secret.expose());
+            let secrets = source.secrets.iter().map(Secret::expose);
             signer(secrets, signature, body)
         };
         let exact = signed_by(body);
@@ -109,13 +111,15 @@ fn told(signers: &[Signer<'_>], loaded: &Loaded, bytes: usize) -> String {
             (None, None) => signer.key.clone(),
         };
         let (source, number) = (signer.source, signer.secret);
-        text += &if signer.without_final_newline {
-            format!(
-                "not signed as it is: without the white space at its end it is signed with secret number {number} of the source `{source}` ({place})\n"
-            )
+        let verdict = if signer.without_final_newline {
+            "not signed as it is: without the white space at its end it is signed"
         } else {
-            format!("signed with secret number {number} of the source `{source}` ({place})\n")
+            "signed"
         };
+        let _ = writeln!(
+            text,
+            "{verdict} with secret number {number} of the source `{source}` ({place})"
+        );
     }
     if signers.is_empty() {
         let sources = &loaded.config.sources;
@@ -134,12 +138,11 @@ fn body(file: Option<&Path>) -> anyhow::Result<Vec<u8>> {
         let advice = "`deskbridge verify --signature VALUE FILE`, or the body on standard input";
         return Err(misused("there is no body to verify", advice));
     }
-    let read = match file {
-        Some(file) => fs::read(file),
-        None => {
-            let mut body = Vec::new();
-            io::stdin().read_to_end(&mut body).map(|_| body)
-        }
+    let read = if let Some(file) = file {
+        fs::read(file)
+    } else {
+        let mut body = Vec::new();
+        io::stdin().read_to_end(&mut body).map(|_| body)
     };
     let what = file.map_or("standard input".to_owned(), |file| {
         format!("`{}`", file.display())

@@ -41,6 +41,7 @@ fn is_one(path: &Path) -> bool {
 ///
 /// # Errors
 /// Those of the serializer.
+#[expect(clippy::ref_option, reason = "serde passes the field as it is")]
 pub(super) fn serialize_one<S: Serializer>(
     path: &Option<PathBuf>,
     serializer: S,

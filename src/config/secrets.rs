@@ -1,5 +1,6 @@
 //! Puts what stands in secret files into the configuration: secrets of sources, URLs of the broker.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -141,22 +142,22 @@ fn is_name_of_variable(text: &str) -> bool {
 fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<Finding>) {
     let [urls, url_file] = ["urls", "url_file"].map(|key| strength(layers, key));
     if let Some(path) = &rabbitmq.url_file {
-        let problem = if urls == url_file {
-            Some("`urls` is given beside it; give one of the two".to_owned())
-        } else if urls < url_file {
-            let read = read(path);
-            // Never another broker than the one that is meant.
-            rabbitmq.urls = read.as_deref().map(split_urls).unwrap_or_default();
-            match read {
-                Ok(_) => wrong_url(&rabbitmq.urls)
-                    .map(|problem| format!("the file {}: {problem}", paths::in_words(path))),
-                Err(unread) => Some(format!(
-                    "{}; put the URL of the broker into it",
-                    unread.problem
-                )),
+        let problem = match urls.cmp(&url_file) {
+            Ordering::Greater => None,
+            Ordering::Equal => Some("`urls` is given beside it; give one of the two".to_owned()),
+            Ordering::Less => {
+                let read = read(path);
+                // Never another broker than the one that is meant.
+                rabbitmq.urls = read.as_deref().map(split_urls).unwrap_or_default();
+                match read {
+                    Ok(_) => wrong_url(&rabbitmq.urls)
+                        .map(|problem| format!("the file {}: {problem}", paths::in_words(path))),
+                    Err(unread) => Some(format!(
+                        "{}; put the URL of the broker into it",
+                        unread.problem
+                    )),
+                }
             }
-        } else {
-            None
         };
         missing.extend(problem.map(|problem| Finding::new("rabbitmq.url_file", problem)));
     }

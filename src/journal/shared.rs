@@ -84,7 +84,7 @@ impl Shared {
     /// Why a webhook of ordinary size would not be held now, for people.
     pub(super) fn obstacle(&self) -> Option<String> {
         // Less than the patience itself: the webhook that it has just run out for began to wait first.
-        let is_long = |waited: &Duration| *waited >= APPEND_PATIENCE - LOCK_PATIENCE;
+        let is_long = |waited: &Duration| *waited >= APPEND_PATIENCE.saturating_sub(LOCK_PATIENCE);
         if let Some(refusal) = self.refusal() {
             return Some(refusal.to_string());
         }

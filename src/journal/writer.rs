@@ -6,12 +6,14 @@
 //! would report success for data that is gone, and only a restart replays the log.
 
 mod disk;
+mod reserve;
 mod room;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -30,6 +32,7 @@ use crate::failpoint::{self, Place};
 use crate::webhook::Webhook;
 use crate::webhook::routing::Routing;
 use disk::Disk;
+use reserve::Reserve;
 use room::Room;
 
 /// Webhooks in one transaction at most.
@@ -38,8 +41,10 @@ const GROUP_WEBHOOKS_MAX: usize = 512;
 const GROUP_BYTES_MAX: u64 = 8 << 20;
 /// Changes in one transaction at most, unless more were kept after a failure.
 const GROUP_CHANGES_MAX: usize = 4096;
-/// How long settled events give way to a group that does not fit before it is refused.
+/// How long a webhook waits for room on the disk before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_millis(800);
+/// Between two attempts to make room while a reader keeps the log from starting over.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// How often the disk is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -94,6 +99,7 @@ pub(super) struct State {
     unsaved: Vec<Change>,
     disk: Disk,
     room: Room,
+    reserve: Reserve,
     /// Written since the last checkpoint, roughly.
     written_bytes: u64,
     ticked: Option<Instant>,
@@ -105,6 +111,7 @@ impl State {
     pub(super) fn of(database: &Path) -> Self {
         Self {
             disk: Disk::of(database),
+            reserve: Reserve::of(database),
             ..Self::default()
         }
     }
@@ -196,10 +203,9 @@ impl Writer {
             return;
         }
         self.shared.is_writing(true);
-        let began = Instant::now();
         let mut result = self.write(&group);
         while let Err(error) = &result
-            && self.may_write_again(error, &mut group, began)
+            && self.may_write_again(error, &mut group)
         {
             result = self.write(&group);
         }
@@ -215,26 +221,34 @@ impl Writer {
     }
 
     fn write(&mut self, group: &Group) -> rusqlite::Result<Committed> {
+        self.reserve(group.disk_bytes)?;
         let retention = self.retention(group.disk_bytes);
         let now = Timestamp::now();
         self.store
             .commit(&group.changes, &group.webhooks, now, &retention)
     }
 
-    /// Whether a group that could not be written may succeed now: what is settled has given way, or
-    /// another program may have let go of its lock. Whoever has waited for that too long is told.
-    fn may_write_again(
-        &mut self,
-        error: &rusqlite::Error,
-        group: &mut Group,
-        began: Instant,
-    ) -> bool {
+    /// Whether to write a group again that could not be written: settled events have given way, a
+    /// reader may let the log start over, or another program may have released its lock. Webhooks
+    /// that have waited too long for that are refused.
+    fn may_write_again(&mut self, error: &rusqlite::Error, group: &mut Group) -> bool {
         if is_locked(error) {
             let latest = APPEND_PATIENCE.saturating_sub(LOCK_PATIENCE);
             group.refuse_older(latest, &AppendError::Locked);
             return !group.webhooks.is_empty();
         }
-        disk::is_full(error) && began.elapsed() < ROOM_PATIENCE && self.make_room(group.disk_bytes)
+        if !disk::is_full(error) || self.store.retained_bytes() == 0 {
+            return false;
+        }
+        group.refuse_older(ROOM_PATIENCE, &AppendError::DiskFull);
+        if self.make_room(group.disk_bytes) {
+            return true;
+        }
+        if group.webhooks.is_empty() {
+            return false;
+        }
+        thread::sleep(ROOM_PAUSE);
+        true
     }
 
     fn committed(&mut self, mut group: Group, committed: Committed) {

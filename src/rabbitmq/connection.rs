@@ -75,9 +75,8 @@ impl ConnectError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::TlsFiles(_) => true,
+            Self::TlsFiles(_) | Self::NoAmqp(_) => true,
             Self::Tls { is_refusal, .. } => *is_refusal,
-            Self::NoAmqp(_) => true,
             Self::Handshake(error) => match error.kind() {
                 // ACCESS_REFUSED and NOT_ALLOWED; a broker going down answers 320 here.
                 ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 530),

@@ -159,10 +159,9 @@ impl List {
                     .collect();
                 table.page(&rows, is_first)
             }
-            None => entries
-                .iter()
-                .map(|entry| format!("{}\n", line::json(entry)))
-                .collect(),
+            None => entries.iter().fold(String::new(), |text, entry| {
+                text + &line::json(entry).to_string() + "\n"
+            }),
         }
     }
 }

@@ -24,7 +24,7 @@ struct Text {
     text: String,
     /// Said on standard error before it.
     notice: Option<String>,
-    _room: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// What the printing thread knows.
@@ -112,7 +112,7 @@ impl Printer {
         let text = Text {
             text,
             notice: (missed > 0).then(|| not_shown(missed)),
-            _room: room,
+            permit: room,
         };
         self.taken += 1;
         // Where the thread has ended, `unread` says so.
@@ -172,7 +172,7 @@ impl Progress {
         while let Some(Text {
             text,
             notice,
-            _room,
+            permit: _permit,
         }) = texts.blocking_recv()
         {
             if let Some(notice) = notice {

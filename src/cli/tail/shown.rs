@@ -58,7 +58,8 @@ pub fn readable(received: &Received, with_body: bool, clock: &Clock) -> String {
 /// A body of which no line looks like one of ours.
 pub fn indented(body: &[u8]) -> String {
     let body = String::from_utf8_lossy(body);
-    body.lines().map(|line| format!("    {line}\n")).collect()
+    let lines = body.lines().flat_map(|line| ["    ", line, "\n"]);
+    lines.collect()
 }
 
 /// One object with everything; the body stands in it as it is if it is JSON, else as text.

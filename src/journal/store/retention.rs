@@ -70,8 +70,12 @@ impl Store {
 
     /// Bytes of the database that are free and will be used before the file grows.
     pub(in crate::journal) fn free_bytes(&self) -> rusqlite::Result<u64> {
-        let pages = self.count_pages("freelist_count")?;
-        Ok(u64::try_from(pages).unwrap_or_default() * u64::from(PAGE_BYTES))
+        self.count_pages("freelist_count").map(bytes_of)
+    }
+
+    /// The size that the database has, or will have once its log is copied.
+    pub(in crate::journal) fn used_bytes(&self) -> rusqlite::Result<u64> {
+        self.count_pages("page_count").map(bytes_of)
     }
 
     /// Gives free pages back to the file system, at most `pages_max` of them and only if they are
@@ -87,7 +91,8 @@ impl Store {
         );
         // Some free pages are good to have: the next backlog need not grow the file.
         let is_much = free * 4 >= used && used >= SHRUNK_PAGES_MIN;
-        if !is_much && !(is_short && free > 0) {
+        let is_useful = is_much || is_short && free > 0;
+        if !is_useful {
             return Ok(false);
         }
         let mut statement = self
@@ -119,4 +124,8 @@ impl Store {
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
     }
+}
+
+fn bytes_of(pages: i64) -> u64 {
+    u64::try_from(pages).unwrap_or_default() * u64::from(PAGE_BYTES)
 }

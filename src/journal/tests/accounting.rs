@@ -115,7 +115,7 @@ impl World {
         match step {
             Step::Append(sessions, settled) => self.append(sessions, *settled),
             Step::Reject => {
-                let fresh = self.bench.commit(&[], vec![webhook(&["false"])]).fresh;
+                let fresh = self.bench.commit(&[], &[webhook(&["false"])]).fresh;
                 self.arrived(fresh);
             }
             Step::Publish(choice) => self.settle(*choice, Settlement::Published),
@@ -150,7 +150,7 @@ impl World {
             .collect();
         let head = settled.and_then(|choice| self.head(choice));
         let changes: Vec<_> = head.iter().map(|(_, held)| published(held)).collect();
-        let committed = self.bench.commit(&changes, vec![webhook(&elements)]);
+        let committed = self.bench.commit(&changes, &[webhook(&elements)]);
         for (ack, (key, _)) in committed.acks.into_iter().zip(head) {
             self.settled(&key, ack);
         }

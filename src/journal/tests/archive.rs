@@ -51,7 +51,7 @@ fn pages_bring_every_event_once_in_order_however_many_or_large() {
         r#"{{"id":"large","status":"created","n":"{}"}}"#,
         "x".repeat(3 << 20)
     );
-    bench.commit(&[], vec![webhook(&[large.clone(), large.clone(), large])]);
+    bench.commit(&[], &[webhook(&[large.clone(), large.clone(), large])]);
     let large = Selection {
         sessions: vec!["large".into()],
         ..Selection::default()

@@ -46,7 +46,7 @@ fn webhooks(count: usize, round: usize) -> Vec<Webhook> {
 fn measure(name: &str, group: usize, events: usize, retention: Duration, backlog: usize) {
     let mut bench = Bench::keeping(retention, 64 << 20);
     for round in 0..backlog / 500 {
-        bench.commit(&[], webhooks(500, 1_000_000 + round));
+        bench.commit(&[], &webhooks(500, 1_000_000 + round));
         bench.store.checkpoint().unwrap();
     }
     let rounds: Vec<_> = (0..events / group)
@@ -56,7 +56,7 @@ fn measure(name: &str, group: usize, events: usize, retention: Duration, backlog
     let (mut stall, mut pages, mut checkpoints) = (Duration::ZERO, 0, 0);
     let (began, began_cpu) = (Instant::now(), processor_time());
     for webhooks in rounds {
-        let committed = bench.commit(&changes, webhooks);
+        let committed = bench.commit(&changes, &webhooks);
         changes = committed.fresh.iter().map(published).collect();
         written += group * (2048 + 1024) + (32 << 10);
         if written > 4 << 20 {

@@ -25,7 +25,7 @@ fn journal(sessions: u32) -> (Bench, usize) {
             )
         };
         let elements = [element("created"), element("handled")];
-        let events = bench.commit(&[], vec![webhook(&elements)]).fresh;
+        let events = bench.commit(&[], &[webhook(&elements)]).fresh;
         backlog += 2;
         if id % 4 == 0 {
             bench.change(published(&events[0]));
@@ -198,7 +198,7 @@ fn an_empty_or_blank_database_is_set_aside_too() {
 fn a_database_without_unsettled_events_loses_none() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created")]);
-    bench.commit(&[published(&events[0]), published(&events[1])], vec![]);
+    bench.commit(&[published(&events[0]), published(&events[1])], &[]);
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'events'";
     let root = u64::try_from(bench.number(root)).unwrap();
     bench.store.checkpoint().unwrap();

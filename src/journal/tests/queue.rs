@@ -24,7 +24,7 @@ fn the_first_unsettled_event_of_each_session_is_its_head() {
 fn sessions_of_the_same_id_at_two_sources_do_not_wait_for_each_other() {
     let mut bench = Bench::new();
     let other = webhook_of("umbrella", &[session("a", "created")]);
-    let committed = bench.commit(&[], vec![webhook(&[session("a", "created")]), other]);
+    let committed = bench.commit(&[], &[webhook(&[session("a", "created")]), other]);
     assert!(committed.fresh.iter().all(|held| held.is_head));
     assert_eq!(bench.heads(), [1, 2]);
 }
@@ -52,10 +52,7 @@ fn settling_a_head_promotes_the_next_of_its_session_whatever_its_route() {
 fn rejects_are_heads_each_for_itself() {
     let mut bench = Bench::new();
     let events = bench
-        .commit(
-            &[],
-            vec![webhook(&["1", "{}", r#"{"id":"a","status":"x"}"#])],
-        )
+        .commit(&[], &[webhook(&["1", "{}", r#"{"id":"a","status":"x"}"#])])
         .fresh;
     assert!(events.iter().all(|held| held.is_head));
     assert_eq!(&*events[0].label, "invalid");
@@ -79,7 +76,7 @@ fn an_event_whose_predecessor_is_settled_in_the_same_group_is_a_head() {
     let mut bench = Bench::new();
     let first = bench.append(&[("a", "created")]);
     let next = webhook(&[session("a", "handled")]);
-    let committed = bench.commit(&[published(&first[0])], vec![next]);
+    let committed = bench.commit(&[published(&first[0])], &[next]);
     assert_eq!(
         committed.acks,
         [Ack::Settled {
@@ -95,7 +92,7 @@ fn an_event_whose_predecessor_is_settled_in_the_same_group_is_a_head() {
 fn two_events_of_a_session_settled_in_one_group_promote_the_third_once() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("a", "handled"), ("a", "completed")]);
-    let committed = bench.commit(&[published(&events[0]), published(&events[1])], vec![]);
+    let committed = bench.commit(&[published(&events[0]), published(&events[1])], &[]);
     let promoted = |held: usize| Some(events[held].route_id);
     assert_eq!(
         committed.acks,

@@ -78,7 +78,7 @@ fn a_group_deletes_a_bounded_number() {
     let sessions: Vec<(&str, &str)> = sessions.iter().map(|id| (id.as_str(), "created")).collect();
     let events = bench.append(&sessions);
     let changes: Vec<_> = events.iter().map(published).collect();
-    bench.commit(&changes, vec![]);
+    bench.commit(&changes, &[]);
     bench.now += WEEK;
     bench.append(&[("a", "created")]);
     assert_eq!(bench.number("SELECT count(*) FROM settled"), 500 - 64);
@@ -91,13 +91,13 @@ fn the_file_gives_its_space_back_after_a_large_backlog() {
         r#"{{"id":"a","status":"created","x":"{}"}}"#,
         "x".repeat(1 << 20)
     );
-    let events = bench.commit(&[], vec![webhook(&vec![element; 32])]).fresh;
+    let events = bench.commit(&[], &[webhook(&vec![element; 32])]).fresh;
     bench.store.checkpoint().unwrap();
     let size = |bench: &Bench| std::fs::metadata(bench.database()).unwrap().len();
     let before = size(&bench);
     assert!(before > 32 << 20, "{before}");
     let changes: Vec<_> = events.iter().map(published).collect();
-    bench.commit(&changes, vec![]);
+    bench.commit(&changes, &[]);
     assert!(bench.store.shrink(1000, false).unwrap());
     let wal = bench.store.checkpoint().unwrap();
     assert_eq!(wal.pages, wal.copied);

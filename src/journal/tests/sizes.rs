@@ -23,7 +23,7 @@ fn check(events: usize, what: &str, element: impl Fn(usize) -> String) {
     let mut held = Vec::new();
     for first in (0..events).step_by(100) {
         let elements: Vec<_> = (first..(first + 100).min(events)).map(&element).collect();
-        held.extend(bench.commit(&[], vec![webhook(&elements)]).fresh);
+        held.extend(bench.commit(&[], &[webhook(&elements)]).fresh);
     }
     let is_close = |bench: &Bench, counted: u64, state: &str| {
         let real = (pages(bench) - empty) * 8192;
@@ -37,7 +37,7 @@ fn check(events: usize, what: &str, element: impl Fn(usize) -> String) {
     };
     is_close(&bench, bench.store.backlog_bytes(), "waiting");
     let changes: Vec<_> = held.iter().map(published).collect();
-    bench.commit(&changes, vec![]);
+    bench.commit(&changes, &[]);
     is_close(&bench, bench.store.retained_bytes(), "settled");
 }
 

@@ -143,9 +143,9 @@ impl Bench {
         self.dir.path().join("journal.db")
     }
 
-    pub fn commit(&mut self, changes: &[Change], webhooks: Vec<Webhook>) -> Committed {
+    pub fn commit(&mut self, changes: &[Change], webhooks: &[Webhook]) -> Committed {
         self.store
-            .commit(changes, &webhooks, self.now, &self.retention)
+            .commit(changes, webhooks, self.now, &self.retention)
             .unwrap()
     }
 
@@ -153,11 +153,11 @@ impl Bench {
     pub fn append(&mut self, sessions: &[(&str, &str)]) -> Vec<Held> {
         let elements = sessions.iter().map(|(id, status)| session(id, status));
         let webhook = webhook(&elements.collect::<Vec<_>>());
-        self.commit(&[], vec![webhook]).fresh
+        self.commit(&[], &[webhook]).fresh
     }
 
     pub fn change(&mut self, change: Change) -> Ack {
-        let acks = self.commit(&[change], vec![]).acks;
+        let acks = self.commit(&[change], &[]).acks;
         <[Ack; 1]>::try_from(acks).unwrap()[0]
     }
 

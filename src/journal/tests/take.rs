@@ -44,7 +44,7 @@ fn heads_come_with_what_follows_in_their_sessions_and_none_of_another_route() {
 #[test]
 fn rejects_come_back_as_what_they_were() {
     let mut bench = Bench::new();
-    let held = bench.commit(&[], vec![webhook(&["7"])]).fresh.remove(0);
+    let held = bench.commit(&[], &[webhook(&["7"])]).fresh.remove(0);
     let taken = take(&mut bench.reader(), held.route_id, |_| {});
     assert_eq!(taken.runs[0].events[0].event, held.event);
     assert!(!taken.runs[0].events[0].is_damaged);
@@ -71,7 +71,7 @@ fn a_body_comes_back_byte_for_byte_whether_it_counts_as_large_or_not() {
         let mut bench = Bench::new();
         let element = session_of(length);
         assert_eq!(element.len(), length);
-        let held = bench.commit(&[], vec![webhook(&[element])]).fresh.remove(0);
+        let held = bench.commit(&[], &[webhook(&[element])]).fresh.remove(0);
         let taken = take(&mut bench.reader(), held.route_id, |_| {});
         let back = &taken.runs[0].events[0];
         assert!(back.event == held.event && !back.is_damaged, "{length}");
@@ -124,7 +124,7 @@ fn bytes_bound_it_too_but_one_event_always_comes() {
     let events = bench
         .commit(
             &[],
-            vec![webhook(&[
+            &[webhook(&[
                 small.as_str(),
                 large.as_str(),
                 small.as_str(),

@@ -44,7 +44,7 @@ fn an_unknown_value_damages_its_event_alone() {
 #[test]
 fn a_reject_of_an_unknown_reason_is_damaged() {
     let mut bench = Bench::new();
-    let held = bench.commit(&[], vec![webhook(&["7"])]).fresh.remove(0);
+    let held = bench.commit(&[], &[webhook(&["7"])]).fresh.remove(0);
     let change = "UPDATE events SET reject_reason = 'bored'";
     bench.store.database().execute(change, []).unwrap();
     assert!(taken(&bench, held.route_id)[0].is_damaged);

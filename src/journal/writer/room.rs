@@ -36,7 +36,12 @@ pub(super) struct Room {
     pub(super) is_low: bool,
     /// The log may soon have no room.
     pub(super) is_short_of_log: bool,
-    /// What operators have been told.
+    told: Told,
+}
+
+/// What operators have been told, until there is enough again.
+#[derive(Debug, Default)]
+struct Told {
     is_scarce: bool,
     is_giving: bool,
 }
@@ -106,7 +111,7 @@ impl Writer {
         if has_given {
             let _ = self.checkpoint();
             // The log needs bytes of the file system, not pages.
-            if self.store.shrink(GIVEN_PAGES_MAX, true) == Ok(true) {
+            if self.give_pages_back(GIVEN_PAGES_MAX, true) == Ok(true) {
                 let _ = self.checkpoint();
             }
         }
@@ -132,16 +137,16 @@ impl Room {
         let twice = minimum.saturating_mul(2);
         // Far enough apart that it is not told again and again.
         let enough = twice.saturating_add(MARGIN_BYTES.min(twice / MARGIN_PART));
-        if free_bytes < twice && !self.is_scarce {
-            self.is_scarce = true;
+        if free_bytes < twice && !self.told.is_scarce {
+            self.told.is_scarce = true;
             tracing::warn!(
                 free_bytes,
                 disk_free_min = minimum,
                 "the journal's disk is nearly full"
             );
-        } else if free_bytes >= enough && self.is_scarce {
-            self.is_scarce = false;
-            self.is_giving = false;
+        } else if free_bytes >= enough && self.told.is_scarce {
+            self.told.is_scarce = false;
+            self.told.is_giving = false;
             tracing::info!(free_bytes, "the journal's disk is not nearly full any more");
         }
         if self.shortage > 0 {
@@ -151,8 +156,8 @@ impl Room {
 
     /// Once until there is enough again.
     fn tell_giving(&mut self) {
-        if !self.is_giving {
-            self.is_giving = true;
+        if !self.told.is_giving {
+            self.told.is_giving = true;
             tracing::warn!(
                 "the journal's disk has no room; settled events are deleted before \
                  `journal.retention` is over"

@@ -1,5 +1,5 @@
-//! What is done now and then: look at the disk, do what commands have asked for, delete what is old, copy the log into the
-//! database, give space back.
+//! What is done now and then: look at the disk, do what commands have asked for, delete what is
+//! old, copy the log into the database, give space back.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::journal::schema::PAGE_BYTES;
 use crate::journal::store::is_locked;
 
 /// Written bytes between two checkpoints.
-const CHECKPOINT_BYTES: u64 = 16 << 20;
+pub(super) const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// What a row costs in the log beside its body, roughly.
 const ROW_BYTES: u64 = 512;
 /// What a commit costs in the log beside its rows, roughly.
@@ -86,18 +86,31 @@ impl Writer {
     /// Moving pages needs room in the log: a disk that has none keeps them.
     fn shrink(&mut self) -> rusqlite::Result<bool> {
         let is_short = self.state.room.is_short_of_log;
-        match self.store.shrink(SHRUNK_PAGES_MAX, is_short) {
+        match self.give_pages_back(SHRUNK_PAGES_MAX, is_short) {
             Err(error) if is_full(&error) => Ok(false),
             result => result,
         }
     }
 
+    pub(super) fn give_pages_back(
+        &mut self,
+        pages_max: u32,
+        is_short: bool,
+    ) -> rusqlite::Result<bool> {
+        let is_shrunk = self.store.shrink(pages_max, is_short)?;
+        if is_shrunk {
+            self.state.reserve.forget();
+        }
+        Ok(is_shrunk)
+    }
+
     /// Counts what a commit has written.
     pub(super) fn written(&mut self, bytes: u64, rows: usize) {
         self.state.written_bytes += COMMIT_BYTES + bytes + ROW_BYTES * rows as u64;
-        let most = match self.state.room.is_short_of_log {
-            true => CHECKPOINT_BYTES / 8,
-            false => CHECKPOINT_BYTES,
+        let most = if self.state.room.is_short_of_log {
+            CHECKPOINT_BYTES / 8
+        } else {
+            CHECKPOINT_BYTES
         };
         if self.state.written_bytes >= most
             && let Err(error) = self.checkpoint()
@@ -120,6 +133,8 @@ impl Writer {
             self.store.log_is_held(true, log_bytes);
         }
         failpoint::pass(Place::JournalCheckpointAfter);
+        // SQLite cuts the database to its size.
+        self.state.reserve.forget();
         // A reader is in the way, or somebody else copies: again a little later.
         self.state.written_bytes = if wal.is_copied() {
             0

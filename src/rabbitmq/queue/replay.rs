@@ -124,7 +124,7 @@ impl Replayer {
     /// Publishes the first run of these, in order, and awaits what becomes of each: the outcomes of
     /// the first so many. After [`Outcome::Unknown`] the connection is gone.
     pub async fn publish(&self, replays: &[Replay]) -> Vec<Outcome> {
-        let run = &replays[..run_length(replays)];
+        let run = &replays[..self.run_length(replays)];
         match self.attempt(run).await {
             Ok(outcomes) => outcomes,
             // The broker closes the channel for one of them: which one is seen one by one.
@@ -144,6 +144,16 @@ impl Replayer {
         self.live.lost().await
     }
 
+    /// A message alone, until the exchange has taken one: lapin may send more of a run after it has
+    /// acknowledged that the broker closed the channel, and the broker ends the connection then
+    /// (`CHANNEL_ERROR - expected 'channel.open'`).
+    fn run_length(&self, replays: &[Replay]) -> usize {
+        match replays.first() {
+            Some(first) if self.live.is_known(&first.route.exchange) => run_length(replays),
+            first => first.iter().count(),
+        }
+    }
+
     async fn publish_alone(&self, replay: &Replay) -> Outcome {
         match self.attempt(std::slice::from_ref(replay)).await {
             Ok(mut outcomes) => outcomes.pop().unwrap_or(Outcome::Unknown),
@@ -160,7 +170,6 @@ impl Replayer {
         // Publishing to a missing exchange could cost the connection.
         if !exchange.is_empty() && !self.live.is_known(exchange) {
             Scratch::new(&self.live).look_for_exchange(exchange).await?;
-            self.live.set_known(exchange, true);
         }
         for replay in run {
             fits(&replay.properties)?;
@@ -168,7 +177,10 @@ impl Replayer {
         let channel = self.live.confirm_channel(exchange).await?;
         let outcomes = self.exchange(&channel, run).await;
         match &outcomes {
-            Ok(_) => self.live.keep_channel(exchange, channel),
+            Ok(_) => {
+                self.live.set_known(exchange, true);
+                self.live.keep_channel(exchange, channel);
+            }
             Err(_) => self.live.set_known(exchange, false),
         }
         outcomes

@@ -52,9 +52,9 @@ impl Attack {
             Self::LargestHead => (95, 150, 100),
         };
         let value = "y".repeat(length);
-        let fields: String = (0..fields)
-            .map(|number| format!("x-{number}: {value}\r\n"))
-            .collect();
+        let fields = (0..fields).fold(String::new(), |text, number| {
+            text + &format!("x-{number}: {value}\r\n")
+        });
         format!(
             "POST {PATH} HTTP/1.1\r\nhost: stranger\r\nx-dd-signature: sha256={forged}\r\n\
              {fields}content-length: {body}\r\n\r\n"
@@ -72,7 +72,7 @@ impl Attack {
 /// Sends that, stays until it is closed, and comes again.
 async fn attack(bridge: SocketAddr, attack: Attack, connections: Arc<AtomicUsize>) {
     let head = attack.head();
-    let piece = [b' '; 64 << 10];
+    let piece = vec![b' '; 64 << 10];
     loop {
         if let Ok(mut stream) = TcpStream::connect(bridge).await {
             connections.fetch_add(1, Ordering::Relaxed);

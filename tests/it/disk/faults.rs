@@ -52,10 +52,10 @@ async fn passed(fault: Fault<'_>, hits: usize) -> BTreeMap<u16, usize> {
 async fn no_space_for_the_log_is_503_until_there_is() {
     let fault = Fault {
         calls: "pwrite64",
-        what: "error=ENOSPC:when=200..240",
+        what: "error=ENOSPC:when=200..400",
         file: "journal.db-wal",
     };
-    check_passing(fault, 41).await;
+    check_passing(fault, 201).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,16 +121,18 @@ fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Opti
     })
 }
 
-fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Finding> {
-    let certificates = pem::certificates(file)
-        .map_err(|error| Finding::error(format!("{key}: {error}")).trying(error.advice()))?;
+fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Box<Finding>> {
+    let certificates = pem::certificates(file).map_err(|error| {
+        Box::new(Finding::error(format!("{key}: {error}")).trying(error.advice()))
+    })?;
     let validities: Option<Vec<_>> = certificates.iter().map(validity).collect();
     validities.ok_or_else(|| {
         let file = paths::in_words(file);
-        Finding::error(format!(
-            "{key}: {file} holds a certificate that cannot be read"
-        ))
-        .trying("issue it again; `openssl x509 -text` shows what is in it")
+        let problem = format!("{key}: {file} holds a certificate that cannot be read");
+        Box::new(
+            Finding::error(problem)
+                .trying("issue it again; `openssl x509 -text` shows what is in it"),
+        )
     })
 }
 

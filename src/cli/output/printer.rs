@@ -20,7 +20,7 @@ const BUFFERED_BYTES_MAX: usize = 16 << 20;
 const TEXT_BYTES: usize = 64;
 
 /// One text on its way.
-struct Text {
+struct Output {
     text: String,
     /// Said on standard error before it.
     notice: Option<String>,
@@ -40,7 +40,7 @@ struct Progress {
 
 /// A printer of texts.
 pub struct Printer {
-    texts: Option<UnboundedSender<Text>>,
+    texts: Option<UnboundedSender<Output>>,
     room: Arc<Semaphore>,
     progress: Arc<Progress>,
     taken: u64,
@@ -109,14 +109,14 @@ impl Printer {
 
     fn enqueue(&mut self, text: String, room: OwnedSemaphorePermit) {
         let missed = std::mem::take(&mut self.untold);
-        let text = Text {
+        let output = Output {
             text,
             notice: (missed > 0).then(|| not_shown(missed)),
             permit: room,
         };
         self.taken += 1;
         // Where the thread has ended, `unread` says so.
-        let _ = self.texts.as_ref().map(|texts| texts.send(text));
+        let _ = self.texts.as_ref().map(|texts| texts.send(output));
     }
 
     /// Returns when nobody reads any more.
@@ -168,8 +168,8 @@ impl Printer {
 }
 
 impl Progress {
-    fn print_all(&self, mut texts: UnboundedReceiver<Text>, is_json: bool) {
-        while let Some(Text {
+    fn print_all(&self, mut texts: UnboundedReceiver<Output>, is_json: bool) {
+        while let Some(Output {
             text,
             notice,
             permit: _permit,

@@ -367,7 +367,7 @@ async fn interrupted_or_killed_in_the_middle_nothing_is_lost() {
 }
 
 /// A letter as a stranger would write it, who may publish to the dead-letter exchange and no further.
-fn forged(id: &'static str, exchange: &str, key: &str, more: Value) -> Put<'static> {
+fn forged(id: &'static str, exchange: &str, key: &str, more: &Value) -> Put<'static> {
     let mut headers = json!({
         "source": "deskdirector", "session-id": "s", "status": "missed",
         "dead-letter-reason": "unroutable", "dead-letter-at": "2026-01-02T04:04:05.000Z",
@@ -397,10 +397,10 @@ async fn a_forged_letter_leads_to_no_other_queue() {
         "x-death": [{"exchange": "", "queue": "x", "reason": "rejected", "routing-keys": ["payroll"]}],
     });
     let letters = [
-        forged("queue", "", "payroll", json!({})),
-        forged("exchange", "amq.topic", "k", json!({})),
-        forged("death", "", "", died),
-        forged("copies", "chat-sessions", "k", copies),
+        forged("queue", "", "payroll", &json!({})),
+        forged("exchange", "amq.topic", "k", &json!({})),
+        forged("death", "", "", &died),
+        forged("copies", "chat-sessions", "k", &copies),
     ];
     Put::all(&vhost, &letters).await;
     holds(&vhost, DEAD, 4).await;
@@ -455,7 +455,7 @@ async fn letters_of_the_bridge_are_told_from_others() {
     bridge.post("{").await;
     bridge.backlog_is_empty().await;
     holds(&vhost, DEAD, 3).await;
-    Put::all(&vhost, &[forged("other", "chat-sessions", "k", json!({}))]).await;
+    Put::all(&vhost, &[forged("other", "chat-sessions", "k", &json!({}))]).await;
     holds(&vhost, DEAD, 4).await;
     let listed = dead_letters(&bridge, "list --json").await.exits(0);
     let written = listed.field("written_by");

@@ -125,6 +125,7 @@ struct Told {
     advice: &'static str,
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of mistakes")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mistake_is_told_in_plain_words() {
     let dir = tempfile::tempdir().unwrap();

@@ -23,6 +23,7 @@ pub mod queue;
 pub mod tls;
 pub mod topology;
 pub mod url;
+pub mod validity;
 mod version;
 
 use std::sync::Arc;
@@ -175,7 +176,12 @@ pub fn start(
         is_wanted,
     };
     let links = tokio::spawn(async move {
-        tokio::join!(main_link.run(), probe_link.run(), retries.run());
+        tokio::join!(
+            main_link.run(),
+            probe_link.run(),
+            retries.run(),
+            validity::keep_reading(shared)
+        );
     });
     let publisher = Publisher {
         main,

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::link::Failure;
 use super::url::BrokerUrl;
-use crate::telemetry::status::{BrokerState, BrokerStatus, Retries};
+use crate::telemetry::status::{BrokerState, BrokerStatus, CertificateRole, Retries};
 
 /// Where the main link writes what it sees.
 pub(super) struct Board {
@@ -32,6 +32,7 @@ impl Board {
             dead_letter_messages: None,
             reconnects: 0,
             restored: 0,
+            certificates: BTreeMap::new(),
         };
         Self {
             status: watch::Sender::new(status),
@@ -131,6 +132,17 @@ impl Board {
             let is_new = status.retries != retries;
             status.retries = retries;
             is_new
+        });
+    }
+
+    /// Until when a certificate is good; `None` if that is not known.
+    pub(super) fn set_certificate(&self, role: CertificateRole, until: Option<Timestamp>) {
+        self.status.send_if_modified(|status| {
+            let before = match until {
+                Some(until) => status.certificates.insert(role, until),
+                None => status.certificates.remove(&role),
+            };
+            before != until
         });
     }
 

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use lapin::tcp::AsyncTcpStream;
 use lapin::{ConnectionProperties, ErrorKind};
 use socket2::{SockRef, Socket, TcpKeepalive};
@@ -17,6 +18,7 @@ use super::Settings;
 use super::tls::words::{self, Words};
 use super::tls::{self, TlsError};
 use super::url::{self, BrokerUrl};
+use super::validity::Validity;
 use super::version;
 use crate::config::rabbitmq::Tls;
 
@@ -132,6 +134,8 @@ pub struct Unreachable {
 pub(super) struct Connection {
     pub(super) amqp: lapin::Connection,
     pub(super) socket: SocketGuard,
+    /// Until when the broker's certificate is good.
+    pub(super) good_until: Option<Timestamp>,
 }
 
 /// A second handle on the connection's socket. Shuts it down when dropped: that is what ends
@@ -280,6 +284,14 @@ async fn open(
     } else {
         stream
     };
+    let good_until = match &stream {
+        AsyncTcpStream::Rustls(stream) => {
+            let presented = stream.get_ref().1.peer_certificates();
+            presented.and_then(|chain| Validity::of(chain.first()?))
+        }
+        _ => None,
+    }
+    .map(|validity| validity.until);
     let frames = match purpose {
         For::Amqp(frames) => frames,
         For::Greeting => return Ok(Open::Greeting(version::greeting(stream.compat()).await)),
@@ -312,7 +324,11 @@ async fn open(
     let amqp = lapin::Connection::connector(uri, runtime, hand_over, properties)
         .await
         .map_err(|error| handshake_failed(url, tls, error))?;
-    Ok(Open::Amqp(Connection { amqp, socket }))
+    Ok(Open::Amqp(Connection {
+        amqp,
+        socket,
+        good_until,
+    }))
 }
 
 fn tls_failed(error: &io::Error, url: &BrokerUrl, tls: &Tls) -> ConnectError {

@@ -23,6 +23,7 @@ use super::topology::Topology;
 use super::topology::declare::Declarer;
 use super::{Link, Outcome, Report, Settings, Window, version};
 use crate::failpoint::{self, Place};
+use crate::telemetry::status::CertificateRole;
 
 /// The probe link is closed when nothing was asked of it for that long.
 const PROBE_IDLE: Duration = Duration::from_secs(30);
@@ -374,8 +375,13 @@ async fn establish(shared: &Arc<Shared>, index: usize, link: Link) -> Result<Arc
         &settings.tls,
         settings.connect_timeout,
     );
-    let live = Arc::new(Live::new(connecting.await?));
+    let connection = connecting.await?;
+    let good_until = connection.good_until;
+    let live = Arc::new(Live::new(connection));
     if link == Link::Main {
+        shared
+            .board
+            .set_certificate(CertificateRole::Broker, good_until);
         failpoint::pass(Place::RabbitmqDeclareBefore);
         if shared.declare(&live).await.is_err() {
             return Err(Failure {

@@ -42,7 +42,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(connection: Connection) -> Self {
-        let Connection { amqp, socket } = connection;
+        let Connection { amqp, socket, .. } = connection;
         Self {
             amqp,
             socket,

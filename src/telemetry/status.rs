@@ -32,6 +32,35 @@ pub struct BrokerStatus {
     pub reconnects: u64,
     /// Objects of the topology that were missing and have been declared again, since the start.
     pub restored: u64,
+    /// Until when the certificates are good with which the bridge connects; empty without TLS.
+    pub certificates: BTreeMap<CertificateRole, Timestamp>,
+}
+
+/// Whose certificate it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateRole {
+    /// Of the authorities in `rabbitmq.tls.ca_file`.
+    Ca,
+    /// The bridge's own, in `rabbitmq.tls.cert_file`.
+    Client,
+    /// Presented by the broker.
+    Broker,
+}
+
+impl CertificateRole {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::Ca, Self::Client, Self::Broker];
+
+    /// The label of the metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ca => "ca",
+            Self::Client => "client",
+            Self::Broker => "broker",
+        }
+    }
 }
 
 /// Who lets the rejected messages of a queue wait.

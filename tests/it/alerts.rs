@@ -86,6 +86,17 @@ fn silence_is_an_alert_while_the_office_is_open() {
 }
 
 #[test]
+fn a_certificate_is_an_alert_two_weeks_before_it_expires() {
+    if !is_installed("promtool") {
+        return skipped(
+            "a_certificate_is_an_alert_two_weeks_before_it_expires",
+            "needs promtool",
+        );
+    }
+    promtool_agrees("certificates.yml", 0);
+}
+
+#[test]
 fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rules = rules();

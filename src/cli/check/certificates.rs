@@ -6,21 +6,15 @@ use std::time::Duration;
 use deskbridge::config::paths;
 use deskbridge::config::rabbitmq::RabbitMq;
 use deskbridge::rabbitmq::url::BrokerUrl;
+use deskbridge::rabbitmq::validity::{Validity, candidates, good_until};
 use deskbridge::rabbitmq::{pem, presented};
+use deskbridge::telemetry::status::CertificateRole;
 use jiff::{SignedDuration, Timestamp};
-use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::finding::{Finding, Subject};
 
 /// Time to get another one.
 const NOTICE: SignedDuration = SignedDuration::from_hours(21 * 24);
-
-/// From when to when a certificate is good.
-struct Validity {
-    from: Timestamp,
-    until: Timestamp,
-}
 
 /// Certificates that are not good now, or not for long.
 pub fn look(rabbitmq: &RabbitMq) -> Vec<Finding> {
@@ -32,23 +26,25 @@ pub fn look(rabbitmq: &RabbitMq) -> Vec<Finding> {
         .any(|url| BrokerUrl::parse(url.expose()).is_ok_and(|url| url.is_tls()));
     let files = [
         (
+            CertificateRole::Ca,
             "ca_file",
             &tls.ca_file,
             "the broker's certificate is not trusted",
         ),
         (
+            CertificateRole::Client,
             "cert_file",
             &tls.cert_file,
             "the broker refuses our certificate",
         ),
     ];
     let mut lines = Vec::new();
-    for (key, file, then) in files {
+    for (role, key, file, then) in files {
         let Some(file) = file else { continue };
         let key = format!("rabbitmq.tls.{key}");
         let what = format!("the certificate in {}", paths::in_words(file));
         let line = match read(&key, file) {
-            Ok(validities) => judge(&key, &what, candidates(&key, &validities), now),
+            Ok(validities) => judge(&key, &what, candidates(role, &validities), now),
             Err(line) => {
                 let line = line.losing(format!("{then}: events wait in the journal"));
                 lines.push(if is_used { line } else { line.unused() });
@@ -74,7 +70,7 @@ pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Find
         let Ok(certificate) = presented::certificate(url, patience).await else {
             continue;
         };
-        let validity = validity(&certificate);
+        let validity = Validity::of(&certificate);
         let line = judge(
             "rabbitmq.urls",
             &format!("the certificate that {url} presents"),
@@ -90,25 +86,14 @@ pub async fn look_at_brokers(urls: &[BrokerUrl], patience: Duration) -> Vec<Find
     lines
 }
 
-/// An authority's file may hold old certificates beside good ones; of a chain the first is ours.
-fn candidates<'a>(key: &str, validities: &'a [Validity]) -> &'a [Validity] {
-    let count = if key.ends_with("ca_file") {
-        validities.len()
-    } else {
-        1
-    };
-    &validities[..count]
-}
-
 /// By the one that is good for longest.
 fn judge(key: &str, what: &str, validities: &[Validity], now: Timestamp) -> Option<Finding> {
-    let begun = validities.iter().filter(|validity| validity.from <= now);
-    let Some(until) = begun.map(|validity| validity.until).max() else {
-        let from = validities.iter().map(|validity| validity.from).min()?;
-        return Some(Finding::error(format!(
-            "{key}: {what} is not good before {from}"
-        )));
-    };
+    let from = validities.iter().map(|validity| validity.from).min()?;
+    if from > now {
+        let problem = format!("{key}: {what} is not good before {from}");
+        return Some(Finding::error(problem));
+    }
+    let until = good_until(validities, now)?;
     let left = until.duration_since(now);
     if left <= SignedDuration::ZERO {
         return Some(Finding::error(format!(
@@ -125,7 +110,7 @@ fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Box<Finding>> {
     let certificates = pem::certificates(file).map_err(|error| {
         Box::new(Finding::error(format!("{key}: {error}")).trying(error.advice()))
     })?;
-    let validities: Option<Vec<_>> = certificates.iter().map(validity).collect();
+    let validities: Option<Vec<_>> = certificates.iter().map(Validity::of).collect();
     validities.ok_or_else(|| {
         let file = paths::in_words(file);
         let problem = format!("{key}: {file} holds a certificate that cannot be read");
@@ -133,16 +118,6 @@ fn read(key: &str, file: &Path) -> Result<Vec<Validity>, Box<Finding>> {
             Finding::error(problem)
                 .trying("issue it again; `openssl x509 -text` shows what is in it"),
         )
-    })
-}
-
-fn validity(der: &CertificateDer<'_>) -> Option<Validity> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let validity = certificate.validity();
-    let at = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
-    Some(Validity {
-        from: at(validity.not_before)?,
-        until: at(validity.not_after)?,
     })
 }
 
@@ -161,7 +136,11 @@ mod tests {
                 until: at(*until),
             })
             .collect();
-        let line = judge(key, "it", candidates(key, &validities), now);
+        let role = match key {
+            "ca_file" => CertificateRole::Ca,
+            _ => CertificateRole::Client,
+        };
+        let line = judge(key, "it", candidates(role, &validities), now);
         let line = line.map(|line| line.to_string()).unwrap_or_default();
         assert_eq!(line, expected);
     }

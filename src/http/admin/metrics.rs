@@ -14,7 +14,7 @@ use super::{Admin, process};
 use crate::http::hold::Hold;
 use crate::telemetry::exposition::{Label, PREFIX, classic};
 use crate::telemetry::status::{
-    BrokerState, BrokerStatus, DiskStatus, RetryingStatus, RouteState, Totals,
+    BrokerState, BrokerStatus, CertificateRole, DiskStatus, RetryingStatus, RouteState, Totals,
 };
 use crate::webhook::Reason;
 
@@ -32,6 +32,11 @@ struct StatusLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: Label,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabels {
+    role: Label,
 }
 
 /// The whole page.
@@ -202,6 +207,20 @@ fn register_disk(registry: &mut Registry, disk: &DiskStatus) {
 }
 
 fn register_broker(registry: &mut Registry, broker: &BrokerStatus) {
+    let certificates = Family::<RoleLabels, Gauge<f64, AtomicU64>>::default();
+    for role in CertificateRole::ALL {
+        // Without TLS there is none, but the name has to be there.
+        let until = broker.certificates.get(&role);
+        let role = Label(role.as_str().into());
+        certificates
+            .get_or_create(&RoleLabels { role })
+            .set(until.map_or(f64::NAN, |until| until.as_duration().as_secs_f64()));
+    }
+    registry.register(
+        "certificate_expiry_seconds",
+        "When the certificates of connections to the broker expire, in seconds since 1970",
+        certificates,
+    );
     let is_connected = matches!(broker.state, BrokerState::Connected | BrokerState::Blocked);
     let is_blocked = broker.state == BrokerState::Blocked;
     gauge(

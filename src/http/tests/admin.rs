@@ -15,7 +15,8 @@ use crate::http::sources::Sources;
 use crate::journal::AppendError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{
-    BrokerState, BrokerStatus, ReloadStatus, RetryingStatus, RouteState, RouteStatus, Totals,
+    BrokerState, BrokerStatus, CertificateRole, ReloadStatus, RetryingStatus, RouteState,
+    RouteStatus, Totals,
 };
 
 struct Desk {
@@ -40,6 +41,7 @@ fn broker() -> BrokerStatus {
         dead_letter_messages: None,
         reconnects: 0,
         restored: 0,
+        certificates: [(CertificateRole::Broker, Timestamp::UNIX_EPOCH)].into(),
     }
 }
 
@@ -134,7 +136,7 @@ async fn readiness_is_about_webhooks_and_not_about_the_broker() {
 #[tokio::test]
 async fn status_shows_broker_backlog_counters_routes_and_reload() {
     let desk = Desk::start().await;
-    *desk.shelf.totals.lock().unwrap() = Arc::new(totals());
+    *desk.shelf.totals.lock().unwrap() = totals();
     desk.routes.send_replace(vec![RouteStatus {
         exchange: "gone".into(),
         routing_key: "chat-session.missed".into(),
@@ -210,6 +212,7 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
         "journal_oldest_seconds gauge",
         "unrouted_messages gauge",
         "dead_letter_messages gauge",
+        "certificate_expiry_seconds gauge",
         "broker_connected gauge",
         "broker_blocked gauge",
         "broker_reconnects_total counter",
@@ -254,7 +257,7 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
 #[tokio::test]
 async fn the_journals_numbers_add_up_and_the_broker_shows() {
     let desk = Desk::start().await;
-    *desk.shelf.totals.lock().unwrap() = Arc::new(totals());
+    *desk.shelf.totals.lock().unwrap() = totals();
     desk.broker.send_replace(BrokerStatus {
         state: BrokerState::Blocked,
         unrouted_messages: Some(5),

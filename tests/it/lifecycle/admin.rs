@@ -11,7 +11,7 @@ use crate::support::sender::{SECRET, array_of, session, sign};
 use crate::support::wait::{SOON, eventually};
 
 /// Every metric there is: dashboards and alerts are built on these names.
-const METRICS: [&str; 30] = [
+const METRICS: [&str; 31] = [
     "webhooks_total counter",
     "webhook_last_received_seconds gauge",
     "http_refused_total counter",
@@ -29,6 +29,7 @@ const METRICS: [&str; 30] = [
     "journal_oldest_seconds gauge",
     "unrouted_messages gauge",
     "dead_letter_messages gauge",
+    "certificate_expiry_seconds gauge",
     "broker_connected gauge",
     "broker_blocked gauge",
     "broker_reconnects_total counter",

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use deskbridge::config::Config;
-use deskbridge::telemetry::status::BrokerState;
+use deskbridge::telemetry::status::{BrokerState, CertificateRole};
+use jiff::{SignedDuration, Timestamp};
 
 use super::room::{Room, all_delivered, config, messages};
 use crate::support::authority::Authority;
@@ -189,6 +190,12 @@ async fn every_mistake_is_told_in_plain_words() {
             advice: "5671",
         },
         Told {
+            what: "the port for TLS, without TLS",
+            config: config(&[&format!("amqp://localhost:{}", good.port)]),
+            reason: "does not speak plain AMQP",
+            advice: "5671",
+        },
+        Told {
             what: "a key of another certificate",
             config: with_identity(
                 url(good.port),
@@ -207,6 +214,16 @@ async fn every_mistake_is_told_in_plain_words() {
             ),
             reason: "is encrypted with a password",
             advice: "openssl pkey -in",
+        },
+        Told {
+            what: "a certificate of X.509 version 1",
+            config: with_identity(
+                url(good.port),
+                &ours.ca_file,
+                Some((fixture("version-1.crt"), fixture("version-1.key"))).as_ref(),
+            ),
+            reason: "is of X.509 version 1",
+            advice: "openssl x509 -req -extfile",
         },
         Told {
             what: "a DER file",
@@ -248,7 +265,25 @@ async fn every_mistake_is_told_in_plain_words() {
     );
     let mut room = Room::start(&with_ca(config(&[&encrypted]), &marked));
     room.state_is(BrokerState::Connected).await;
+    let status = room
+        .status_is("certificates", |status| status.certificates.len() == 2)
+        .await;
+    for role in [CertificateRole::Ca, CertificateRole::Broker] {
+        // The certificates of these tests are good for years.
+        let until = status.certificates[&role];
+        assert!(
+            until > Timestamp::now() + SignedDuration::from_hours(24),
+            "{until}"
+        );
+    }
     room.shutdown.cancel();
+}
+
+/// Made with `openssl x509 -req` without extensions; good until 2126. No library writes this version.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/publisher/tls")
+        .join(name)
 }
 
 fn port_of(url: &str) -> u16 {

@@ -206,7 +206,7 @@ impl Journal {
         let reader = Reader::open(&database)?;
         // SQLite does so for its log, too, but would not say if it failed.
         directory.sync()?;
-        let shared = Arc::new(Shared::new(store.totals(), store.others(), observe_commit));
+        let shared = Arc::new(Shared::new(store.counts(), store.others(), observe_commit));
         let (requests, inbox) = mpsc::channel();
         let (handover, receiver) = Handover::new();
         let writer = Writer {
@@ -240,8 +240,29 @@ impl Journal {
     /// # Errors
     /// Nothing of it is held then.
     pub async fn append(&self, webhook: Webhook) -> Result<(), AppendError> {
-        self.ask(|reply| writer::Request::Append(webhook, Instant::now(), reply))
-            .await
+        self.append_with(webhook, Box::new(())).await
+    }
+
+    /// As [`Journal::append`]. Drops `reserved` when the journal is done with the webhook, right
+    /// before this returns, or later if the caller has stopped waiting.
+    ///
+    /// # Errors
+    /// Nothing of it is held then.
+    pub async fn append_with(
+        &self,
+        webhook: Webhook,
+        reserved: Box<dyn Send>,
+    ) -> Result<(), AppendError> {
+        let since = Instant::now();
+        self.ask(|reply| {
+            let appender = writer::Appender {
+                since,
+                reserved,
+                reply,
+            };
+            writer::Request::Append(webhook, appender)
+        })
+        .await
     }
 
     /// Says what has become of events; acknowledged through the hand-over of a later commit.
@@ -289,7 +310,7 @@ impl Journal {
 
     /// The counts after the last commit.
     #[must_use]
-    pub fn totals(&self) -> Arc<Totals> {
+    pub fn totals(&self) -> Totals {
         self.shared.totals()
     }
 

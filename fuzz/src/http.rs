@@ -74,6 +74,7 @@ impl Hold for Shelf {
     fn append(
         &self,
         webhook: Webhook,
+        _reserved: Box<dyn Send>,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
         let held = Arc::clone(&self.0);
         async move {
@@ -98,8 +99,8 @@ impl Hold for Shelf {
         DiskStatus::default()
     }
 
-    fn totals(&self) -> Arc<Totals> {
-        Arc::default()
+    fn totals(&self) -> Totals {
+        Totals::default()
     }
 
     fn oldest_seconds(&self) -> f64 {

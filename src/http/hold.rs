@@ -1,7 +1,6 @@
 //! What this room needs of the journal. It exists so that the room can be tested without a disk.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use crate::journal::{AppendError, Journal};
 use crate::telemetry::status::{DiskStatus, Totals};
@@ -9,10 +8,12 @@ use crate::webhook::Webhook;
 
 /// Holds webhooks durably and knows its own counts.
 pub trait Hold: Clone + Send + Sync + 'static {
-    /// Returns when the whole webhook is durable.
+    /// Returns when the whole webhook is durable. Drops `reserved` when the webhook's memory is
+    /// free, even if the caller has stopped waiting by then.
     fn append(
         &self,
         webhook: Webhook,
+        reserved: Box<dyn Send>,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static;
 
     /// Why a webhook would be refused now.
@@ -28,7 +29,7 @@ pub trait Hold: Clone + Send + Sync + 'static {
     fn disk(&self) -> DiskStatus;
 
     /// The counts, all of one moment.
-    fn totals(&self) -> Arc<Totals>;
+    fn totals(&self) -> Totals;
 
     /// Seconds since the oldest unsettled event was received; 0 without a backlog.
     fn oldest_seconds(&self) -> f64;
@@ -38,9 +39,10 @@ impl Hold for Journal {
     fn append(
         &self,
         webhook: Webhook,
+        reserved: Box<dyn Send>,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
         let journal = self.clone();
-        async move { journal.append(webhook).await }
+        async move { journal.append_with(webhook, reserved).await }
     }
 
     fn refusal(&self) -> Option<AppendError> {
@@ -59,7 +61,7 @@ impl Hold for Journal {
         Self::disk(self)
     }
 
-    fn totals(&self) -> Arc<Totals> {
+    fn totals(&self) -> Totals {
         Self::totals(self)
     }
 

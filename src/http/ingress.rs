@@ -140,21 +140,16 @@ impl<H: Hold> Ingress<H> {
         }
     }
 
-    /// Appends in a task of its own: it keeps the memory reserved until the journal is done with
-    /// the body, even if the sender has gone or was refused meanwhile.
+    /// The memory stays reserved until the journal is done with the body, even if the sender has
+    /// gone or was refused meanwhile.
     async fn hold(
         &self,
         webhook: Webhook,
         reserved: (Option<Reserved>, OwnedSemaphorePermit),
     ) -> Result<(), Refusal> {
-        let append = self.journal.append(webhook);
-        let task = tokio::spawn(async move {
-            let outcome = append.await;
-            drop(reserved);
-            outcome
-        });
-        match timeout(self.append_timeout, task).await {
-            Ok(outcome) => Ok(outcome??),
+        let append = self.journal.append(webhook, Box::new(reserved));
+        match timeout(self.append_timeout, append).await {
+            Ok(outcome) => Ok(outcome?),
             Err(_) => Err(Refusal::SlowDisk),
         }
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::store::{LOCK_PATIENCE, Others};
+use super::totals::Counts;
 use super::{APPEND_PATIENCE, AppendError};
 use crate::telemetry::status::{DiskStatus, Totals};
 
@@ -26,7 +27,7 @@ pub struct Failure {
 }
 
 pub(super) struct Shared {
-    totals: ArcSwap<Totals>,
+    counts: Counts,
     refusal: ArcSwapOption<AppendError>,
     oldest: ArcSwapOption<Timestamp>,
     disk: ArcSwap<DiskStatus>,
@@ -38,9 +39,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(totals: Totals, others: Arc<Others>, observe_commit: ObserveCommit) -> Self {
+    pub(super) fn new(counts: Counts, others: Arc<Others>, observe_commit: ObserveCommit) -> Self {
         Self {
-            totals: ArcSwap::from_pointee(totals),
+            counts,
             refusal: ArcSwapOption::empty(),
             oldest: ArcSwapOption::empty(),
             disk: ArcSwap::default(),
@@ -51,18 +52,17 @@ impl Shared {
         }
     }
 
-    pub(super) fn totals(&self) -> Arc<Totals> {
-        self.totals.load_full()
+    pub(super) fn totals(&self) -> Totals {
+        self.counts.totals()
     }
 
-    /// A `commit_time` of zero is none.
-    pub(super) fn publish(&self, totals: Totals, commit_time: Duration) {
-        if totals.backlog_events == 0 {
+    /// Something was committed. A `commit_time` of zero is none.
+    pub(super) fn committed(&self, commit_time: Duration) {
+        if self.counts.is_backlog_empty() {
             self.oldest.store(None);
         } else if self.oldest.load().is_none() {
             self.oldest.store(Some(Arc::new(Timestamp::now())));
         }
-        self.totals.store(Arc::new(totals));
         if !commit_time.is_zero() {
             (self.observe_commit)(commit_time);
         }

@@ -26,7 +26,7 @@ pub(super) use retention::Retention;
 
 use self::sessions::Sessions;
 use super::rows::{Change, Committed, RouteId};
-use super::totals::{Counters, Name};
+use super::totals::{Counters, Counts, Name};
 use super::{stored, weight};
 use crate::failpoint::{self, Place};
 use crate::telemetry::status::Totals;
@@ -171,7 +171,11 @@ impl Store {
     }
 
     pub(super) fn totals(&self) -> Totals {
-        self.counters.totals()
+        self.counters.counts().totals()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counters.counts().clone()
     }
 
     pub(super) fn backlog_bytes(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! accepted = published + dead-lettered + backlog at every moment and across restarts.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -65,14 +65,19 @@ type Key = (Name, Arc<str>, Arc<str>);
 /// event: they have places of their own.
 #[derive(Debug)]
 pub(super) struct Counters {
-    /// After the last commit.
-    committed: Values,
+    committed: Counts,
+    /// A copy of the committed values without source and label.
+    plain: [i64; NAMES],
     /// What the transaction under way adds.
     added: Values,
     none: Arc<str>,
     /// Which of the plain ones were in the database.
     known: [bool; NAMES],
 }
+
+/// The values after the last commit, for every thread.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts(Arc<Mutex<Values>>);
 
 #[derive(Debug, Default)]
 struct Values {
@@ -82,7 +87,7 @@ struct Values {
 
 impl Counters {
     pub(super) fn load(database: &Connection) -> rusqlite::Result<Self> {
-        let (mut committed, mut known) = (Values::default(), [false; NAMES]);
+        let (mut values_found, mut known) = (Values::default(), [false; NAMES]);
         let mut statement = database.prepare("SELECT name, source, label, value FROM totals")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -104,13 +109,14 @@ impl Counters {
             };
             if source.is_empty() && label.is_empty() {
                 known[name as usize] = true;
-                committed.plain[name as usize] = value;
+                values_found.plain[name as usize] = value;
             } else {
-                committed.labelled.insert((name, source, label), value);
+                values_found.labelled.insert((name, source, label), value);
             }
         }
         Ok(Self {
-            committed,
+            plain: values_found.plain,
+            committed: Counts(Arc::new(Mutex::new(values_found))),
             added: Values::default(),
             none: Arc::from(""),
             known,
@@ -128,8 +134,9 @@ impl Counters {
                 statement.execute((name.as_str(), "", "", self.get(name)))?;
             }
         }
+        let committed = self.committed.lock();
         for (key, by) in &self.added.labelled {
-            let committed = self.committed.labelled.get(key);
+            let committed = committed.labelled.get(key);
             let value = committed.copied().unwrap_or_default() + by;
             statement.execute((key.0.as_str(), &key.1, &key.2, value))?;
         }
@@ -144,11 +151,13 @@ impl Counters {
     /// The transaction is on the disk.
     pub(super) fn commit(&mut self) {
         let added = std::mem::take(&mut self.added);
-        for (value, by) in self.committed.plain.iter_mut().zip(added.plain) {
+        for (value, by) in self.plain.iter_mut().zip(added.plain) {
             *value += by;
         }
+        let mut committed = self.committed.lock();
+        committed.plain = self.plain;
         for (key, by) in added.labelled {
-            *self.committed.labelled.entry(key).or_default() += by;
+            *committed.labelled.entry(key).or_default() += by;
         }
     }
 
@@ -173,13 +182,20 @@ impl Counters {
 
     /// The value with what the transaction under way adds.
     pub(super) fn get(&self, name: Name) -> i64 {
-        self.committed.plain[name as usize] + self.added.plain[name as usize]
+        self.plain[name as usize] + self.added.plain[name as usize]
     }
 
-    /// The counts of the last commit as the rest of the program sees them.
+    pub(super) fn counts(&self) -> &Counts {
+        &self.committed
+    }
+}
+
+impl Counts {
+    /// The counts as the rest of the program sees them.
     pub(super) fn totals(&self) -> Totals {
+        let values = self.lock();
         let count = |value: i64| u64::try_from(value).unwrap_or_default();
-        let plain = |name: Name| count(self.committed.plain[name as usize]);
+        let plain = |name: Name| count(values.plain[name as usize]);
         let mut totals = Totals {
             backlog_events: plain(Name::BacklogEvents),
             backlog_bytes: plain(Name::BacklogBytes),
@@ -187,7 +203,7 @@ impl Counters {
             replayed: plain(Name::Replayed),
             ..Totals::default()
         };
-        for ((name, source, label), value) in &self.committed.labelled {
+        for ((name, source, label), value) in &values.labelled {
             let (label, value) = (label.clone(), count(*value));
             match name {
                 Name::Accepted => drop(totals.accepted.insert((source.clone(), label), value)),
@@ -197,5 +213,13 @@ impl Counters {
             }
         }
         totals
+    }
+
+    pub(super) fn is_backlog_empty(&self) -> bool {
+        self.lock().plain[Name::BacklogEvents as usize] <= 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Values> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -51,10 +51,25 @@ const TICK: Duration = Duration::from_millis(500);
 /// Whoever waits for an answer of the writer.
 type Reply = oneshot::Sender<Result<(), AppendError>>;
 
+/// Who waits for the append of a webhook.
+pub(super) struct Appender {
+    pub(super) since: Instant,
+    /// Dropped before the answer: what the webhook's memory was reserved with.
+    pub(super) reserved: Box<dyn Send>,
+    pub(super) reply: Reply,
+}
+
+impl Appender {
+    fn answer(self, result: Result<(), AppendError>) {
+        drop(self.reserved);
+        // The caller may have dropped the receiver.
+        let _ = self.reply.send(result);
+    }
+}
+
 /// What the writer is asked to do.
 pub(super) enum Request {
-    /// With the moment since which it waits.
-    Append(Webhook, Instant, Reply),
+    Append(Webhook, Appender),
     Changes(Vec<Change>),
     SetRouting(Arc<Routing>, Reply),
     Stop(oneshot::Sender<()>),
@@ -126,7 +141,7 @@ struct Group {
     /// What the webhooks will take on the disk.
     disk_bytes: u64,
     /// As many as there are webhooks.
-    replies: Vec<(Instant, Reply)>,
+    appenders: Vec<Appender>,
 }
 
 impl Writer {
@@ -168,10 +183,10 @@ impl Writer {
 
     fn accept(&mut self, request: Request, group: &mut Group) {
         match request {
-            Request::Append(webhook, since, reply) => {
+            Request::Append(webhook, appender) => {
                 match self.refusal_of(&webhook, group.disk_bytes) {
-                    Some(refusal) => drop(reply.send(Err(refusal))),
-                    None => group.add(webhook, since, reply),
+                    Some(refusal) => appender.answer(Err(refusal)),
+                    None => group.add(webhook, appender),
                 }
             }
             Request::Changes(changes) => group.changes.extend(changes),
@@ -255,8 +270,7 @@ impl Writer {
         self.state.disk.works();
         // The memory of large bodies is free before their senders are answered.
         group.webhooks.clear();
-        self.shared
-            .publish(self.store.totals(), self.store.commit_time);
+        self.shared.committed(self.store.commit_time);
         // Before the answers: `/readyz` may be asked right after one.
         self.shared.set_refusal(self.refusal());
         if self.is_still_there() {
@@ -281,9 +295,8 @@ impl Writer {
         for request in self.requests.try_iter() {
             match request {
                 Request::Changes(more) => changes.extend(more),
-                Request::Append(_, _, reply) | Request::SetRouting(_, reply) => {
-                    drop(reply.send(Err(AppendError::Closed)));
-                }
+                Request::Append(_, appender) => appender.answer(Err(AppendError::Closed)),
+                Request::SetRouting(_, reply) => drop(reply.send(Err(AppendError::Closed))),
                 Request::Stop(done) => drop(done.send(())),
             }
         }
@@ -316,23 +329,23 @@ impl Group {
             || self.changes.len() >= GROUP_CHANGES_MAX
     }
 
-    fn add(&mut self, webhook: Webhook, since: Instant, reply: Reply) {
+    fn add(&mut self, webhook: Webhook, appender: Appender) {
         self.bytes += size(&webhook);
         self.disk_bytes += disk_bytes(&webhook);
         self.webhooks.push(webhook);
-        self.replies.push((since, reply));
+        self.appenders.push(appender);
     }
 
     /// Refuses what has waited that long.
     fn refuse_older(&mut self, age: Duration, refusal: &AppendError) {
-        let replies = std::mem::take(&mut self.replies);
+        let appenders = std::mem::take(&mut self.appenders);
         let webhooks = std::mem::take(&mut self.webhooks);
         (self.bytes, self.disk_bytes) = (0, 0);
-        for ((since, reply), webhook) in replies.into_iter().zip(webhooks) {
-            if since.elapsed() >= age {
-                let _ = reply.send(Err(refusal.clone()));
+        for (appender, webhook) in appenders.into_iter().zip(webhooks) {
+            if appender.since.elapsed() >= age {
+                appender.answer(Err(refusal.clone()));
             } else {
-                self.add(webhook, since, reply);
+                self.add(webhook, appender);
             }
         }
     }
@@ -343,9 +356,8 @@ impl Group {
     }
 
     fn answer(&mut self, result: &Result<(), AppendError>) {
-        for (_, reply) in self.replies.drain(..) {
-            // A sender that went away does not want to know.
-            let _ = reply.send(result.clone());
+        for appender in self.appenders.drain(..) {
+            appender.answer(result.clone());
         }
     }
 }

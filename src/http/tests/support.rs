@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct Shelf {
     pub(super) webhooks: Arc<Mutex<Vec<Webhook>>>,
     pub(super) refusal: Arc<Mutex<Option<AppendError>>>,
-    pub(super) totals: Arc<Mutex<Arc<Totals>>>,
+    pub(super) totals: Arc<Mutex<Totals>>,
     /// What becomes of the next append.
     pub(super) disk: watch::Sender<Disk>,
 }
@@ -53,10 +53,12 @@ impl Hold for Shelf {
     fn append(
         &self,
         webhook: Webhook,
+        reserved: Box<dyn Send>,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
         let webhooks = Arc::clone(&self.webhooks);
         let mut disk = self.disk.subscribe();
-        async move {
+        let task = tokio::spawn(async move {
+            let _reserved = reserved;
             let disk = disk
                 .wait_for(|disk| *disk != Disk::Hangs)
                 .await
@@ -70,7 +72,8 @@ impl Hold for Shelf {
                     Ok(())
                 }
             }
-        }
+        });
+        async move { task.await.unwrap() }
     }
 
     fn refusal(&self) -> Option<AppendError> {
@@ -93,8 +96,8 @@ impl Hold for Shelf {
         }
     }
 
-    fn totals(&self) -> Arc<Totals> {
-        Arc::clone(&self.totals.lock().unwrap())
+    fn totals(&self) -> Totals {
+        self.totals.lock().unwrap().clone()
     }
 
     fn oldest_seconds(&self) -> f64 {

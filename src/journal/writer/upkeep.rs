@@ -69,8 +69,7 @@ impl Writer {
             return Ok(());
         }
         if self.store.grant_wishes()? {
-            self.shared
-                .publish(self.store.totals(), self.store.commit_time);
+            self.shared.committed(self.store.commit_time);
             self.state.written_bytes += COMMIT_BYTES;
         }
         let now = Timestamp::now();

@@ -8,15 +8,14 @@ pub(in crate::rabbitmq) mod size;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use futures_util::future::{MaybeDone, maybe_done};
-use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 use tracing::debug;
 use uuid::Uuid;
 
@@ -31,6 +30,12 @@ use crate::webhook::message::Message;
 
 /// Confirms of one window are reported at most this often: well below any confirm timeout.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// So many writes wake the task once: lapin writes in order, from a thread of its own, and a
+/// wake-up for each message costs more than the message.
+const AWAITED_EVERY: usize = 16;
+/// The write of a message with such a body wakes the task in any case, so that a slow connection
+/// is seen to make progress.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// The outcome of every message of a window, in its order.
 pub(super) async fn publish(
@@ -100,28 +105,74 @@ async fn exchange_messages(
     failpoint::pass(Place::RabbitmqPublishBefore);
     let confirms = write(live, channel, window.messages).await?;
     failpoint::pass(Place::RabbitmqPublishAfter);
-    let mut confirms: FuturesUnordered<_> = confirms
-        .into_iter()
-        .enumerate()
-        .map(async |(index, confirm)| (index, confirm.await))
-        .collect();
+    let confirmed = confirm_all(confirms, window.id, reports);
+    let confirmations = live
+        .unless_lost(confirmed)
+        .await?
+        .map_err(|error| live.classify("confirm", &error))?;
     let mut tally = Tally::default();
-    let mut reported = Instant::now();
-    while let Some((index, confirmation)) = live.unless_lost(confirms.next()).await? {
-        let confirmation = confirmation.map_err(|error| live.classify("confirm", &error))?;
+    for (confirmation, id) in confirmations.into_iter().zip(ids) {
         failpoint::pass(Place::RabbitmqConfirmBefore);
-        tally.confirmed(index, confirmation.is_ack());
-        count_return(&mut tally, confirmation, ids[index]);
-        if reported.elapsed() >= PROGRESS_INTERVAL && !confirms.is_empty() {
-            reported = Instant::now();
-            // Nobody left to tell: the bridge is ending.
-            let _ = live
-                .unless_lost(reports.send(Report::Progress(window.id)))
-                .await?;
-        }
+        tally.confirmed(confirmation.is_ack());
+        count_return(&mut tally, confirmation, *id);
     }
     failpoint::pass(Place::RabbitmqConfirmAfter);
     Ok(tally)
+}
+
+/// All confirms of a window, in its order. The last one is awaited first: most of the others have
+/// come by then, and have woken nobody.
+async fn confirm_all(
+    confirms: Vec<PublisherConfirm>,
+    window: u64,
+    reports: &mpsc::Sender<Report>,
+) -> lapin::Result<Vec<Confirmation>> {
+    let mut waiting: Vec<_> = confirms.into_iter().map(maybe_done).collect();
+    let mut next_report = Instant::now() + PROGRESS_INTERVAL;
+    let mut reported = 0;
+    for index in (0..waiting.len()).rev() {
+        while timeout_at(next_report.into(), &mut waiting[index])
+            .await
+            .is_err()
+        {
+            let come = poll_quietly(&mut waiting);
+            if come > reported {
+                // The receiver is gone when the bridge ends.
+                let _ = reports.send(Report::Progress(window)).await;
+            }
+            (reported, next_report) = (come, Instant::now() + PROGRESS_INTERVAL);
+        }
+        if let MaybeDone::Done(Err(_)) = &waiting[index] {
+            poll_quietly(&mut waiting);
+            break;
+        }
+    }
+    let (mut confirmations, mut errors) = (Vec::with_capacity(waiting.len()), Vec::new());
+    for confirm in &mut waiting {
+        match Pin::new(confirm).take_output() {
+            Some(Ok(confirmation)) => confirmations.push(confirmation),
+            Some(Err(error)) => errors.push(error),
+            None => {}
+        }
+    }
+    match telling(errors) {
+        Some(error) => Err(error),
+        None => Ok(confirmations),
+    }
+}
+
+/// Takes what has come, without asking to be woken; says how many have.
+fn poll_quietly<F: Future + Unpin>(waiting: &mut [MaybeDone<F>]) -> usize {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut has_come = |one: &mut MaybeDone<F>| match one {
+        MaybeDone::Future(_) => Pin::new(one).poll(&mut context).is_ready(),
+        MaybeDone::Done(_) | MaybeDone::Gone => true,
+    };
+    waiting
+        .iter_mut()
+        .map(&mut has_come)
+        .filter(|has| *has)
+        .count()
 }
 
 /// Counts the return that a confirm brought along, if any. `confirmed` is whose confirm it is.
@@ -159,9 +210,16 @@ async fn write(
             .basic_publish(exchange, key, options, &message.body, properties)
             .await
     };
+    let last = messages.len().saturating_sub(1);
     let mut publishing: Vec<_> = messages
         .into_iter()
-        .map(|message| maybe_done(Box::pin(publish(message))))
+        .enumerate()
+        .map(|(index, message)| Publishing {
+            is_awaited: index == last
+                || index % AWAITED_EVERY == AWAITED_EVERY - 1
+                || message.body.len() >= LARGE_BYTES,
+            write: maybe_done(Box::pin(publish(message))),
+        })
         .collect();
     let written = live
         .unless_stalled("take messages", write_in_order(live, &mut publishing))
@@ -188,24 +246,40 @@ async fn write(
     }
 }
 
-type Publishing<F> = MaybeDone<Pin<Box<F>>>;
+/// One message on its way to the socket.
+struct Publishing<F: Future> {
+    /// Its write wakes the task: those before it have been written by then.
+    is_awaited: bool,
+    write: MaybeDone<Pin<Box<F>>>,
+}
 
 async fn write_in_order<F: Future>(
     live: &Live,
     publishing: &mut [Publishing<F>],
 ) -> Vec<F::Output> {
     poll_fn(|context| {
+        let mut quiet = Context::from_waker(Waker::noop());
         for message in publishing.iter_mut() {
-            let _ = Pin::new(message).poll(context);
+            let context = if message.is_awaited {
+                &mut *context
+            } else {
+                &mut quiet
+            };
+            let _ = Pin::new(&mut message.write).poll(context);
         }
         Poll::Ready(())
     })
     .await;
     let mut written = Vec::with_capacity(publishing.len());
-    for message in publishing {
-        (&mut *message).await;
+    for run in publishing.split_inclusive_mut(|message| message.is_awaited) {
+        if let Some(last) = run.last_mut() {
+            (&mut last.write).await;
+        }
+        for message in run {
+            (&mut message.write).await;
+            written.extend(Pin::new(&mut message.write).take_output());
+        }
         live.wrote();
-        written.extend(Pin::new(message).take_output());
     }
     written
 }
@@ -221,8 +295,8 @@ mod tests {
     fn a_return_that_comes_with_anothers_confirm_counts_for_the_message_it_is() {
         let [confirmed, returned] = [Uuid::from_u128(1), Uuid::from_u128(2)];
         let mut tally = Tally::default();
-        tally.confirmed(0, true);
-        tally.confirmed(1, true);
+        tally.confirmed(true);
+        tally.confirmed(true);
         let mut delivery = Delivery::mock(0, "e".into(), "k".into(), false, Vec::new());
         delivery.properties =
             BasicProperties::default().with_message_id(short(&returned.to_string()));

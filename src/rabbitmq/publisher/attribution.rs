@@ -10,21 +10,21 @@ use crate::rabbitmq::Outcome;
 /// What a window's confirms said, once every one of them has come.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// By position in the window.
-    is_acked: HashMap<usize, bool>,
+    /// In the window's order.
+    is_acked: Vec<bool>,
     returns: HashMap<Uuid, String>,
     is_foreign: bool,
 }
 
 impl Tally {
-    /// Counts one confirm: an ack or a nack.
-    pub(super) fn confirmed(&mut self, index: usize, is_acked: bool) {
-        self.is_acked.insert(index, is_acked);
+    /// Counts the confirm of the next message: an ack or a nack.
+    pub(super) fn confirmed(&mut self, is_acked: bool) {
+        self.is_acked.push(is_acked);
     }
 
     /// Whether anything was refused.
     pub(super) fn is_any_nacked(&self) -> bool {
-        self.is_acked.values().any(|is_acked| !is_acked)
+        self.is_acked.contains(&false)
     }
 
     /// Counts one return, with the broker's code and text.
@@ -39,22 +39,20 @@ impl Tally {
 
     /// The outcome of every message, in the window's order; `None` if that cannot be said: a
     /// confirm is missing, or a message came back that is not of this window.
-    pub(super) fn outcomes(mut self, message_ids: &[Uuid]) -> Option<Vec<Outcome>> {
+    pub(super) fn outcomes(self, message_ids: &[Uuid]) -> Option<Vec<Outcome>> {
         let is_of_window = |id| message_ids.contains(id);
-        if self.is_foreign || !self.returns.keys().all(is_of_window) {
+        let is_complete = self.is_acked.len() == message_ids.len();
+        if self.is_foreign || !is_complete || !self.returns.keys().all(is_of_window) {
             return None;
         }
-        let outcome = |(index, id)| {
-            let is_acked = self.is_acked.remove(&index)?;
-            // Two messages of one id are the same event: both are published again.
-            let returned = self.returns.get(id);
-            Some(match (is_acked, returned) {
-                (false, _) => Outcome::Nacked,
-                (true, Some(reason)) => Outcome::Returned(reason.clone()),
-                (true, None) => Outcome::Delivered,
-            })
+        // Two messages of one id are the same event: both are published again.
+        let outcome = |(is_acked, id)| match (is_acked, self.returns.get(id)) {
+            (false, _) => Outcome::Nacked,
+            (true, Some(reason)) => Outcome::Returned(reason.clone()),
+            (true, None) => Outcome::Delivered,
         };
-        message_ids.iter().enumerate().map(outcome).collect()
+        let confirms = self.is_acked.iter().copied();
+        Some(confirms.zip(message_ids).map(outcome).collect())
     }
 }
 
@@ -68,7 +66,7 @@ mod tests {
     fn check(nacked: &[usize], returned: &[Uuid], expected: Option<[Outcome; 3]>) {
         let mut tally = Tally::default();
         for index in 0..IDS.len() {
-            tally.confirmed(index, !nacked.contains(&index));
+            tally.confirmed(!nacked.contains(&index));
         }
         for id in returned {
             tally.returned(Some(&id.to_string()), "312 NO_ROUTE".into());
@@ -94,7 +92,7 @@ mod tests {
     fn nothing_is_said_when_something_of_another_window_came_back() {
         check(&[], &[Uuid::from_u128(9)], None);
         let mut tally = Tally::default();
-        tally.confirmed(0, true);
+        tally.confirmed(true);
         tally.returned(None, String::new());
         assert_eq!(tally.outcomes(&IDS[..1]), None);
     }
@@ -102,16 +100,16 @@ mod tests {
     #[test]
     fn nothing_is_said_before_every_confirm_has_come() {
         let mut tally = Tally::default();
-        tally.confirmed(0, true);
-        tally.confirmed(2, true);
+        tally.confirmed(true);
+        tally.confirmed(true);
         assert_eq!(tally.outcomes(&IDS), None);
     }
 
     #[test]
     fn two_messages_of_one_id_come_back_together() {
         let mut tally = Tally::default();
-        tally.confirmed(0, true);
-        tally.confirmed(1, true);
+        tally.confirmed(true);
+        tally.confirmed(true);
         tally.returned(Some(&IDS[0].to_string()), "312 NO_ROUTE".into());
         assert_eq!(
             tally.outcomes(&[IDS[0], IDS[0]]),

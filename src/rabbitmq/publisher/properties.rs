@@ -1,8 +1,6 @@
 //! A message's properties as AMQP writes them. Nothing here can panic or refuse: what does not fit
 //! is cut.
 
-use std::collections::BTreeMap;
-
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
@@ -16,9 +14,10 @@ const SHORT_BYTES_MAX: usize = 255;
 /// Properties and headers of the contract. Takes the headers out of the message: a copy of every
 /// text is what most of this would cost.
 pub(in crate::rabbitmq) fn properties(message: &mut Message) -> BasicProperties {
-    let headers = std::mem::take(&mut message.headers).into_iter();
-    let headers = headers.map(|(name, value)| (short(name), header(value)));
-    let headers = FieldTable::from(headers.collect::<BTreeMap<_, _>>());
+    let mut headers = FieldTable::default();
+    for (name, value) in std::mem::take(&mut message.headers) {
+        headers.insert(short(name), header(value));
+    }
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type(short("application/json"))

@@ -229,7 +229,7 @@ async fn attempt(
     frames: FrameSize,
 ) -> Result<Connection, ConnectError> {
     match open(url, tls, timeout, For::Amqp(frames)).await? {
-        Open::Amqp(connection) => Ok(connection),
+        Open::Amqp(connection) => Ok(*connection),
         Open::Greeting(_) => unreachable!("a connection was asked for"),
     }
 }
@@ -251,7 +251,7 @@ enum For {
 
 /// What came of it.
 enum Open {
-    Amqp(Connection),
+    Amqp(Box<Connection>),
     Greeting(Option<Vec<u8>>),
 }
 
@@ -324,11 +324,12 @@ async fn open(
     let amqp = lapin::Connection::connector(uri, runtime, hand_over, properties)
         .await
         .map_err(|error| handshake_failed(url, tls, error))?;
-    Ok(Open::Amqp(Connection {
+    let connection = Connection {
         amqp,
         socket,
         good_until,
-    }))
+    };
+    Ok(Open::Amqp(Box::new(connection)))
 }
 
 fn tls_failed(error: &io::Error, url: &BrokerUrl, tls: &Tls) -> ConnectError {

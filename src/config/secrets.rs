@@ -144,7 +144,7 @@ fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<F
     if let Some(path) = &rabbitmq.url_file {
         let problem = match urls.cmp(&url_file) {
             Ordering::Greater => None,
-            Ordering::Equal => Some("`urls` is given beside it; give one of the two".to_owned()),
+            Ordering::Equal => Some("`urls` is set too; set only one of the two".to_owned()),
             Ordering::Less => {
                 let read = read(path);
                 // Never another broker than the one that is meant.

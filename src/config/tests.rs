@@ -358,7 +358,7 @@ fn the_stronger_of_urls_and_url_file_wins() {
     let both = file(&(in_file + "urls = [\"amqp://h\"]"));
     assert_eq!(
         both.findings(),
-        ["rabbitmq.url_file: `urls` is given beside it; give one of the two (a.toml:4)"]
+        ["rabbitmq.url_file: `urls` is set too; set only one of the two (a.toml:4)"]
     );
 }
 

@@ -30,8 +30,8 @@ use crate::webhook::message::Message;
 
 /// Confirms of one window are reported at most this often: well below any confirm timeout.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-/// So many writes wake the task once: lapin writes in order, from a thread of its own, and a
-/// wake-up for each message costs more than the message.
+/// One write of this many wakes the task. lapin writes in order, on a thread of its own, and a
+/// wake-up for each message would cost more than the message.
 const AWAITED_EVERY: usize = 16;
 /// The write of a message with such a body wakes the task in any case, so that a slow connection
 /// is seen to make progress.
@@ -121,7 +121,7 @@ async fn exchange_messages(
 }
 
 /// All confirms of a window, in its order. The last one is awaited first: most of the others have
-/// come by then, and have woken nobody.
+/// arrived by then, without a wake-up for each.
 async fn confirm_all(
     confirms: Vec<PublisherConfirm>,
     window: u64,
@@ -135,12 +135,12 @@ async fn confirm_all(
             .await
             .is_err()
         {
-            let come = poll_quietly(&mut waiting);
-            if come > reported {
+            let arrived = poll_quietly(&mut waiting);
+            if arrived > reported {
                 // The receiver is gone when the bridge ends.
                 let _ = reports.send(Report::Progress(window)).await;
             }
-            (reported, next_report) = (come, Instant::now() + PROGRESS_INTERVAL);
+            (reported, next_report) = (arrived, Instant::now() + PROGRESS_INTERVAL);
         }
         if let MaybeDone::Done(Err(_)) = &waiting[index] {
             poll_quietly(&mut waiting);
@@ -161,17 +161,17 @@ async fn confirm_all(
     }
 }
 
-/// Takes what has come, without asking to be woken; says how many have.
+/// Polls without asking for a wake-up; returns how many are complete.
 fn poll_quietly<F: Future + Unpin>(waiting: &mut [MaybeDone<F>]) -> usize {
     let mut context = Context::from_waker(Waker::noop());
-    let mut has_come = |one: &mut MaybeDone<F>| match one {
+    let mut is_complete = |one: &mut MaybeDone<F>| match one {
         MaybeDone::Future(_) => Pin::new(one).poll(&mut context).is_ready(),
         MaybeDone::Done(_) | MaybeDone::Gone => true,
     };
     waiting
         .iter_mut()
-        .map(&mut has_come)
-        .filter(|has| *has)
+        .map(&mut is_complete)
+        .filter(|is| *is)
         .count()
 }
 

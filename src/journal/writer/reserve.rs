@@ -1,4 +1,4 @@
-//! Blocks of the disk that the journal owns before it needs them.
+//! Reserves blocks of the disk before the journal needs them.
 //!
 //! The log can start over only after its pages have been copied into the database. If another
 //! program took the last free block in between, the database could not grow, the log could not
@@ -10,19 +10,19 @@ use std::path::Path;
 
 use rusqlite::ffi;
 use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::Writer;
 use super::upkeep::CHECKPOINT_BYTES;
 use crate::journal::files;
 use crate::journal::space::Space;
 
-/// The database owns more than it needs by up to this, so that one call serves many groups.
+/// The database's reserve grows in steps of this size, so that one call serves many groups.
 const STEP_BYTES: u64 = 4 << 20;
-/// The log owns what is written between two checkpoints, or this part of a small disk.
+/// The log's reserve is what is written between two checkpoints, or this part of a small disk.
 const LOG_PART: u64 = 16;
 
-/// What is owned so far.
+/// The blocks of the database that are reserved.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     /// Never closed: that would drop the locks that `SQLite` holds on this file for the whole
@@ -63,11 +63,13 @@ impl Reserve {
                     return Ok(());
                 }
                 Err(Errno::NOSPC | Errno::DQUOT) => {}
-                // Not every file system can; then it is as good as it gets.
-                Err(_) => {
+                // This file system reserves no blocks.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                     self.database = None;
                     return Ok(());
                 }
+                // The write itself will say what is wrong with the disk.
+                Err(_) => return Ok(()),
             }
         }
         Err(Errno::NOSPC)
@@ -103,7 +105,8 @@ fn reserve_log(database: &Path) {
 
 fn reserve(file: &File, from: u64, to: u64) -> Result<(), Errno> {
     let length = to.saturating_sub(from);
-    rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from, length)
+    // A signal that interrupts the call must not look like a disk that cannot do it.
+    retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from, length))
 }
 
 fn open(path: &Path) -> Option<File> {

@@ -1,16 +1,20 @@
-//! `make bench-micro`: what single steps of a session's way cost, each by itself and with warm
-//! caches: a floor, not a share of the whole. Divide by the items where there are several.
+//! `make bench-micro`: the cost of single steps of processing a session, each measured in isolation
+//! with warm caches. This is a lower bound, not a share of the total. Where a benchmark has several
+//! items, divide by their number.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deskbridge::config;
-use deskbridge::forwarder::flow::{Action, Flow, Limits};
-use deskbridge::forwarder::retry::Backoff;
-use deskbridge::journal::{Ack, Change, Committed, Held, Journal, Opened, Settlement};
-use deskbridge::rabbitmq::{Link, Outcome, Report};
+use deskbridge::backoff::Backoff;
+use deskbridge::config::{self, Config};
+use deskbridge::forwarder::flow::{Action, Flow, FlowLimits};
+use deskbridge::journal::{
+    Committed, FinalState, Journal, Opened, QueuedEvent, Transition, TransitionApplied,
+};
+use deskbridge::rabbitmq::{Link, Outcome, PublisherEvent};
+use deskbridge::settings;
 use deskbridge::webhook::message::Message;
 use deskbridge::webhook::routing::{Route, Routing};
 use deskbridge::webhook::signature::{HEADER, Keys, Verified, sign};
@@ -65,8 +69,8 @@ fn message_id(bencher: Bencher) {
 
 // --- the journal ---
 
-/// Appends a group of webhooks of ten, waits for their commit, settles all, waits for that commit:
-/// two fsyncs.
+/// Appends a group of webhooks of ten, waits for their commit, completes all events and waits for
+/// that commit: two fsyncs.
 #[divan::bench(args = WEBHOOKS, sample_count = 20, sample_size = 1)]
 fn journal_group(bencher: Bencher, webhooks: usize) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -85,29 +89,30 @@ async fn append_and_settle(opened: &mut Opened, group: Vec<Webhook>) {
     let appends = join_all(group.into_iter().map(|webhook| journal.append(webhook)));
     let (answers, fresh) = tokio::join!(appends, receive(committed, events));
     assert!(answers.iter().all(Result::is_ok));
-    let settle = |held: &Held| Change::Settle {
+    let settle = |held: &QueuedEvent| Transition::Complete {
         seq: held.seq,
-        label: Arc::clone(&held.label),
-        settlement: Settlement::Published,
+        routed_status: Arc::clone(&held.routed_status),
+        final_state: FinalState::Published,
         attempts: 1,
     };
     journal.change(fresh.iter().map(settle).collect());
     receive(committed, events).await;
 }
 
-/// Waits until commits have brought so many acks or fresh events; gives the latter.
-async fn receive(committed: &mut Receiver<Committed>, count: usize) -> Vec<Held> {
-    let (mut fresh, mut acks) = (Vec::new(), 0);
-    while fresh.len() + acks < count {
+/// Waits until commits have reported this number of applied transitions or fresh events; returns
+/// the fresh events.
+async fn receive(committed: &mut Receiver<Committed>, count: usize) -> Vec<QueuedEvent> {
+    let (mut fresh, mut applied) = (Vec::new(), 0);
+    while fresh.len() + applied < count {
         let mut next = committed.recv().await.expect("the journal is open");
-        acks += next.acks.len();
+        applied += next.applied.len();
         fresh.append(&mut next.fresh);
     }
     fresh
 }
 
 fn open(dir: &Path) -> Opened {
-    let config = config::journal::Journal {
+    let config = config::journal::JournalConfig {
         dir: dir.to_owned(),
         ..Default::default()
     };
@@ -123,12 +128,12 @@ fn properties(bencher: Bencher) {
     bencher.bench(|| Message::of(divan::black_box(&event), Arc::clone(&route), "completed"));
 }
 
-/// A window of events from their commit to the commit of their settlement.
+/// A window of events, from their commit to the commit of their completion.
 #[divan::bench]
 fn flow_window(bencher: Bencher) {
     let mut flow = Flow::new(limits(), retry());
     let wall = Timestamp::now();
-    flow.reported(Report::Up(Link::Main), 0, wall);
+    flow.reported(PublisherEvent::Up(Link::Main), 0, wall);
     let events = events(WINDOW);
     let route = routing().route(&events[0]);
     let events: Vec<_> = events.into_iter().map(Arc::new).collect();
@@ -145,25 +150,25 @@ fn flow_window(bencher: Bencher) {
         })
         .bench_local_values(|committed| {
             flow.committed(committed, 0);
-            let mut acks = 0;
-            while acks < WINDOW {
+            let mut applied = 0;
+            while applied < WINDOW {
                 let action = flow.next_action(0, wall).expect("something to do");
-                acks += carry_out(&mut flow, action, wall);
+                applied += carry_out(&mut flow, action, wall);
             }
         });
 }
 
-/// As a broker and a disk without faults do; gives the number of acks.
+/// Acts as a broker and a disk without faults; returns the number of applied transitions.
 fn carry_out(flow: &mut Flow, action: Action, wall: Timestamp) -> usize {
     match action {
         Action::Publish { window, events, .. } => {
             let outcomes = vec![Outcome::Delivered; events.len()];
-            flow.reported(Report::Done(window, outcomes), 0, wall);
+            flow.reported(PublisherEvent::Done(window, outcomes), 0, wall);
             0
         }
-        Action::Change(Change::Settle { seq, .. }) => {
+        Action::Transition(Transition::Complete { seq, .. }) => {
             let mut committed = Committed::default();
-            committed.acks.push(Ack::Settled {
+            committed.applied.push(TransitionApplied::Completed {
                 seq,
                 promoted: None,
             });
@@ -174,24 +179,24 @@ fn carry_out(flow: &mut Flow, action: Action, wall: Timestamp) -> usize {
     }
 }
 
-fn held(next: &mut i64, event: &Arc<Event>, route: &Arc<Route>) -> Held {
+fn held(next: &mut i64, event: &Arc<Event>, route: &Arc<Route>) -> QueuedEvent {
     *next += 1;
-    Held {
+    QueuedEvent {
         seq: *next,
         event: Arc::clone(event),
-        label: "created".into(),
+        routed_status: "created".into(),
         route: Arc::clone(route),
         route_id: 1,
         is_head: true,
         attempts: 0,
-        condemned: None,
+        dead_letter_cause: None,
         is_damaged: false,
-        is_whole: true,
+        has_body: true,
     }
 }
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> FlowLimits {
+    FlowLimits {
         in_flight_max: 2 * WINDOW,
         in_flight_bytes_max: 8 << 20,
         message_bytes_max: 16 << 20,
@@ -207,11 +212,10 @@ fn retry() -> Backoff {
 // --- webhooks ---
 
 fn routing() -> Routing {
-    let dead_letter = config::routing::DeadLetter::default();
-    Routing::new(&config::routing::Routing::default(), &dead_letter).expect("the default is right")
+    settings::routing(&Config::default()).expect("the default is right")
 }
 
-/// The published example so many times, each a session of its own.
+/// The published example, repeated, each with its own session id.
 fn body(array: usize) -> Bytes {
     let sample = include_str!("../tests/data/completed.json");
     let sample: serde_json::Value = serde_json::from_str(sample).expect("JSON");
@@ -245,6 +249,6 @@ fn webhook(array: usize) -> Webhook {
     split(verified(body(array)), envelope(), 10_000).expect("at most 10,000 sessions")
 }
 
-fn events(count: usize) -> Vec<Event> {
+fn events(count: usize) -> Vec<Arc<Event>> {
     webhook(count).events
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A private RabbitMQ node in a directory of its own, for `make run` and the tests.
+# A private RabbitMQ node in its own directory, for `make run` and the tests.
 #
-# Uses the distribution's rabbitmq-server (installs it if it is missing) and touches nothing of a
-# RabbitMQ that the system runs: own ports, own epmd, own cookie, own data. Any user may run it.
+# Uses the distribution's rabbitmq-server (installs it if it is missing). It does not affect a RabbitMQ
+# that the system runs: it has its own ports, epmd, cookie and data. Any user can run it.
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
@@ -11,19 +11,19 @@ usage() {
     cat <<'TEXT'
 usage: scripts/broker.sh COMMAND DIR
 
-  up DIR        start the node and wait until it answers; nothing to do if it runs already
-  down DIR      stop it and its epmd
-  kill DIR      the same at once (SIGKILL), whatever state it is in
-  hold DIR      `up`, print `ready`, wait for the end of standard input, then end it and delete DIR
-  status DIR    say whether it runs (exit code 0 or 1)
-  env DIR       print RABBITMQ_URL, MANAGEMENT_URL, ports and pids of a node
-  ctl DIR ...   rabbitmqctl against the node
+  up DIR        start the node, unless it is running, and wait until it answers
+  down DIR      stop the node and its epmd
+  kill DIR      the same at once (SIGKILL), in any state
+  hold DIR      `up`, print `ready`, wait for the end of standard input, then kill it and delete DIR
+  status DIR    report whether it is running (exit code 0 or 1)
+  env DIR       print RABBITMQ_URL, MANAGEMENT_URL, ports and pids of the node
+  ctl DIR ...   run rabbitmqctl with the node
 
 DIR/extra.conf is appended to rabbitmq.conf (@TLS_PORT@ stands for a free port).
-DIR/seed names the directory of another node: this one joins its cluster.
+DIR/seed contains the directory of another node; the new node joins its cluster.
 BROKER_PLUGINS  plugins to enable (default: rabbitmq_management,rabbitmq_prometheus)
-RABBITMQ_ROOT   a system to run RabbitMQ of (`debootstrap --include=rabbitmq-server`; as root), in
-                which /proc is mounted and DIR is to be seen under the same name
+RABBITMQ_ROOT   root file system whose RabbitMQ to run (`debootstrap --include=rabbitmq-server`; as
+                root); /proc must be mounted in it, and DIR must have the same path in it
 TEXT
 }
 
@@ -43,7 +43,7 @@ install_if_missing() {
         || fail "rabbitmq-server could not be installed; install RabbitMQ, or set RABBITMQ_URL"
 }
 
-# --- what is known about the node in $DIR ---
+# --- state of the node in $DIR ---
 
 load() {
     [ -f "$DIR/env" ] || fail "no node in $DIR"
@@ -52,8 +52,8 @@ load() {
 }
 is_in_cluster() { [ -f "$DIR/seed" ] || [ -f "$DIR/is-seed" ]; }
 
-# When a process started, in ticks since boot; nothing if it is gone. A zombie with threads is not
-# gone: the last thread to end closes the ports.
+# Start time of a process in ticks since boot; empty if it has ended. A zombie that still has threads
+# counts as running: the ports are closed when its last thread ends.
 started() { # PID
     local stat threads
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
@@ -63,7 +63,7 @@ started() { # PID
     echo "${stat[19]}"
 }
 
-# A noted pid counts only if the process is still ours: the number may have been given away since.
+# A recorded pid counts only with the recorded start time: the kernel may have reused the number.
 note() { # PID, FILE
     echo "$1 $(started "$1")" >"$2.new"
     mv "$2.new" "$2"
@@ -78,7 +78,7 @@ epmd_pid() { noted "$DIR/epmd.pid"; }
 
 refused() { ! (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# 32 ports below the range the kernel gives to outgoing connections.
+# 32 ports below the kernel's ephemeral range.
 pick_ports() {
     local base try
     for try in $(seq 50); do
@@ -128,8 +128,9 @@ write_config() {
     } >"$DIR/rabbitmq.conf"
 }
 
-# Becomes the command. (/usr/sbin/rabbitmq* switch the user and read the system's configuration;
-# those in $BIN do not. As under systemd no shell stays between: the pid is the node's own.)
+# Replaces the shell by the command. (/usr/sbin/rabbitmq* switch the user and read the system's
+# configuration; the programs in $BIN do not. As under systemd, the scripts exec the node, so the pid
+# is that of the node.)
 become_in_node_env() {
     exec "${INSIDE[@]}" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$DIR/home" LANG=C.UTF-8 \
         ERL_CRASH_DUMP="$DIR/log/erl_crash.dump" \
@@ -164,13 +165,13 @@ launch() {
         setsid "${INSIDE[@]}" epmd -port "$EPMD_PORT" -address 127.0.0.1 -relaxed_command_check \
             </dev/null >"$DIR/log/epmd.log" 2>&1 9>&- &
         note $! "$DIR/epmd.pid"
-        # The node does not start one itself (-start_epmd false): nobody would end that.
+        # The node does not start epmd itself (-start_epmd false): nothing would end that process.
         while refused "$EPMD_PORT" && epmd_pid >/dev/null; do sleep 0.02; done
     fi
     (cd "$DIR" && become_in_node_env setsid "$BIN/rabbitmq-server") </dev/null >"$DIR/log/console.log" 2>&1 9>&- &
     local pid=$! deadline=$((SECONDS + START_SECONDS_MAX))
     note $pid "$DIR/node.pid"
-    disown # so that the shell does not report its end
+    disown # otherwise the shell reports its end
     until answers; do
         kill -0 $pid 2>/dev/null || return 1
         [ $SECONDS -lt $deadline ] || { kill -9 $pid; return 1; }
@@ -178,7 +179,7 @@ launch() {
     done
 }
 
-# Leaves its own cluster of one for the seed's.
+# Leaves its own single-node cluster and joins the seed's.
 join() {
     [ -f "$DIR/seed" ] && [ ! -f "$DIR/joined" ] || return 0
     local verb seed_node
@@ -218,7 +219,8 @@ up() {
         fi
         end KILL
         [ ! -e "$DIR/ending" ] || fail "not wanted any more"
-        # Another program may have taken a port in the meantime; a new name needs new data too.
+        # Another program may use one of the ports by now. A new port changes the node's name, which
+        # needs a new data directory.
         if [ "$try" != 1 ] || [ ! -e "$DIR/data/$NODE" ]; then
             rm -rf "$DIR/data"
             pick_ports
@@ -249,13 +251,13 @@ end() { # SIGNAL
     fi
 }
 
-# The others of a cluster need its epmd.
+# In a cluster epmd keeps running: the other nodes use it.
 stop() { # SIGNAL
     load
     if is_in_cluster; then end_node "$1"; else end "$1"; fi
 }
 
-# Standard input is watched while the node starts, too.
+# Watches standard input also while the node starts.
 hold() {
     (up && echo ready) &
     starting=$!

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Brings docker-compose.yml up as it stands, on a fresh copy of this checkout, and looks at what it
-# promises: `make compose-test`. Not part of `make test`.
+# `make compose-test`: starts docker-compose.yml unchanged on a fresh copy of this checkout and tests
+# what it promises. Not part of `make test`.
 #
-# Uses the engine of DOCKER_HOST, with the real images, if that is set. Otherwise it starts an engine
-# of its own from Debian's packages (as root), in a network namespace of its own, with stand-ins for
-# the images: it says which. The only thing it leaves behind is .dev/compose-test, what it fetched.
+# If DOCKER_HOST is set, uses that engine with the real images. Otherwise it starts its own engine from
+# Debian packages (as root) in its own network namespace, with stand-ins for the images, and prints
+# which. It leaves only its downloads behind, in .dev/compose-test.
 #
-# COMPOSE_TEST_BINARY  binary for the stand-in of the builder (default: built here, --release)
-# COMPOSE_TEST_CACHE   where fetched root file systems are kept (default: .dev/compose-test)
-# COMPOSE_TEST_RESTARTS  restarts of the bridge behind Caddy (default: 10)
+# COMPOSE_TEST_BINARY  binary for the stand-in of the builder image (default: built here, --release)
+# COMPOSE_TEST_CACHE   cache of downloaded root file systems (default: .dev/compose-test)
+# COMPOSE_TEST_IMAGE   image of `make dist` to try as well (default: the one in dist, if there is one)
+# COMPOSE_TEST_RESTARTS  number of restarts of the bridge behind Caddy (default: 10)
 
 . "$(dirname "$0")/strict.sh" || exit
 export LC_ALL=C
@@ -20,7 +21,8 @@ SECRET=compose-test-secret-0123456789
 URL=http://127.0.0.1:8080/webhooks/deskdirector
 STOP_GRACE_SECONDS=15
 RESTARTS=${COMPOSE_TEST_RESTARTS:-10}
-# Sessions that a subscriber took before they could reach the holding queue.
+IMAGE=${COMPOSE_TEST_IMAGE:-$(printf '%s\n' dist/*-oci.tar | tail -n 1)}
+# Sessions that a subscriber received, so that they are not in the queue of unrouted events.
 subscribed=0
 
 say() { echo "compose-test: $*"; }
@@ -37,7 +39,7 @@ finish() {
     local code=$?
     [ $code = 0 ] || { say "ended with $code"; compose logs --no-color --tail 30 2>/dev/null || true; } >&2
     [ -z "${sender_pid:-}" ] || kill "$sender_pid" 2>/dev/null || true
-    compose --profile public --profile demo down --volumes --timeout 5 >/dev/null 2>&1 || true
+    compose --profile public --profile demo --profile monitoring down --volumes --timeout 5 >/dev/null 2>&1 || true
     [ -z "${engine_pid:-}" ] || engine_stop "$WORK/engine"
     rm -rf "$WORK"
     exit $code
@@ -57,7 +59,7 @@ install_missing() {
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
 }
 
-# `docker compose` of a newer Debian, if there is none.
+# Fetches `docker compose` of a newer Debian, if it is missing.
 find_compose() {
     docker compose version >/dev/null 2>&1 && return
     fetch trixie docker-compose "$CACHE/plugins"
@@ -72,13 +74,13 @@ find_compose() {
 binary() {
     if [ -z "${COMPOSE_TEST_BINARY:-}" ]; then
         say "building the bridge (--release)"
-        cargo build --release --locked --quiet
+        cargo build --release --locked --features otel --quiet
         COMPOSE_TEST_BINARY=${CARGO_TARGET_DIR:-target}/release/deskbridge
     fi
     deskbridge=$(realpath "$COMPOSE_TEST_BINARY")
 }
 
-# What a clone would hold, uncommitted changes included.
+# Copies what a clone would contain, including uncommitted changes.
 fresh_copy() {
     mkdir "$WORK/checkout"
     git ls-files -z --cached --others --exclude-standard |
@@ -93,7 +95,7 @@ prepare() {
         say "engine: $DOCKER_HOST, with the real images"
         return
     fi
-    [ "$(id -u)" = 0 ] || fail "an engine of its own needs root; or set DOCKER_HOST"
+    [ "$(id -u)" = 0 ] || fail "starting a container engine needs root; or set DOCKER_HOST"
     install_missing
     fetch_stand_ins
     find_compose
@@ -108,4 +110,4 @@ started=$SECONDS
 prepare
 say "ready after $((SECONDS - started)) s"
 run_checks
-say "all of it held, $((SECONDS - started)) s in all"
+say "all checks passed in $((SECONDS - started)) s"

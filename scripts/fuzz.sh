@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# `make fuzz`: every target in fuzz/ for so many seconds, one after the other. An input that it finds
-# is kept in fuzz/regressions, where the tests replay it, and makes this fail.
+# `make fuzz`: runs every target in fuzz/ for the given number of seconds, one after the other. An input
+# that fails is kept in fuzz/regressions, where the tests replay it, and the script exits with 1.
+#
+#   scripts/fuzz.sh [SECONDS [TARGETS]]
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/../fuzz"
@@ -11,8 +13,8 @@ fail() { echo "fuzz: $*" >&2; exit 1; }
 
 command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
-# libFuzzer needs flags that rustc otherwise keeps for nightly builds. The bridge has no unsafe code
-# of its own, so a sanitizer would only cost time.
+# libFuzzer needs compiler flags that are otherwise available only in nightly builds. The bridge has no
+# unsafe code, so a sanitizer would only cost time.
 export RUSTC_BOOTSTRAP=1
 cargo fuzz build --sanitizer none
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Debian packages, with sudo if need be. No service is started by it.
+# Installs Debian packages, with sudo if necessary, without starting their services.
 #
 #   scripts/install.sh PACKAGE ...
 
@@ -7,7 +7,7 @@
 
 fail() { echo "$*" >&2; exit 1; }
 
-command -v apt-get >/dev/null || fail "please install: $* (there is no apt-get here to do it with)"
+command -v apt-get >/dev/null || fail "please install: $* (apt-get is missing on this machine)"
 root=()
 if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || fail "please run as root: apt-get install $*"
@@ -15,7 +15,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 echo "installing $*" >&2
-"${root[@]}" apt-get update -qq >&2 || echo "apt-get update failed, trying all the same" >&2
+"${root[@]}" apt-get update -qq >&2 || echo "apt-get update failed; trying to install anyway" >&2
 masked=
 services=(rabbitmq-server prometheus)
 if [ -d /run/systemd/system ]; then
@@ -25,5 +25,5 @@ status=0
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "$@" >&2 || status=$?
 [ -z "$masked" ] || "${root[@]}" systemctl unmask --runtime --quiet "${services[@]}"
-[ $status = 0 ] || echo "apt-get could not install $*: see above; is there a network?" >&2
+[ $status = 0 ] || echo "apt-get could not install $*: see above; is the network available?" >&2
 exit $status

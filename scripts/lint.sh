@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make lint`: everything that judges the source without running it. Goes on after a finding; at the
-# end it names what failed.
+# `make lint`: all static checks of the source. Continues after a failure and lists all failures at the
+# end.
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ run cargo fmt --all --check
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings
 run scripts/dependencies.sh
-# typos and shellcheck are Python packages, too.
+# typos and shellcheck are installed as Python packages too.
 run scripts/python.sh
 run .dev/python/bin/typos
 mapfile -t scripts < <(git ls-files '*.sh' .ci/run)

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Prints the Debian mirror that this machine gets its own packages from, for debootstrap.
-# DEBIAN_MIRROR names another one.
+# Prints the Debian mirror that this machine uses, for debootstrap. DEBIAN_MIRROR overrides it.
 
 . "$(dirname "$0")/strict.sh" || exit
 
 mirror=${DEBIAN_MIRROR-}
 if [ -z "$mirror" ]; then
-    # As apt itself reads its sources, in whichever format and file they are.
+    # Ask apt, so that all formats and files of package sources are covered.
     # shellcheck disable=SC2016
     archives=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages') || archives=
     while read -r archive; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the pinned Python packages of tests and lint into .dev/python, if they are not there yet:
-# of each file that pip may take, the hash is known.
+# Installs the pinned Python packages of tests and lint into .dev/python, unless they are installed. pip
+# accepts only files with a known hash.
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."

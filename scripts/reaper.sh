@@ -1,8 +1,8 @@
 #!/bin/sh
-# Ends what a test process has left behind, even if that process was killed.
+# Kills the processes that a test process leaves behind, even if the test process itself was killed.
 #
-# Reads lines from standard input, `+PID` (kill it when I end) and `-PID` (it has ended); at the
-# end of the input, which comes when the test process is gone for whatever reason, kills the rest.
+# Reads lines from standard input: `+PID` adds a process, `-PID` removes one that has ended. The input
+# ends when the test process ends for any reason; then the script kills the remaining processes.
 
 trap '' INT TERM HUP
 pids=" "

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# `make run` and `make demo`: broker, bridge, one webhook, and the message a subscriber gets.
+# `make run` and `make demo`: starts broker and bridge, sends one webhook, and prints the message that a
+# subscriber receives.
 #
-#   scripts/run.sh        goes on serving until Ctrl-C
-#   scripts/run.sh demo   exits 0 when the message has arrived
+#   scripts/run.sh        keeps serving until Ctrl-C
+#   scripts/run.sh demo   exits with 0 when the message has arrived
 #
-# Everything it makes lies in .dev/. RABBITMQ_URL names a broker to use.
+# All files are in .dev/. RABBITMQ_URL selects a broker to use.
 
 # shellcheck disable=SC2317,SC2329 # functions are called by name
 . "$(dirname "$0")/strict.sh" || exit
@@ -20,21 +21,15 @@ CONTAINER=deskbridge-dev-rabbitmq
 step() { printf '\n== %s\n' "$*"; }
 fail() { printf '\nFAILED: %s\n' "$*" >&2; exit 1; }
 
-# --- which broker ---
+# --- the broker ---
 
-# Whether guest/guest may log in at a local port: the answer to our StartOk must be Tune (10, 30).
+# Whether guest/guest can log in at a local port.
 takes_guest() { # PORT
-    (
-        exec 3<>"/dev/tcp/127.0.0.1/$1"
-        printf 'AMQP\0\0\11\1' >&3
-        size=$(timeout 3 head -c 7 <&3 | od -An -j3 -tu1 | awk '{print (($1*256+$2)*256+$3)*256+$4}')
-        timeout 3 head -c $((size + 1)) <&3 >/dev/null
-        printf '\1\0\0\0\0\0\44\0\12\0\13\0\0\0\0\5PLAIN\0\0\0\14\0guest\0guest\5en_US\316' >&3
-        [ "$(timeout 3 head -c 11 <&3 | od -An -j7 -tu1 | tr -s ' ')" = " 0 10 0 30" ]
-    ) 2>/dev/null
+    timeout 10 "$DESKBRIDGE" tail --count 0 --exchange amq.topic \
+        --set "rabbitmq.urls=amqp://guest:guest@127.0.0.1:$1/%2f" >/dev/null 2>&1
 }
 
-# An engine without access to a registry, or none at all, is no error: there is a way without.
+# No engine, or one without access to a registry, is not an error: the caller starts a private node then.
 start_container() {
     local engine port
     for engine in docker podman; do
@@ -58,16 +53,16 @@ start_container() {
 choose_broker() {
     if [ -n "${RABBITMQ_URL-}" ]; then
         broker=$RABBITMQ_URL
-        echo "the one that RABBITMQ_URL names"
+        echo "using the broker of RABBITMQ_URL"
     elif scripts/broker.sh status "$DEV/broker" 2>/dev/null; then
         STARTED_WITH=broker.sh # by an earlier run that was killed
         use_private_node
-        echo "the private node in .dev/broker, which runs already"
+        echo "using the private node in .dev/broker, which is already running"
     elif takes_guest 5672; then
         broker=amqp://guest:guest@127.0.0.1:5672/%2f
-        echo "the one that runs on this machine (port 5672, guest)"
+        echo "using the broker on this machine (port 5672, guest)"
     elif ! start_container; then
-        echo "a private node in .dev/broker (RABBITMQ_URL would name another broker)"
+        echo "starting a private node in .dev/broker (set RABBITMQ_URL to use another broker)"
         STARTED_WITH=broker.sh
         scripts/broker.sh up "$DEV/broker" 8>&-
         use_private_node
@@ -86,7 +81,7 @@ is_free() { ! (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 first_free_port() { # FROM
     local port=$1
     until is_free "$port"; do port=$((port + 1)); done
-    [ "$port" = "$1" ] || echo "port $1 is taken, using $port" >&2
+    [ "$port" = "$1" ] || echo "port $1 is in use; using $port" >&2
     echo "$port"
 }
 
@@ -120,7 +115,7 @@ wait_for() { # WHAT, COMMAND ...
     shift
     until "$@"; do
         kill -0 "$bridge" 2>/dev/null || { tail -n 20 .dev/bridge.log; fail "the bridge ended"; }
-        [ $SECONDS -lt "$deadline" ] || { tail -n 20 .dev/bridge.log; fail "not within $SECONDS_MAX s: $what"; }
+        [ $SECONDS -lt "$deadline" ] || { tail -n 20 .dev/bridge.log; fail "timed out after $SECONDS_MAX s: $what"; }
         sleep 0.1
     done
 }
@@ -130,7 +125,7 @@ is_connected() { get "$admin" /status | grep -q '"state": *"connected"'; }
 is_subscribed() { grep -q '^waiting for' .dev/tail.log; }
 has_arrived() { grep -qF "$session" .dev/received.txt; }
 
-# What a killed run has left behind; the lock says that nobody uses it.
+# Ends processes of an earlier run that was killed. The lock guarantees that no other run uses them.
 end_orphans() {
     local pid
     touch .dev/pids
@@ -145,7 +140,7 @@ end_orphans() {
 
 clean_up() {
     local status=$?
-    # What is ended here ends with a signal, which is no failure.
+    # The processes end by a signal here, which is not a failure.
     trap - ERR
     trap '' INT TERM
     set +e
@@ -160,24 +155,24 @@ clean_up() {
     exit "$status"
 }
 
-# --- from here on it happens ---
+# --- main ---
 
 umask 077
 mkdir -p "$DEV"
-exec 8>"$DEV/lock" # no child keeps it: it ends with this script
-flock -n 8 || fail "make run runs already in this checkout; end it first (Ctrl-C)"
+exec 8>"$DEV/lock" # children close it, so the lock ends with this script
+flock -n 8 || fail "make run is already running in this checkout; end it first (Ctrl-C)"
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 end_orphans
 
-step "Broker"
-choose_broker
-
-step "Build (the first time takes some minutes)"
+step "Build (takes some minutes the first time)"
 command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
 cargo build --locked
+
+step "Broker"
+choose_broker
 
 step "Bridge"
 http=$(first_free_port 8080)
@@ -203,14 +198,14 @@ step "Sender: deskbridge send $SAMPLE"
 session=$(grep -o '"id": *"[^"]*"' "$SAMPLE" | head -n 1 | cut -d'"' -f4)
 "$DESKBRIDGE" --config "$CONFIG" send "$SAMPLE" || fail "the webhook was not accepted"
 wait_for "the session $session reaches the subscriber" has_arrived
-sleep 0.2 # until tee has printed it
+sleep 0.2 # give tee time to print it
 
 if [ "$MODE" = demo ]; then
     step "The session $session has arrived"
     exit 0
 fi
 
-step "It works. What comes next arrives here; in another terminal try"
+step "It works. Further messages are printed here. In another terminal, try"
 cat <<TEXT
   $DESKBRIDGE --config $CONFIG send $SAMPLE
   $DESKBRIDGE --config $CONFIG send --count 100 --rate 10/s

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the pinned Python and Node.js packages of the tests, if they are not there yet: the
-# validators (tests/validators) and what the examples of consumers need. Compiles TypeScript.
+# Installs the pinned Python and Node.js packages of the tests, unless they are installed: the
+# validators (tests/validators) and the dependencies of the example consumers. Compiles TypeScript.
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# `make test-rabbitmq VERSION=4.0`: the tests against another RabbitMQ than the distribution's, from
-# a small Debian system of its own (made once, some 400 MB). Needs root: it runs in a chroot.
+# `make test-rabbitmq VERSION=4.0`: runs the tests against another RabbitMQ than the distribution's. It
+# runs in a chroot with a small Debian system (created once, about 400 MB), so this needs root.
 #
 #   scripts/test-rabbitmq.sh VERSION [ARGUMENTS OF cargo test ...]
 #
-# RABBITMQ_ROOT  the system to use, or to make (default: .dev/rabbitmq-VERSION)
+# RABBITMQ_ROOT  the Debian system to use or to create (default: .dev/rabbitmq-VERSION)
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
@@ -25,7 +25,7 @@ make_root() {
     local url
     url=$(scripts/mirror.sh)
     command -v debootstrap >/dev/null || scripts/install.sh debootstrap
-    echo "making a system with RabbitMQ $VERSION in $RABBITMQ_ROOT" >&2
+    echo "creating a Debian system with RabbitMQ $VERSION in $RABBITMQ_ROOT" >&2
     rm -rf "$RABBITMQ_ROOT.new"
     mkdir -p "$(dirname "$RABBITMQ_ROOT")"
     debootstrap --variant=minbase --include=rabbitmq-server "$SUITE" "$RABBITMQ_ROOT.new" "$url" >&2
@@ -38,16 +38,16 @@ make_root() {
 installed=$(basename "$(find "$RABBITMQ_ROOT/usr/lib/rabbitmq/lib" -maxdepth 1 -name 'rabbitmq_server-*')")
 case $installed in
     rabbitmq_server-"$VERSION".*) echo "== ${installed#rabbitmq_server-}" ;;
-    *) fail "$RABBITMQ_ROOT holds ${installed:-no RabbitMQ}, not $VERSION" ;;
+    *) fail "$RABBITMQ_ROOT contains ${installed:-no RabbitMQ}, not $VERSION" ;;
 esac
 
-# What is mounted here is gone with the last process of this namespace.
+# Mounts in this namespace disappear with its last process.
 if [ -z "${IN_NAMESPACE-}" ]; then
     IN_NAMESPACE=yes exec unshare --mount "$0" "$VERSION" "$@"
 fi
 mount --bind /proc "$RABBITMQ_ROOT/proc"
-# RabbitMQ 4 looks this machine's name up for every connection: without it there, names are asked for
-# elsewhere, which may take longer than a connection may.
+# RabbitMQ 4 resolves this machine's host name for every connection. Without /etc/hosts that would be a
+# DNS query, which may take longer than the connect timeout.
 mount --bind /etc/hosts "$RABBITMQ_ROOT/etc/hosts"
 mount --bind "${TMPDIR:-/tmp}" "$RABBITMQ_ROOT/${TMPDIR:-tmp}"
 exec scripts/test.sh "$@"

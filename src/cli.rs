@@ -1,26 +1,32 @@
-//! The command line: one file a command. Errors are told to people here and nowhere else.
+//! The command line: one module per command. Errors are reported to the user here and nowhere else.
 
 mod asyncapi;
 mod check;
 mod completions;
+mod config;
 mod dead_letters;
 mod events;
 pub mod failure;
 mod health;
-mod http_client;
-mod journal_dir;
+mod interrupt;
+mod man;
 mod output;
+mod pause;
+mod progress;
 mod schema;
 mod send;
 mod serve;
-mod show;
+mod status;
 mod table;
 mod tail;
 mod time;
+mod topology;
 mod verify;
+mod why;
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::TypedValueParser;
@@ -28,36 +34,49 @@ use clap::{Arg, Args, Parser, Subcommand};
 use deskbridge::config::finding::ConfigError;
 use deskbridge::config::layers::Layers;
 use deskbridge::config::{Config, Loaded};
+use deskbridge::settings;
 
 const AFTER_HELP: &str = "\
-Configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…) \
-and --set, the last one wins. config/default.toml shows every key.
+The configuration comes from the built-in defaults, files, the environment (DESKBRIDGE__HTTP__LISTEN=…) \
+and --set; later ones win. config/default.toml shows every key.
 
-Exit codes: 0 done, 1 the answer is no or it failed, 2 usage or findings in the configuration. A command \
-whose output is no longer read (`… | head -1`) ends without a word, with 0 if printing was all it did.
+Exit codes: 0 done, or the answer is yes; 1 the answer is no, or the command failed; 2 wrong usage, or \
+findings in the configuration. A command whose output is closed (`… | head -1`) ends without a message, \
+with 0 if it only prints.
 
 Example:
   deskbridge --config config/deskbridge.toml serve";
+
+/// Maximum length of a queue's name in bytes: the default exchange takes it as a routing key, which is
+/// a short string of AMQP 0-9-1.
+const QUEUE_NAME_BYTES_MAX: usize = 255;
+const LIMITS_ADVICE: &str = "check the limits of this process (ulimit -a)";
 
 /// The bridge between DeskDirector's chat webhooks and RabbitMQ
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub struct CommandLine {
     #[command(flatten)]
-    layering: Layering,
+    layering: ConfigArguments,
     #[command(subcommand)]
     command: Command,
 }
 
-/// What a command of this binary came to.
+/// Result of a command; its discriminant is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or yes.
+    /// Done, or the answer is yes.
     Done,
-    /// The answer is no, or it failed.
+    /// The answer is no, or the command failed.
     No,
-    /// Usage, or findings in the configuration.
+    /// Wrong usage, or findings in the configuration; of `status`, webhooks are not accepted.
     Usage,
+}
+
+impl Exit {
+    fn of(is_done: bool) -> Self {
+        if is_done { Self::Done } else { Self::No }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -69,35 +88,50 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the bridge
-    Serve(With<serve::Arguments>),
-    /// Look for what would stop or lose traffic
+    #[command(after_help = serve::AFTER_HELP)]
+    Serve(ConfigArguments),
+    /// Show the running bridge on one screen
+    Status(With<status::Arguments>),
+    /// Stop publishing, of everything or of some routes; webhooks are accepted meanwhile
+    Pause(With<pause::PauseArguments>),
+    /// Publish again what was paused
+    Resume(With<pause::ResumeArguments>),
+    /// Find out where the events of a session are, and what keeps them there
+    Why(With<why::Arguments>),
+    /// Report what stops webhooks or events, or loses messages
     Check(With<check::Arguments>),
     /// Ask the running bridge whether it accepts webhooks
-    Health(With<health::Arguments>),
+    #[command(after_help = health::AFTER_HELP)]
+    Health(ConfigArguments),
     /// Sign and post webhooks, or simulate DeskDirector
     Send(With<send::Arguments>),
-    /// Tell which secret signed a webhook
+    /// Find the secret that signed a webhook
     Verify(With<verify::Arguments>),
-    /// Print chat sessions as they pass
+    /// Print chat sessions as they are published
     Tail(With<tail::Arguments>),
-    /// Look into the dead-letter queue or another one, replay or discard what is in it
+    /// Count, browse, replay and discard messages of the dead-letter queue or another queue
     DeadLetters(With<dead_letters::Arguments>),
-    /// Look into the journal, and publish again what it holds
+    /// Find, export and replay events of the journal
     Events(With<events::Arguments>),
-    /// Show the configuration
-    Config(With<show::Arguments>),
+    /// Print the effective configuration, or the JSON Schema of a configuration file
+    Config(With<config::Arguments>),
     /// Print the JSON Schema of a chat session
     Schema(With<schema::Arguments>),
     /// Print the AsyncAPI document of exchanges, keys, messages and queues
     Asyncapi(With<asyncapi::Arguments>),
-    /// Print completions for a shell
+    /// Print or declare the exchanges, queues and bindings that `serve` declares
+    Topology(With<topology::Arguments>),
+    /// Print the completion script for a shell
     Completions(With<completions::Arguments>),
+    /// Print or write the manual pages
+    Man(With<man::Arguments>),
 }
 
-/// Files and flags of the configuration; before or after the command.
+/// Configuration files and keys; accepted before and after the command.
 #[derive(Debug, Clone, Default, Args)]
-struct Layering {
-    /// Configuration file; may be given several times, later ones win
+struct ConfigArguments {
+    /// Read this configuration file; may be given several times, later files win [default: the file
+    /// that `DESKBRIDGE_CONFIG` names, else config/deskbridge.toml or /etc/deskbridge/deskbridge.toml]
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// Set one key of the configuration; may be given several times
@@ -105,11 +139,11 @@ struct Layering {
     set: Vec<(String, String)>,
 }
 
-/// A command's arguments with the layers given behind the command.
+/// Arguments of a command, with the configuration flags given after its name.
 #[derive(Debug, Args)]
 struct With<A: Args> {
     #[command(flatten)]
-    layering: Layering,
+    layering: ConfigArguments,
     #[command(flatten)]
     arguments: A,
 }
@@ -118,13 +152,17 @@ impl CommandLine {
     /// Runs the command.
     ///
     /// # Errors
-    /// What it was doing, why it failed, what to try.
+    /// Says what the command was doing, why it failed and what to try.
     pub fn run(self) -> anyhow::Result<Exit> {
-        let layers = |behind: &Layering| self.layering.clone().and(behind);
+        let layers = |behind: &ConfigArguments| self.layering.clone().and(behind);
         match &self.command {
-            Command::Serve(with) => serve::run(&layers(&with.layering), &with.arguments),
+            Command::Serve(behind) => serve::run(&layers(behind)),
+            Command::Status(with) => status::run(&layers(&with.layering), &with.arguments),
+            Command::Pause(with) => pause::pause(&layers(&with.layering), &with.arguments),
+            Command::Resume(with) => pause::resume(&layers(&with.layering), &with.arguments),
+            Command::Why(with) => why::run(&layers(&with.layering), &with.arguments),
             Command::Check(with) => check::run(&layers(&with.layering), &with.arguments),
-            Command::Health(with) => health::run(&layers(&with.layering), &with.arguments),
+            Command::Health(behind) => health::run(&layers(behind)),
             Command::Send(with) => send::run(&layers(&with.layering), &with.arguments),
             Command::Verify(with) => verify::run(&layers(&with.layering), &with.arguments),
             Command::Tail(with) => tail::run(&layers(&with.layering), &with.arguments),
@@ -132,18 +170,18 @@ impl CommandLine {
                 dead_letters::run(&layers(&with.layering), &with.arguments)
             }
             Command::Events(with) => events::run(&layers(&with.layering), &with.arguments),
-            Command::Config(with) => show::run(&layers(&with.layering), &with.arguments),
-            Command::Schema(with) => schema::run(&layers(&with.layering), &with.arguments),
+            Command::Config(with) => config::run(&layers(&with.layering), &with.arguments),
+            Command::Schema(with) => schema::run(&with.arguments),
             Command::Asyncapi(with) => asyncapi::run(&layers(&with.layering), &with.arguments),
-            Command::Completions(with) => {
-                completions::run(&layers(&with.layering), &with.arguments)
-            }
+            Command::Topology(with) => topology::run(&layers(&with.layering), &with.arguments),
+            Command::Completions(with) => completions::run(&with.arguments),
+            Command::Man(with) => man::run(&with.arguments),
         }
     }
 }
 
-impl Layering {
-    /// Both, those given behind the command being the stronger ones.
+impl ConfigArguments {
+    /// Appends the flags given after the command; they override those before it.
     fn and(mut self, behind: &Self) -> Self {
         self.config.extend_from_slice(&behind.config);
         self.set.extend_from_slice(&behind.set);
@@ -156,40 +194,45 @@ impl Layering {
 
     fn load(&self) -> Result<Loaded, ConfigError> {
         let layers = self.layers();
-        Config::load(&layers).map_err(|mut error| {
+        settings::load(&layers).map_err(|mut error| {
             let sources = error.findings.iter_mut().find(|finding| finding.key == "sources");
-            if let Some(finding) = sources.filter(|_| layers.is_without_file()) {
+            if let Some(finding) = sources.filter(|_| layers.files.is_empty()) {
                 finding.problem.push_str(
-                    "; no configuration file was read: no `--config` is given and `config/deskbridge.toml` is not here",
+                    "; no configuration file was read: `--config` is not given, `DESKBRIDGE_CONFIG` is not set, and neither `config/deskbridge.toml` nor `/etc/deskbridge/deskbridge.toml` exists",
                 );
             }
             error
         })
     }
 
-    /// The same; if there are findings, a journal that cannot be written is among them.
+    /// Like `load`. If there are findings, also reports a journal directory that is not writable.
     fn load_to_run(&self) -> Result<Loaded, ConfigError> {
         self.load().map_err(|mut error| {
             let config = self.peek().ok();
-            error
-                .findings
-                .extend(config.and_then(|config| journal_dir::unwritable(&config.journal)));
+            error.findings.extend(
+                config.and_then(|config| {
+                    deskbridge::ops::check::journal::unwritable(&config.journal)
+                }),
+            );
             error
         })
     }
 
-    /// The values for a command that talks to the broker: what is wrong elsewhere does not stop it.
+    /// The configuration for a command that only talks to the broker: findings about other keys do
+    /// not stop it.
     fn peek_at_broker(&self) -> Result<Config, ConfigError> {
-        let Err(mut error) = self.load() else {
-            return self.peek();
-        };
-        let concerns = |key: &str| key.is_empty() || key.starts_with("rabbitmq");
-        error.findings.retain(|finding| concerns(&finding.key));
-        if error.findings.is_empty() {
-            self.peek()
-        } else {
-            Err(error)
+        self.peek_at(|key| key.is_empty() || key.starts_with("rabbitmq"))
+    }
+
+    /// The configuration for a command that is stopped only by findings about these keys.
+    fn peek_at(&self, is_needed: impl Fn(&str) -> bool) -> Result<Config, ConfigError> {
+        if let Err(mut error) = self.load() {
+            error.findings.retain(|finding| is_needed(&finding.key));
+            if !error.findings.is_empty() {
+                return Err(error);
+            }
         }
+        self.peek()
     }
 
     fn peek(&self) -> Result<Config, ConfigError> {
@@ -197,7 +240,8 @@ impl Layering {
     }
 }
 
-/// Reads `KEY=VALUE`. The usual error would repeat the whole text, and a secret may stand in it.
+/// Parses `KEY=VALUE`. The usual error of clap repeats the whole argument, which may contain a
+/// secret.
 #[derive(Clone)]
 struct KeyAndValue;
 
@@ -223,16 +267,27 @@ impl TypedValueParser for KeyAndValue {
     }
 }
 
-/// One thread is enough for a command that mostly waits.
+/// Parses the name of a queue.
+fn queue_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > QUEUE_NAME_BYTES_MAX {
+        return Err(format!("expected 1 to {QUEUE_NAME_BYTES_MAX} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads a file, or standard input for `-`.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if path.as_os_str() != "-" {
+        return std::fs::read(path);
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A single-threaded runtime, for commands that mostly wait.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.map_err(|error| {
-        failure::failed(
-            "starting the runtime",
-            error,
-            "look at the limits of this process (ulimit -a)",
-        )
-    })
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    runtime.map_err(|error| failure::failed("starting the runtime", error, LIMITS_ADVICE))
 }

@@ -1,10 +1,12 @@
-//! What an operator can tune: one small struct a section, with the defaults of the contract.
+//! The configuration: one struct per section, with every key, its default and its validation.
 //!
-//! [`Config::load`] (`load`) reads the layers (`layers`, `file`), merges them, reads the tree into the
-//! structs (`reader`), puts the contents of secret files in (`secrets`) and looks at the whole
-//! (`validation`). `schema` tells all keys to editors and tools. Only `layers`, `file`, `secrets`
-//! and `paths` touch files. All findings come at once, and none repeats a value: any could be a secret.
+//! `Config::load` (`load`) reads and merges the layers (`layers`, `file`, `assignment`),
+//! deserializes the merged tree into the structs (`reader`), inserts the contents of secret files
+//! (`secrets`) and validates the result (`validation`). `schema` describes all keys to editors and tools. Only
+//! `layers`, `file`, `secrets` and `paths` access files. All findings are reported at once. No
+//! finding repeats a value that may be a secret.
 
+mod assignment;
 pub mod broker_url;
 mod environment;
 mod file;
@@ -14,7 +16,6 @@ pub mod http_url;
 pub mod journal;
 pub mod layers;
 mod load;
-mod merging;
 pub mod networks;
 pub mod paths;
 pub mod queues;
@@ -26,7 +27,7 @@ pub mod secrets;
 pub mod sources;
 pub mod telemetry;
 pub mod units;
-mod url_text;
+pub mod url_text;
 mod validation;
 
 use std::collections::BTreeMap;
@@ -35,46 +36,46 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use load::Loaded;
+pub use load::{Loaded, origin};
 pub use schema::schema;
+use units::{Quantity as _, Span};
 
-/// The whole effective configuration.
+/// The effective configuration: all layers merged, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The public listener.
+    /// The public listener, which receives webhooks.
     pub http: http::Http,
-    /// The operators' listener.
-    pub admin: http::Admin,
-    /// Who may post, by the name in the URL.
-    pub sources: BTreeMap<String, sources::Source>,
-    /// The broker and how to publish to it.
+    /// The admin listener: health, status and metrics.
+    pub admin: http::AdminConfig,
+    /// DeskDirector instances that may post, by the name in the URL.
+    pub sources: BTreeMap<String, sources::SourceConfig>,
+    /// The connection to the broker, and limits for publishing.
     pub rabbitmq: rabbitmq::RabbitMq,
-    /// Exchange and key by status.
-    pub routing: routing::Routing,
-    /// Where events wait that nobody has subscribed to.
+    /// Exchange and routing key of each status.
+    pub routing: routing::RoutingConfig,
+    /// Alternate exchange and queue for events that match no binding.
     pub unrouted: routing::Unrouted,
-    /// Where rejected and refused events go.
-    pub dead_letter: routing::DeadLetter,
-    /// When a refused message is published again.
+    /// Exchange and queue for dead letters.
+    pub dead_letter: routing::DeadLetterExchange,
+    /// Delays and attempts for a message that the broker rejected.
     pub retry: rabbitmq::Retry,
-    /// The disk.
-    pub journal: journal::Journal,
-    /// Consumer queues to declare.
-    pub queues: Vec<queues::Queue>,
-    /// How to stop.
+    /// The journal's directory, size limits and retention.
+    pub journal: journal::JournalConfig,
+    /// Consumer queues that the bridge declares.
+    pub queues: Vec<queues::QueueConfig>,
+    /// Limits for stopping.
     pub shutdown: Shutdown,
-    /// Logs.
+    /// Log format and level.
     pub telemetry: telemetry::Telemetry,
 }
 
-/// How to stop.
+/// Limits for stopping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
-    /// From SIGTERM to the exit, at most.
-    #[serde(with = "units")]
-    #[schemars(with = "units::Span")]
+    /// Maximum time from SIGTERM to the exit of the process.
+    #[serde(with = "Span")]
     pub grace: Duration,
 }
 
@@ -86,7 +87,5 @@ impl Default for Shutdown {
     }
 }
 
-#[cfg(test)]
-mod default_file;
 #[cfg(test)]
 mod tests;

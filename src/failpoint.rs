@@ -1,26 +1,27 @@
-//! Named places where a test ends the process, or has one of its threads panic. Imports nothing;
-//! any room may pass a place. Without the feature `failpoints`, which cannot be compiled into a
-//! release, passing one is nothing at all; with it and nothing armed, one atomic load.
+//! Failpoints: named places where a test can end the process or make a thread panic. Imports no
+//! other module; any module may pass a failpoint. Without the feature `failpoints`, which cannot be
+//! compiled into a release, passing one compiles to nothing. With the feature but no failpoint
+//! armed, it costs one atomic load.
 //!
-//! `DESKBRIDGE_FAILPOINT=<place>=abort|panic[@N]` arms one place for its N-th pass (1 if not
-//! given), once. `tests/it/failpoints.rs` walks all of them.
+//! `DESKBRIDGE_FAILPOINT=<name>=abort|panic[@N]` arms one failpoint: it fires once, at its N-th
+//! pass (by default the first). `tests/it/failpoints.rs` goes through all of them.
 
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]
 compile_error!("the feature `failpoints` is for tests: a release must not have it");
 
 macro_rules! places {
     ($($place:ident = $name:literal,)*) => {
-        /// A place, called `<room>/<step>/<before|after>`.
+        /// A failpoint, named `<module>/<step>/<before|after>`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Place {
+        pub enum Failpoint {
             $(#[doc = $name] $place,)*
         }
 
-        impl Place {
-            /// All of them.
+        impl Failpoint {
+            /// All failpoints, in the order of declaration.
             pub const ALL: &[Self] = &[$(Self::$place,)*];
 
-            /// What it is called.
+            /// The name, as used in `DESKBRIDGE_FAILPOINT`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -38,6 +39,8 @@ places! {
     HttpAnswerAfter = "http/answer/after",
     JournalOpenBefore = "journal/open/before",
     JournalOpenAfter = "journal/open/after",
+    JournalMigrateBefore = "journal/migrate/before",
+    JournalMigrateAfter = "journal/migrate/after",
     JournalRerouteBefore = "journal/reroute/before",
     JournalRerouteAfter = "journal/reroute/after",
     JournalAppendBefore = "journal/append/before",
@@ -66,9 +69,9 @@ places! {
     BridgeStopAfter = "bridge/stop/after",
 }
 
-/// Ends the process here, or panics, if that is what a test wants.
+/// Does nothing: failpoints are not compiled in.
 #[cfg(not(feature = "failpoints"))]
-pub const fn pass(_: Place) {}
+pub const fn pass(_: Failpoint) {}
 
 #[cfg(feature = "failpoints")]
 pub use armed::pass;
@@ -78,12 +81,12 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::Place;
+    use super::Failpoint;
 
     const VARIABLE: &str = "DESKBRIDGE_FAILPOINT";
 
     struct Armed {
-        place: Place,
+        place: Failpoint,
         is_panic: bool,
         at: u64,
         passes: AtomicU64,
@@ -91,25 +94,20 @@ mod armed {
 
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
         let text = std::env::var(VARIABLE).ok()?;
-        Some(read(&text).unwrap_or_else(|| panic!("{VARIABLE}: `{text}` names no place")))
+        Some(read(&text).unwrap_or_else(|| panic!("{VARIABLE}: `{text}` is not a failpoint")))
     });
 
-    /// Ends the process here, or panics, if that is what a test wants.
-    pub fn pass(place: Place) {
+    /// Aborts the process or panics if this failpoint is armed and this is the armed pass.
+    ///
+    /// # Panics
+    /// If it is armed with `panic`.
+    pub fn pass(place: Failpoint) {
         if let Some(armed) = &*ARMED
             && armed.place == place
+            && armed.passes.fetch_add(1, Ordering::Relaxed) + 1 == armed.at
         {
-            armed.pass();
-        }
-    }
-
-    impl Armed {
-        fn pass(&self) {
-            if self.passes.fetch_add(1, Ordering::Relaxed) + 1 != self.at {
-                return;
-            }
-            eprintln!("failpoint {}", self.place.name());
-            assert!(!self.is_panic, "a test wants it");
+            eprintln!("failpoint {}", place.name());
+            assert!(!armed.is_panic, "panic at an armed failpoint");
             std::process::abort();
         }
     }
@@ -118,7 +116,7 @@ mod armed {
         let (place, what) = text.split_once('=')?;
         let (mode, at) = what.split_once('@').unwrap_or((what, "1"));
         Some(Armed {
-            place: *Place::ALL.iter().find(|known| known.name() == place)?,
+            place: *Failpoint::ALL.iter().find(|known| known.name() == place)?,
             is_panic: match mode {
                 "abort" => false,
                 "panic" => true,

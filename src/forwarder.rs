@@ -1,15 +1,15 @@
-//! Takes events from the journal to the broker. Knows the rules: order, windows, retries, dead
-//! letters.
+//! Forwards events from the journal to the broker. Implements the rules: order, publish windows,
+//! retries, dead letters.
 //!
-//! [`flow`] decides, and is pure; the loop here carries out what it decides and tells it what
-//! happened. It never waits for the disk or the broker: takes and windows are under way while it
-//! goes on.
+//! [`flow`] makes the decisions and is pure. The loop here carries out its actions and passes
+//! results back to it. The loop does not wait for the disk or the broker: it continues while a fetch
+//! and publish windows are in progress. There are two exceptions: during a reroute it only receives
+//! commits, and at the start and after a reroute it reads the list of routes from the journal.
 
 pub mod flow;
-mod letters;
+mod messages;
 mod observe;
 mod refusal_log;
-pub mod retry;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,134 +24,244 @@ use tokio_util::sync::CancellationToken;
 
 use self::flow::{Action, Flow, Millis};
 use self::observe::Observer;
-use crate::failpoint::{self, Place};
-use crate::journal::{Change, Committed, Journal, TakeError, Taken};
-use crate::rabbitmq::{Publisher, Report, Window};
+use crate::failpoint::{self, Failpoint};
+use crate::journal::{
+    Committed, FetchRequest, Fetched, Journal, JournalError, QueuedEvent, RouteId, Transition,
+    WriteError,
+};
+use crate::rabbitmq::{Link, PublishWindow, Publisher, PublisherEvent};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{RetryingStatus, RouteStatus};
+use crate::telemetry::status::{Pause, RetryingStatus, RouteStatus};
+use crate::telemetry::traces::Traces;
 use crate::webhook::routing::Routing;
 
-/// At least so long between two looks at the clock, should a deadline lie in the past.
-const PATIENCE: Duration = Duration::from_millis(10);
-/// Reports and commits looked at before anything else is done.
+/// The shortest sleep of the loop, even if a deadline has already passed.
+const SLEEP_MIN: Duration = Duration::from_millis(10);
+/// The sleep of the loop when the flow has no deadline.
+const SLEEP_MAX: Duration = Duration::from_hours(1);
+/// Commits, and publisher events, that are processed in one round before the loop acts.
 const BATCH_MAX: usize = 64;
 
-/// What the forwarder works with.
+/// The forwarder's state and the modules that it connects.
 pub struct Forwarder {
-    /// Decides.
+    /// The state machine that decides what to do.
     pub flow: Flow,
-    /// Where events come from and changes go to.
+    /// Source of the events and destination of their state changes.
     pub journal: Journal,
-    /// Where events go to.
+    /// Destination of the messages.
     pub publisher: Publisher,
-    /// The configuration's routes.
+    /// The routes of the current configuration.
     pub routing: Arc<ArcSwap<Routing>>,
-    /// Counters.
+    /// Metrics that the forwarder updates.
     pub metrics: Arc<Metrics>,
-    /// Told about routes whenever one changes.
+    /// Receives each publish attempt.
+    pub traces: Traces,
+    /// Receives the states of all routes whenever one changes.
     pub routes: watch::Sender<Vec<RouteStatus>>,
-    /// Told about events that were refused and are tried again.
+    /// Receives the counts of events that were rejected and are retried, whenever they change.
     pub retrying: watch::Sender<Vec<RetryingStatus>>,
 }
 
-/// What the forwarder is told.
+/// The channels and tokens that the forwarder listens to.
 pub struct Inputs {
-    /// By the journal.
+    /// From the journal: the results of each commit.
     pub committed: mpsc::Receiver<Committed>,
-    /// By the publisher.
-    pub reports: mpsc::Receiver<Report>,
-    /// By an operator: follow these routes from now on.
+    /// From the publisher: connection states and outcomes of windows.
+    pub reports: mpsc::Receiver<PublisherEvent>,
+    /// From a reload: the new routes.
     pub reroutes: mpsc::Receiver<Reroute>,
-    /// Publish what can be published, then end.
+    /// From operators: what is paused.
+    pub pauses: watch::Receiver<Vec<Pause>>,
+    /// When cancelled: publish as many pending events as possible, then end.
     pub drain: CancellationToken,
-    /// Publish nothing more; end when what is on its way has an outcome.
+    /// When cancelled: publish nothing more, and end when every message in flight has an outcome
+    /// and every change is committed.
     pub halt: CancellationToken,
 }
 
-/// New routes, and who wants to know when they are in use.
+/// A request to change the routes.
 pub struct Reroute {
     /// The new routes.
     pub routing: Arc<Routing>,
-    /// Answered when every unsettled event follows them.
-    pub done: oneshot::Sender<Result<(), crate::journal::AppendError>>,
+    /// Answered when every pending event has its new route.
+    pub done: oneshot::Sender<Result<(), WriteError>>,
 }
 
-type Take = Pin<Box<dyn Future<Output = Result<Taken, TakeError>> + Send>>;
+/// A journal operation in progress, which the loop awaits together with its inputs.
+type Pending<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-struct Running {
-    flow: Flow,
+/// The modules around the loop, and its clock. The simulation has models of them.
+trait Modules {
+    /// The time since the start of the loop.
+    fn elapsed(&self) -> Duration;
+    /// Sleeps until this time since the start of the loop.
+    fn sleep_until(&self, deadline: Duration) -> impl Future<Output = ()>;
+    fn publish(&mut self, window: u64, link: Link, ensure_exchange: bool, events: Vec<QueuedEvent>);
+    fn reconnect(&mut self, link: Link, reason: String);
+    /// Receives each publisher event before the flow does.
+    fn reported(&mut self, report: &PublisherEvent);
+    fn fetch(&mut self, request: FetchRequest) -> Pending<Fetched, JournalError>;
+    fn change(&mut self, changes: Vec<Transition>);
+    fn set_routing(&mut self, routing: Arc<Routing>) -> Pending<(), WriteError>;
+    /// The routes that have heads in the journal.
+    fn routes(&self) -> Result<Vec<RouteId>, JournalError>;
+    /// Called at the end of each round: passes the state of the flow to the journal and the metrics.
+    fn publish_status(&mut self, flow: &Flow);
+}
+
+struct RealModules {
     journal: Journal,
     publisher: Publisher,
     routing: Arc<ArcSwap<Routing>>,
     observer: Observer,
     began: Instant,
-    take: Option<Take>,
+}
+
+struct Running<M> {
+    flow: Flow,
+    modules: M,
+    fetch: Option<Pending<Fetched, JournalError>>,
+    is_draining: bool,
 }
 
 impl Forwarder {
-    /// Forwards until it is told to end and nothing more can be done.
+    /// Forwards events until `drain` or `halt` is cancelled and nothing more can be done.
     ///
     /// # Errors
-    /// The journal cannot be read at the start.
-    pub async fn run(self, mut inputs: Inputs) -> Result<(), TakeError> {
-        let mut running = Running {
-            flow: self.flow,
+    /// The journal could not be read at the start.
+    pub async fn run(self, inputs: Inputs) -> Result<(), JournalError> {
+        let modules = RealModules {
             journal: self.journal,
             publisher: self.publisher,
             routing: self.routing,
-            observer: Observer::new(self.metrics, self.routes, self.retrying),
+            observer: Observer::new(self.metrics, self.traces, self.routes, self.retrying),
             began: Instant::now(),
-            take: None,
         };
-        running.flow.behind(running.journal.routes()?);
-        while !running.has_ended(&inputs) {
-            running.act();
-            running.wait(&mut inputs).await;
-        }
-        running.act();
-        Ok(())
+        Running::new(self.flow, modules).run(inputs).await
     }
 }
 
-impl Running {
-    fn has_ended(&self, inputs: &Inputs) -> bool {
-        if inputs.halt.is_cancelled() {
-            return self.flow.is_settled();
-        }
-        let is_hopeless = !self.flow.is_connected() && self.flow.is_settled();
-        inputs.drain.is_cancelled() && (self.flow.is_idle() || is_hopeless)
+impl Modules for RealModules {
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
-    /// Waits until something happens, then takes what else has happened.
+    fn sleep_until(&self, elapsed: Duration) -> impl Future<Output = ()> {
+        sleep_until(self.began + elapsed)
+    }
+
+    fn publish(&mut self, id: u64, link: Link, ensure_exchange: bool, events: Vec<QueuedEvent>) {
+        self.observer.published(id, &events);
+        let routing = self.routing.load();
+        let message = |queued| messages::message(queued, &routing).into();
+        let messages = events.iter().map(message).collect();
+        self.publisher.publish(PublishWindow {
+            id,
+            link,
+            ensure_exchange,
+            messages,
+        });
+    }
+
+    fn reconnect(&mut self, link: Link, reason: String) {
+        self.publisher.reconnect(link, reason);
+    }
+
+    fn reported(&mut self, report: &PublisherEvent) {
+        self.observer.reported(report);
+    }
+
+    fn fetch(&mut self, request: FetchRequest) -> Pending<Fetched, JournalError> {
+        let journal = self.journal.clone();
+        Box::pin(async move { journal.fetch(request).await })
+    }
+
+    fn change(&mut self, changes: Vec<Transition>) {
+        Observer::log_new_dead_letters(&changes);
+        failpoint::pass(Failpoint::ForwarderSettleBefore);
+        self.journal.change(changes);
+        failpoint::pass(Failpoint::ForwarderSettleAfter);
+    }
+
+    fn set_routing(&mut self, routing: Arc<Routing>) -> Pending<(), WriteError> {
+        let (journal, current) = (self.journal.clone(), Arc::clone(&self.routing));
+        Box::pin(async move {
+            journal.set_routing(Arc::clone(&routing)).await?;
+            current.store(routing);
+            Ok(())
+        })
+    }
+
+    fn routes(&self) -> Result<Vec<RouteId>, JournalError> {
+        self.journal.routes()
+    }
+
+    fn publish_status(&mut self, flow: &Flow) {
+        self.journal.set_connected(flow.is_connected());
+        self.observer.publish_status(flow);
+    }
+}
+
+impl<M: Modules> Running<M> {
+    fn new(flow: Flow, modules: M) -> Self {
+        Self {
+            flow,
+            modules,
+            fetch: None,
+            is_draining: false,
+        }
+    }
+
+    async fn run(mut self, mut inputs: Inputs) -> Result<(), JournalError> {
+        self.set_pauses(&mut inputs.pauses);
+        self.flow.mark_needs_fetch(self.modules.routes()?);
+        while !self.has_ended() {
+            self.act();
+            self.wait(&mut inputs).await;
+        }
+        self.act();
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        if self.flow.is_halted() {
+            return self.flow.has_nothing_outstanding();
+        }
+        let is_hopeless = !self.flow.is_connected() && self.flow.has_nothing_outstanding();
+        self.is_draining && (self.flow.is_idle() || is_hopeless)
+    }
+
+    /// Waits for one input, then processes the commits and reports that have already arrived. The order
+    /// of the branches is fixed, because the simulation must be deterministic. It delays neither commits
+    /// nor reports, because each round processes both.
     async fn wait(&mut self, inputs: &mut Inputs) {
         let deadline = self.deadline();
         tokio::select! {
+            biased;
+            () = inputs.halt.cancelled(), if !self.flow.is_halted() => {}
+            () = inputs.drain.cancelled(), if !self.is_draining => {}
+            Some(reroute) = inputs.reroutes.recv() => self.reroute(reroute, &mut inputs.committed).await,
+            Ok(()) = inputs.pauses.changed() => self.set_pauses(&mut inputs.pauses),
+            fetched = next(&mut self.fetch) => self.fetched(fetched),
             Some(committed) = inputs.committed.recv() => self.committed(committed),
             Some(report) = inputs.reports.recv() => self.reported(report),
-            taken = next(&mut self.take) => self.taken(taken),
-            Some(reroute) = inputs.reroutes.recv() => self.reroute(reroute, &mut inputs.committed).await,
-            () = sleep_until(deadline) => {}
-            () = inputs.drain.cancelled(), if !inputs.drain.is_cancelled() => {}
-            () = inputs.halt.cancelled(), if !inputs.halt.is_cancelled() => {}
+            () = self.modules.sleep_until(deadline) => {}
         }
+        self.is_draining = inputs.drain.is_cancelled();
         if inputs.halt.is_cancelled() {
             self.flow.halt();
         }
-        for _ in 0..BATCH_MAX {
-            let Ok(committed) = inputs.committed.try_recv() else {
-                break;
-            };
+        let commits = std::iter::from_fn(|| inputs.committed.try_recv().ok());
+        for committed in commits.take(BATCH_MAX) {
             self.committed(committed);
         }
-        for _ in 0..BATCH_MAX {
-            let Ok(report) = inputs.reports.try_recv() else {
-                break;
-            };
+        let reports = std::iter::from_fn(|| inputs.reports.try_recv().ok());
+        for report in reports.take(BATCH_MAX) {
             self.reported(report);
         }
     }
 
-    /// Carries out everything the flow wants.
+    /// Carries out all actions that the flow requests.
     fn act(&mut self) {
         let (now, wall) = (self.now(), Timestamp::now());
         let mut changes = Vec::new();
@@ -162,39 +272,21 @@ impl Running {
                     link,
                     ensure_exchange,
                     events,
-                } => {
-                    self.observer.published(window, &events);
-                    let routing = self.routing.load();
-                    let messages = events
-                        .iter()
-                        .map(|held| letters::message(held, &routing))
-                        .collect();
-                    self.publisher.publish(Window {
-                        id: window,
-                        link,
-                        ensure_exchange,
-                        messages,
-                    });
-                }
-                Action::Take(request) => {
-                    let journal = self.journal.clone();
-                    self.take = Some(Box::pin(async move { journal.take(request).await }));
-                }
-                Action::Change(change) => changes.push(change),
-                Action::Reconnect(link, reason) => self.publisher.reconnect(link, reason),
+                } => self.modules.publish(window, link, ensure_exchange, events),
+                Action::Fetch(request) => self.fetch = Some(self.modules.fetch(request)),
+                Action::Transition(change) => changes.push(change),
+                Action::Reconnect(link, reason) => self.modules.reconnect(link, reason),
             }
         }
-        self.change(changes);
-        self.observer.look(&self.flow);
+        if !changes.is_empty() {
+            self.modules.change(changes);
+        }
+        self.modules.publish_status(&self.flow);
     }
 
-    fn change(&mut self, changes: Vec<Change>) {
-        if !changes.is_empty() {
-            Observer::changed(&changes);
-            failpoint::pass(Place::ForwarderSettleBefore);
-            self.journal.change(changes);
-            failpoint::pass(Place::ForwarderSettleAfter);
-        }
+    fn set_pauses(&mut self, pauses: &mut watch::Receiver<Vec<Pause>>) {
+        let pauses = pauses.borrow_and_update().clone();
+        self.flow.set_pauses(pauses, Timestamp::now());
     }
 
     fn committed(&mut self, committed: Committed) {
@@ -202,28 +294,29 @@ impl Running {
         self.flow.committed(committed, now);
     }
 
-    fn reported(&mut self, report: Report) {
-        self.observer.reported(&report);
+    fn reported(&mut self, report: PublisherEvent) {
+        self.modules.reported(&report);
         let now = self.now();
         self.flow.reported(report, now, Timestamp::now());
     }
 
-    fn taken(&mut self, taken: Result<Taken, TakeError>) {
-        self.take = None;
-        let taken = taken.inspect_err(|error| {
-            tracing::error!(%error, source = ?std::error::Error::source(error), "taking events failed; trying again");
+    fn fetched(&mut self, fetched: Result<Fetched, JournalError>) {
+        self.fetch = None;
+        let fetched = fetched.inspect_err(|error| {
+            tracing::error!(%error, source = ?std::error::Error::source(error), "journal read failed; retrying");
         });
         let now = self.now();
-        self.flow.taken(taken.ok(), now);
+        self.flow.fetched(fetched.ok(), now);
     }
 
-    /// What is committed meanwhile is taken in before it is forgotten: it may have old routes, and
-    /// the journal's thread must not wait for this one while this one waits for it.
+    /// Changes the routes in the journal, then resets the flow. Commits that arrive meanwhile are
+    /// processed before the reset, because their events may still have old routes. They must be
+    /// received during the wait, or the journal's thread and this task would wait for each other.
     async fn reroute(&mut self, reroute: Reroute, committed: &mut mpsc::Receiver<Committed>) {
-        let journal = self.journal.clone();
-        let mut result = std::pin::pin!(journal.set_routing(reroute.routing.clone()));
+        let mut result = self.modules.set_routing(reroute.routing);
         let result = loop {
             tokio::select! {
+                biased;
                 result = &mut result => break result,
                 Some(committed) = committed.recv() => self.committed(committed),
             }
@@ -232,32 +325,31 @@ impl Running {
             self.committed(committed);
         }
         if result.is_ok() {
-            self.routing.store(reroute.routing);
-            self.flow.forget();
-            match self.journal.routes() {
-                Ok(routes) => self.flow.behind(routes),
-                Err(error) => tracing::error!(%error, "reading the routes failed"),
+            self.flow.reset();
+            match self.modules.routes() {
+                Ok(routes) => self.flow.mark_needs_fetch(routes),
+                Err(error) => tracing::error!(%error, "reading routes from the journal failed"),
             }
         }
-        // Whoever asked has perhaps gone.
+        // The caller may have dropped the receiver.
         let _ = reroute.done.send(result);
     }
 
     fn now(&self) -> Millis {
-        Millis::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX)
+        flow::millis(self.modules.elapsed())
     }
 
-    fn deadline(&self) -> Instant {
-        let far = Duration::from_hours(1);
-        let deadline = self.flow.next_deadline().map_or(far, Duration::from_millis);
-        (self.began + deadline).max(Instant::now() + PATIENCE)
+    fn deadline(&self) -> Duration {
+        let now = self.modules.elapsed();
+        let next = self.flow.next_deadline().map(Duration::from_millis);
+        next.unwrap_or(now + SLEEP_MAX).max(now + SLEEP_MIN)
     }
 }
 
-/// The outcome of a take, if one is under way.
-async fn next(take: &mut Option<Take>) -> Result<Taken, TakeError> {
-    match take {
-        Some(take) => take.await,
+/// The result of the fetch in progress; pends if there is none.
+async fn next<T, E>(fetch: &mut Option<Pending<T, E>>) -> Result<T, E> {
+    match fetch {
+        Some(fetch) => fetch.await,
         None => std::future::pending().await,
     }
 }

@@ -1,13 +1,15 @@
-//! Receives webhooks and answers operators. The only room that knows HTTP.
+//! Receives webhooks and answers operators. The only module that knows HTTP.
 //!
-//! - [`server`] accepts connections and keeps their limits, whatever is asked on them.
+//! - [`server`] accepts connections and enforces their [`limits`], whatever they request.
 //! - [`ingress`] answers `POST /webhooks/{source}`.
-//! - [`admin`] answers operators on a listener of its own.
-//! - [`problem`] is what a refusal looks like; [`refused`] counts and logs those that reach no source.
+//! - [`admin`] answers operators on a separate listener.
+//! - [`problem`] is the body of an error response; [`refused`] counts and logs the requests that
+//!   reach no source.
 
 pub mod admin;
-pub mod hold;
+pub mod event_store;
 pub mod ingress;
+pub mod limits;
 pub mod problem;
 pub mod refused;
 pub mod server;

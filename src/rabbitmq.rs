@@ -1,29 +1,34 @@
-//! The broker: one supervisor that connects, keeps the topology and publishes windows. The only
-//! room that names lapin. It knows nothing of journals, sessions or retries.
+//! Connections to RabbitMQ: connects and reconnects, maintains the topology and publishes. This is
+//! the only module that uses lapin. It knows nothing about the journal, sessions or the retries of
+//! events.
 //!
-//! [`start`] runs two links, [`Link::Main`] and [`Link::Probe`]. The forwarder hands windows to the
-//! [`Publisher`] and is told what became of them, in order, by [`Report`]s. Beside them and unknown to
-//! the forwarder, `delayed` sees to messages that consumers rejected.
+//! [`start`] runs two links, [`Link::Main`] and [`Link::Probe`]. The forwarder sends publish
+//! windows through the [`Publisher`] and receives their outcomes, in order, as [`PublisherEvent`]s.
+//! `retry_queues` runs next to the links, unknown to the forwarder. It retries messages that
+//! consumers rejected.
 
-mod board;
+pub mod certificate_expiry;
 pub mod connection;
 pub mod consumer;
-mod counts;
-mod delayed;
 mod endpoints;
-pub mod existing;
+mod headers;
 pub mod inspection;
 mod link;
-mod live;
+mod open_connection;
+mod outgoing;
 pub mod pem;
-pub mod permitted;
-pub mod presented;
+pub mod provision;
+pub mod publish_probe;
 mod publisher;
 pub mod queue;
+mod queue_depths;
+pub mod reply_code;
+mod retry_queues;
+pub mod snapshot;
+mod status_cell;
 pub mod tls;
 pub mod topology;
 pub mod url;
-pub mod validity;
 mod version;
 
 use std::sync::Arc;
@@ -31,100 +36,102 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::board::Board;
-use self::delayed::DelayedTask;
+use self::endpoints::Endpoints;
 use self::link::{Command, LinkTask, Shared};
+pub use self::outgoing::{MessageCopy, OutgoingMessage};
+use self::status_cell::BrokerStatusCell;
 use self::topology::Topology;
 use self::topology::declare::Declarer;
 use self::url::{BrokerUrl, UrlError};
+pub use self::version::Version;
 use crate::config::Config;
 use crate::config::rabbitmq::Tls;
 use crate::telemetry::status::BrokerStatus;
-use crate::webhook::message::Message;
 
-/// How to reach the broker, and what has to exist there.
+/// How to reach the broker, and which topology it must have.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ConnectConfig {
     /// Brokers to try in turn; at least one.
     pub urls: Vec<BrokerUrl>,
-    /// For `amqps` URLs.
+    /// Files with certificates and key; used for `amqps` URLs only.
     pub tls: Tls,
-    /// For one attempt to connect.
+    /// Limit for one connection attempt: TCP, TLS and AMQP handshake together.
     pub connect_timeout: Duration,
-    /// First delay before a new connection.
+    /// Delay before the first reconnection attempt.
     pub reconnect_delay_min: Duration,
-    /// Longest delay before a new connection.
+    /// Upper bound of the delay between reconnection attempts.
     pub reconnect_delay_max: Duration,
-    /// What is declared or checked on every connection.
+    /// Exchanges, queues and bindings that each connection of the main link declares or checks.
     pub topology: Topology,
+    /// Whether to retry messages that consumers rejected. Only the bridge does; commands that
+    /// browse queues or publish do not.
+    pub retries_rejected: bool,
 }
 
-impl Settings {
-    /// What the configuration says.
+impl ConnectConfig {
+    /// Derives the settings from the configuration.
     ///
     /// # Errors
-    /// If a URL is not one of a broker, or there is none.
+    /// If a URL is not a valid broker URL, or none is configured.
     pub fn from_config(config: &Config) -> Result<Self, UrlError> {
         let rabbitmq = &config.rabbitmq;
-        let read = |url: &crate::config::sources::Secret| BrokerUrl::parse(url.expose());
-        let urls = rabbitmq
-            .urls
-            .iter()
-            .map(read)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut urls = Vec::new();
+        for url in &rabbitmq.urls {
+            urls.push(BrokerUrl::parse(url.expose())?.with_heartbeat(rabbitmq.heartbeat));
+        }
         if urls.is_empty() {
             return Err(UrlError::None);
         }
         Ok(Self {
-            urls: urls
-                .into_iter()
-                .map(|url| url.with_heartbeat(rabbitmq.heartbeat))
-                .collect(),
+            urls,
             tls: rabbitmq.tls.clone(),
             connect_timeout: rabbitmq.connect_timeout,
             reconnect_delay_min: rabbitmq.reconnect_delay_min,
             reconnect_delay_max: rabbitmq.reconnect_delay_max,
             topology: Topology::plan(config),
+            retries_rejected: false,
         })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        let (min, max) = (self.reconnect_delay_min, self.reconnect_delay_max);
+        Endpoints::new(self.urls.len(), min, max, Instant::now())
     }
 }
 
-/// Hands windows to the links. Cheap to clone.
+/// Sends commands to the links. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     main: mpsc::UnboundedSender<Command>,
     probe: mpsc::UnboundedSender<Command>,
-    sees_to_rejected: watch::Sender<bool>,
 }
 
 impl Publisher {
-    /// Publishes a window; never blocks. It is answered by one [`Report::Done`], unless the bridge
-    /// is ending. A window for the main link while that is down is answered with nothing but
-    /// [`Outcome::Unknown`]; one for the probe link has it connect.
+    /// Publishes a window; never blocks. Each window is answered with one [`PublisherEvent::Done`],
+    /// unless the bridge is shutting down. While the main link is down, every outcome of its
+    /// windows is [`Outcome::Unknown`]. A window for the probe link makes that link connect.
     ///
-    /// The queue is bounded by the caller, who has at most `in_flight_max` messages outstanding.
-    pub fn publish(&self, window: Window) {
+    /// The channel is unbounded; the caller bounds it by having at most `in_flight_max` messages
+    /// outstanding.
+    pub fn publish(&self, window: PublishWindow) {
         let link = window.link;
         self.command(link, Command::Publish(window));
     }
 
-    /// Drops a link's connection now: its windows are answered with [`Outcome::Unknown`], then
-    /// [`Report::Down`] is sent, then it connects anew. Does nothing while it is down.
+    /// Drops a link's connection immediately. Its outstanding windows are answered with
+    /// [`Outcome::Unknown`], then [`PublisherEvent::Down`] is sent, then the link reconnects. Has
+    /// no effect while the link is down.
     pub fn reconnect(&self, link: Link, reason: String) {
         self.command(link, Command::Reconnect(reason));
     }
 
-    /// Declares or checks another topology, now if there is a connection, and from now on.
+    /// Replaces the topology. It is declared or checked immediately if the main link is connected,
+    /// and on every later connection.
     pub fn redeclare(&self, topology: Topology) {
         self.command(Link::Main, Command::Redeclare(topology));
-    }
-
-    /// Sees to the rejected messages of consumer queues from now on. Whoever only looks or publishes
-    /// leaves them to the bridge.
-    pub fn retry_rejected(&self) {
-        self.sees_to_rejected.send_replace(true);
     }
 
     fn command(&self, link: Link, command: Command) {
@@ -132,118 +139,143 @@ impl Publisher {
             Link::Main => &self.main,
             Link::Probe => &self.probe,
         };
-        // Fails only after shutdown, when nobody is answered any more.
+        // Fails only after shutdown, when no command is answered.
         let _ = commands.send(command);
     }
 }
 
-/// Starts both links, and a third connection when [`Publisher::retry_rejected`] asks for it. They
-/// end, politely if the broker lets them and within a second or so, when `shutdown` is cancelled;
-/// the handle then completes.
+/// Starts both links. With [`ConnectConfig::retries_rejected`], also opens one connection for each queue
+/// whose rejected messages the bridge retries. When `shutdown` is cancelled, the connections are
+/// closed, with `connection.close` if the broker answers, within about a second. The handle then
+/// completes.
 ///
-/// Reports are sent in order and waited for: a caller that does not take them holds up publishing.
+/// Events are sent in order and with backpressure: a caller that does not receive them from
+/// `reports` stops publishing.
 #[must_use]
 pub fn start(
-    settings: Settings,
-    reports: mpsc::Sender<Report>,
+    settings: ConnectConfig,
+    reports: mpsc::Sender<PublisherEvent>,
     shutdown: CancellationToken,
 ) -> (Publisher, watch::Receiver<BrokerStatus>, JoinHandle<()>) {
     let declarer = Declarer::new(settings.topology.clone());
-    let (sees_to_rejected, is_wanted) = watch::channel(false);
     let shared = Arc::new(Shared {
         settings,
         declarer,
-        board: Board::new(),
+        status: BrokerStatusCell::new(),
         reports,
         shutdown,
     });
-    let status = shared.board.subscribe();
+    let status = shared.status.subscribe();
     let link = |link| {
         let (sender, commands) = mpsc::unbounded_channel();
-        (
-            sender,
-            LinkTask {
-                link,
-                shared: Arc::clone(&shared),
-                commands,
-            },
-        )
+        let shared = Arc::clone(&shared);
+        let task = LinkTask {
+            link,
+            shared,
+            commands,
+        };
+        (sender, task)
     };
     let (main, main_link) = link(Link::Main);
     let (probe, probe_link) = link(Link::Probe);
-    let retries = DelayedTask {
-        shared: Arc::clone(&shared),
-        is_wanted,
-    };
     let links = tokio::spawn(async move {
         tokio::join!(
             main_link.run(),
             probe_link.run(),
-            retries.run(),
-            validity::keep_reading(shared)
+            retry_queues::keep_retrying(&shared),
+            certificate_expiry::keep_reading(&shared.settings, &shared.status, &shared.shutdown)
         );
     });
-    let publisher = Publisher {
-        main,
-        probe,
-        sees_to_rejected,
-    };
-    (publisher, status, links)
+    (Publisher { main, probe }, status, links)
 }
 
-/// Which of the two connections a window travels on. Suspect routes are probed on one of their
-/// own, so that what happens to them there disturbs nobody.
+/// The connection that a window is published on. Stalled and unavailable routes are probed on a
+/// connection of their own, so that a failure of theirs does not affect other routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Link {
-    /// For routes that flow.
+    /// For healthy routes.
     Main,
-    /// For one message of a route that is stuck or closed; opened when first needed.
+    /// For half-open probes of stalled or unavailable routes; connects on demand.
     Probe,
 }
 
-/// Messages to one exchange, published together on a channel that carries nothing else until all of
-/// them are confirmed (only then are returns attributed with certainty).
-#[derive(Debug)]
-pub struct Window {
-    /// Chosen by the caller, unique in this process.
-    pub id: u64,
-    /// The connection to use.
-    pub link: Link,
-    /// Check the exchange on a throw-away channel first (with `topology = "declare"`: declare it
-    /// if it is missing).
-    pub ensure_exchange: bool,
-    /// Not empty, all to the same exchange.
-    pub messages: Vec<Message>,
+/// Unconfirmed windows of a healthy route: one is filled while others are confirmed, and a quarter
+/// of `in_flight_max` is left to the other routes.
+pub const WINDOWS_PER_ROUTE_MAX: usize = 3;
+/// Unconfirmed windows of all routes. Each needs a channel.
+pub const WINDOWS_MAX: usize = 32;
+
+/// The number of channels that this many routes need when all of them are busy.
+#[must_use]
+pub fn channels_max(routes: usize) -> usize {
+    WINDOWS_MAX.min(routes.saturating_mul(WINDOWS_PER_ROUTE_MAX))
 }
 
-/// What the broker did with one message of a window.
+/// Messages to one exchange, published together on a channel that carries nothing else until all of
+/// them are confirmed. Only then can returns be attributed with certainty.
+#[derive(Debug)]
+pub struct PublishWindow {
+    /// Chosen by the caller, unique in this process.
+    pub id: u64,
+    /// The connection to publish on.
+    pub link: Link,
+    /// Whether to check first, on a separate channel, that the exchange exists. With
+    /// `topology = "declare"`, a missing exchange is declared.
+    pub ensure_exchange: bool,
+    /// At least one message; all to the same exchange.
+    pub messages: Vec<OutgoingMessage>,
+}
+
+/// The result of publishing one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Acked and not returned.
     Delivered,
-    /// No queue takes it: code and text of the broker.
+    /// Returned because no queue is bound: reply code and text of the broker.
     Returned(String),
-    /// Refused.
+    /// Rejected by the broker (`basic.nack`), for example because a queue is full.
     Nacked,
-    /// The channel was closed by the broker with this code and text before the outcome was known.
-    ChannelClosed(u16, String),
-    /// The connection is gone; it may or may not have been stored.
+    /// The broker closed the channel of the window and said why, before the outcome of this message
+    /// was known. It does not say which message is the cause.
+    ChannelClosed {
+        /// What the broker refused.
+        kind: RefusalKind,
+        /// The broker's text.
+        reason: String,
+    },
+    /// The connection was lost; the broker may or may not have stored the message.
     Unknown,
 }
 
-/// What the publisher tells the forwarder, in order.
-#[derive(Debug)]
-pub enum Report {
-    /// Connected, topology declared or checked. Windows may be published.
+/// What the broker refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The exchange does not exist.
+    RouteMissing,
+    /// Publishing to the exchange is not permitted.
+    Forbidden,
+    /// The message exceeds the broker's size limit.
+    TooLarge,
+    /// Anything else.
+    Other,
+}
+
+/// Events that the links report to the forwarder, in order.
+#[derive(Debug, Clone)]
+pub enum PublisherEvent {
+    /// The link is connected, and the main link has declared or checked the topology. Windows can
+    /// be published.
     Up(Link),
-    /// Not connected any more; every window of that link has been reported `Done` before.
+    /// The link has lost its connection. `Done` was reported for each of its windows before.
     Down(Link),
-    /// An alarm of the broker stops publishing on this link; outstanding windows wait.
+    /// An alarm of the broker blocks publishing on this link (`connection.blocked`); outstanding
+    /// windows wait.
     Blocked(Link),
-    /// The alarm is over.
+    /// The alarm has been cleared (`connection.unblocked`).
     Unblocked(Link),
-    /// Some message of this window was confirmed (a few a second per window at most).
+    /// At least one more message of this window was confirmed; at most five of these a second for
+    /// each window.
     Progress(u64),
-    /// Every message of the window has an outcome, in the window's order.
+    /// All messages of the window have an outcome, listed in the window's order.
     Done(u64, Vec<Outcome>),
 }

@@ -1,7 +1,8 @@
-//! What the rooms tell the outside: logs, metrics, status. Beside all rooms, knows none of them.
+//! Logs, metrics, traces and status values. Every module may use it; it imports none of them but
+//! `config`, `foreign` and `http_client`.
 
 pub mod exposition;
-pub mod foreign;
 pub mod logging;
 pub mod metrics;
 pub mod status;
+pub mod traces;

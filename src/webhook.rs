@@ -1,13 +1,15 @@
-//! The pure room: bytes in, messages out. No clock, no I/O, no tokio.
+//! The pure module: bytes in, messages out. No clock, no I/O, no tokio.
 //!
 //! A **webhook** is one request. Each element of its array is an **event**: one chat session as
-//! it was at one moment. An event on its way to the broker is a **message**.
+//! it was at one moment. A **message** is an event as it is published to the broker.
 
+pub mod attributes;
 pub mod identity;
 pub mod message;
 pub mod routing;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod search;
 pub mod session;
 pub mod signature;
 pub mod split;
@@ -19,9 +21,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 /// What all events of one webhook share.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Envelope {
-    /// Identifies the request in answers, headers and logs; made anew for every request.
+    /// Identifies the request in answers, headers and logs; generated for every request.
     pub webhook_id: Uuid,
     /// Name of the source, as under `[sources]`.
     pub source: Arc<str>,
@@ -33,23 +35,23 @@ pub struct Envelope {
     pub tracestate: Option<String>,
 }
 
-/// One authenticated request, split.
+/// One verified request, split into events.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     /// What its events share.
     pub envelope: Arc<Envelope>,
-    /// One per element of the array, in order; one for the whole of a malformed body.
-    pub events: Vec<Event>,
+    /// One event per element of the array, in order; a single one for a malformed body.
+    pub events: Vec<Arc<Event>>,
 }
 
 /// A chat session as received at one moment: one element of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The request it came with.
+    /// The envelope of the request that contained it.
     pub envelope: Arc<Envelope>,
     /// Position in the array, from 0.
     pub index: u32,
-    /// The same for the same event, however often it is sent.
+    /// Identical for the same event, however often it is sent; see [`identity::message_id`].
     pub message_id: Uuid,
     /// The routing fields, or why there are none.
     pub content: Content,
@@ -57,81 +59,75 @@ pub struct Event {
     pub body: Bytes,
 }
 
-/// What an element turned out to be.
+/// Whether an element can be routed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A chat session that can be routed.
     Session(Fields),
-    /// An element for the dead-letter exchange.
+    /// An invalid element, or a malformed body: it goes to the dead-letter exchange.
     Reject(Reject),
 }
 
 /// The fields of a session that routing needs, unescaped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fields {
-    /// `id`, 1 to 255 bytes.
-    pub session: String,
+    /// `id`, 1 to 255 bytes. Events with the same one are published in order.
+    pub session: Arc<str>,
     /// `status`, verbatim.
     pub status: String,
-    /// `type`, if it is a string.
-    pub session_type: Option<String>,
-    /// The last of `pastStatus`, if it is a string.
-    pub previous_status: Option<String>,
-    /// `creator.company.identifier`, if it is a string.
-    pub company: Option<String>,
+    /// The values of [`attributes::ATTRIBUTES`].
+    pub attributes: attributes::AttributeValues,
 }
 
-/// Why an element cannot be routed.
+/// Why an element, or a malformed body as a whole, cannot be routed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
-    /// [`Reason::Invalid`] or [`Reason::Malformed`].
-    pub reason: Reason,
-    /// What is wrong with it, for people; at most 1 KiB.
+    /// [`DeadLetterReason::Invalid`] or [`DeadLetterReason::Malformed`].
+    pub reason: DeadLetterReason,
+    /// What is wrong with it, as text for people; at most 1 KiB.
     pub detail: String,
 }
 
 /// Why a message is a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
+pub enum DeadLetterReason {
     /// The element lacks what routing needs.
     Invalid,
     /// The body is not JSON, or neither array nor object.
     Malformed,
-    /// Returned by the broker too often: no queue takes it.
+    /// Returned by the broker too often: no queue is bound for it.
     Unroutable,
-    /// Refused by the broker too often.
+    /// Rejected by the broker (nack) too often.
     Nacked,
-    /// Larger than the broker takes.
+    /// Larger than the broker accepts.
     TooLarge,
     /// The stored body no longer matches its `message_id`.
     Damaged,
 }
 
 impl Webhook {
-    /// Puts before the detail of a malformed body what else is known of it.
+    /// Prepends `known` to the detail of a malformed body; does nothing for any other body.
     pub fn explain_malformed(&mut self, known: &str) {
-        if let Some(Event {
-            content: Content::Reject(reject),
-            ..
-        }) = self.events.first_mut()
-            && reject.reason == Reason::Malformed
+        if let Some(event) = self.events.first_mut()
+            && let Content::Reject(reject) = &mut Arc::make_mut(event).content
+            && reject.reason == DeadLetterReason::Malformed
         {
             reject.detail = format!("{known}: {}", reject.detail);
         }
     }
 
-    /// Why the body is malformed, if it is: then its one event holds all of it.
+    /// Why the body is malformed, if it is. Its single event then contains the whole body.
     #[must_use]
     pub fn malformed(&self) -> Option<&Reject> {
         match &self.events.first()?.content {
-            Content::Reject(reject) if reject.reason == Reason::Malformed => Some(reject),
+            Content::Reject(reject) if reject.reason == DeadLetterReason::Malformed => Some(reject),
             Content::Reject(_) | Content::Session(_) => None,
         }
     }
 }
 
-impl Reason {
-    /// Every reason, in the order of the contract.
+impl DeadLetterReason {
+    /// All reasons, in the order of their declaration.
     pub const ALL: [Self; 6] = [
         Self::Invalid,
         Self::Malformed,
@@ -154,7 +150,7 @@ impl Reason {
         }
     }
 
-    /// The reason of that name.
+    /// The reason with this name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)
@@ -165,6 +161,12 @@ impl Event {
     /// The session's id; `None` for a reject.
     #[must_use]
     pub fn session(&self) -> Option<&str> {
+        self.session_id().map(|session| &**session)
+    }
+
+    /// As [`Event::session`], but as a shared string that can be stored.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&Arc<str>> {
         match &self.content {
             Content::Session(fields) => Some(&fields.session),
             Content::Reject(_) => None,
@@ -172,7 +174,7 @@ impl Event {
     }
 }
 
-/// The beginning of a text that fits into so many bytes, whole characters only.
-fn cut(text: &str, bytes_max: usize) -> &str {
+/// The longest beginning of a text that fits into `bytes_max` bytes, in whole characters.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

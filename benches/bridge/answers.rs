@@ -1,9 +1,10 @@
-//! How long an answer takes at half load, while the broker answers and while it is frozen, in turn.
+//! Response times at half load, while the broker answers and while it is frozen, alternately.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cost;
 use crate::place::{ARRAY, CONNECTIONS, Place, timed};
 use crate::results::rounded;
 use crate::role::{Actor, Role};
@@ -14,7 +15,7 @@ use crate::support::bridge::run::Bridge;
 
 const QUEUE: &str = "quorum";
 
-/// Measures everything.
+/// Measures both cases in every round.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
     let mut bridge = place.working_bridge("", QUEUE).await;
     let full = full_rate(place, &bridge, settings.sessions).await;
@@ -31,8 +32,8 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
         eprintln!(
             "round {}: p99 {:.1} ms, with a frozen broker {:.1} ms",
             round + 1,
-            answering[round].p99_ms,
-            frozen[round].p99_ms
+            answering[round].answers.p99_ms,
+            frozen[round].answers.p99_ms
         );
     }
     let metrics = bridge.metrics().await;
@@ -51,7 +52,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
     })
 }
 
-/// Sessions a second of a bridge that is given as many as it takes: the median of three rounds.
+/// Sessions per second of a bridge under full load: the median of three rounds.
 pub async fn full_rate(place: &Place, bridge: &Bridge, sessions: usize) -> f64 {
     let mut rates = Vec::new();
     for _ in 0..4 {
@@ -64,25 +65,38 @@ pub async fn full_rate(place: &Place, bridge: &Bridge, sessions: usize) -> f64 {
     median(rates.split_off(1))
 }
 
-async fn at_rate(bridge: &Bridge, sessions_per_second: f64, span: Duration) -> Answers {
+struct Look {
+    answers: Answers,
+    peak_mib: f64,
+}
+
+async fn at_rate(bridge: &Bridge, sessions_per_second: f64, span: Duration) -> Look {
+    cost::forget_peak(bridge.pid());
     let mut load = Load::new(bridge.address(), 0, ARRAY, CONNECTIONS);
     load.pace = Pace::UntilStopped(sessions_per_second);
     let mut sender = Actor::start(&Role::Send(load)).await;
     sender.go();
     tokio::time::sleep(span).await;
     sender.stop();
-    sender.result().await
+    Look {
+        answers: sender.result().await,
+        peak_mib: cost::peak_mib(bridge.pid()),
+    }
 }
 
-fn told(rounds: &[Answers]) -> Value {
-    let of = |value: fn(&Answers) -> f64| rounded(median(rounds.iter().map(value)));
-    let raw = |answers: &Answers| {
+fn told(rounds: &[Look]) -> Value {
+    let of = |value: fn(&Answers) -> f64| {
+        let values = rounds.iter().map(|look| value(&look.answers));
+        rounded(median(values))
+    };
+    let raw = |Look { answers, peak_mib }: &Look| {
         json!({
             "p50_ms": rounded(answers.p50_ms),
             "p99_ms": rounded(answers.p99_ms),
             "p999_ms": rounded(answers.p999_ms),
             "max_ms": rounded(answers.max_ms),
             "sessions_per_second": rounded(answers.rate()),
+            "peak_mib": rounded(*peak_mib),
         })
     };
     json!({
@@ -92,6 +106,7 @@ fn told(rounds: &[Answers]) -> Value {
             "p999_ms": of(|answers| answers.p999_ms),
             "max_ms": of(|answers| answers.max_ms),
         },
+        "peak_mib": rounded(rounds.iter().map(|look| look.peak_mib).fold(0.0, f64::max)),
         "rounds": rounds.iter().map(raw).collect::<Vec<_>>(),
     })
 }

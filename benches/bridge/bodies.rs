@@ -1,5 +1,5 @@
-//! Chat sessions as DeskDirector describes them, made by putting texts together: a million of them
-//! must not cost more than what is measured.
+//! Chat sessions as DeskDirector documents them, assembled from fixed texts: generating a million
+//! of them must not cost more than the measured work.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,16 +7,16 @@ const SAMPLE: &str = include_str!("../../tests/data/completed.json");
 const STATUSES: [&str; 3] = ["created", "handled", "completed"];
 const MARKS: [&str; 3] = ["@id@", "@status@", "@company@"];
 
-/// What the sessions of a load look like.
+/// The shape of a load's sessions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shape {
-    /// Different session ids; more sessions than that are further events of the same ones.
+    /// Number of distinct session ids; more sessions than that are further events of the same ids.
     pub distinct: usize,
-    /// Different companies.
+    /// Number of distinct companies.
     pub companies: usize,
-    /// Different statuses, at most three.
+    /// Number of distinct statuses, at most three.
     pub statuses: usize,
-    /// Bytes of an element; `None`: those of the published example.
+    /// Bytes of an element; `None`: as long as the published example.
     pub bytes: Option<usize>,
 }
 
@@ -31,12 +31,13 @@ impl Default for Shape {
     }
 }
 
-/// Makes elements.
+/// Generates elements.
 pub struct Elements {
     shape: Shape,
-    /// No session of another load has the same id.
+    /// Unique to this load, so that its session ids are.
     prefix: String,
-    /// What stands before each mark of [`MARKS`], in the order of the text, and the end.
+    /// The text before each mark of [`MARKS`], in the order of the text, and the text after the
+    /// last.
     pieces: Vec<(String, Option<usize>)>,
 }
 
@@ -51,10 +52,10 @@ impl Elements {
         }
     }
 
-    /// The element with that number.
+    /// The element with this number.
     pub fn element(&self, number: usize) -> Vec<u8> {
         let shape = &self.shape;
-        // As long for each, so that all elements are.
+        // Ids of equal length, so that all elements have equal length.
         let id = format!("{}-{:07}", self.prefix, number % shape.distinct);
         let status = STATUSES[(number / shape.distinct + number) % shape.statuses];
         let company = format!("company-{:03}", number % shape.companies);

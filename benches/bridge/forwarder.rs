@@ -1,6 +1,7 @@
 //! The alternative, in a process of its own: what a competent developer writes in an afternoon with
-//! axum and lapin. It verifies, splits, publishes the same messages as the bridge and answers when
-//! all of them are confirmed. It has no journal: without the broker it can only refuse.
+//! axum and lapin. It verifies and splits webhooks, publishes the same messages as the bridge, and
+//! answers when all of them are confirmed. It has no journal, so without the broker it can only
+//! refuse.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::support::vhost::connect;
 
 const SOURCE: &str = "deskdirector";
 
-/// Where it listens and publishes.
+/// Addresses to listen on and to publish to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Forwarding {
     pub listen: SocketAddr,
@@ -41,7 +42,7 @@ struct Forwarder {
     exchange: String,
 }
 
-/// What is read of a session.
+/// The fields of a session that it needs.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Session {
@@ -52,13 +53,13 @@ struct Session {
     past_status: Vec<String>,
 }
 
-/// What all sessions of a request share.
+/// Data shared by all sessions of a request.
 struct Request {
     id: String,
     received_at: jiff::Timestamp,
 }
 
-/// Plays the role, until the benchmark ends.
+/// Runs this role until the benchmark ends.
 pub fn play(forwarding: &Forwarding) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(serve(forwarding));

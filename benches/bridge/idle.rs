@@ -1,4 +1,4 @@
-//! Start, size, and what the bridge costs when nothing happens.
+//! Startup time, size, and the cost of an idle bridge.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::support::sender::signed_head;
 const PAUSE: Duration = Duration::from_millis(1);
 const START_MAX: Duration = Duration::from_mins(1);
 
-/// Measures everything.
+/// Measures all of these.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
     let mut starts = Vec::new();
     for _ in 0..settings.rounds {
@@ -38,6 +38,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
     let switches = cost::voluntary_switches(bridge.pid()) - switches;
     let used = used.since(bridge.pid()).as_secs_f64();
     let resident = cost::resident_mib(bridge.pid());
+    let peak = cost::peak_mib(bridge.pid());
     bridge.terminate().await;
     json!({
         "first_answer_ms": rounded(median(starts.iter().copied())),
@@ -46,10 +47,11 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
         "wakeups_per_second": rounded(switches / span.as_secs_f64()),
         "cpu_percent": rounded(100.0 * used / span.as_secs_f64()),
         "resident_mib": rounded(resident),
+        "peak_mib": rounded(peak),
     })
 }
 
-/// Starts a bridge; milliseconds from then to its first 202.
+/// Starts a bridge; returns the milliseconds until its first 202.
 pub async fn first_answer(bridge: &mut Bridge) -> f64 {
     let body = Elements::new(Shape::default()).array(0..1);
     let request = [signed_head(&body).as_bytes(), &body].concat();
@@ -67,7 +69,7 @@ pub async fn first_answer(bridge: &mut Bridge) -> f64 {
     begin.elapsed().as_secs_f64() * 1e3
 }
 
-/// In 10⁶ bytes, as the target is.
+/// Size of the binary in 10⁶ bytes, the unit of the target.
 fn binary_mb() -> f64 {
     let binary = std::fs::metadata(env!("CARGO_BIN_EXE_deskbridge")).expect("the binary");
     float(usize::try_from(binary.len()).unwrap_or_default()) / 1e6

@@ -1,4 +1,4 @@
-//! What the figures were measured on, and whether this machine is fit to give any.
+//! Describes the machine of a measurement, and decides whether it is fit for one.
 
 use std::fs;
 use std::io::Write;
@@ -14,10 +14,10 @@ use crate::statistics::quantile;
 const LOOK: Duration = Duration::from_secs(3);
 const FSYNCS: usize = 200;
 
-/// Refuses a machine that is busy with something else or has too little disk.
+/// Rejects a machine that is busy with other work or has too little disk space.
 ///
 /// # Errors
-/// Why no figure of this machine would be worth anything now.
+/// Why a measurement on this machine would be worthless now.
 pub fn examine(settings: &Settings) -> Result<(), String> {
     fs::create_dir_all(&settings.dir)
         .map_err(|error| format!("{} cannot be made: {error}", settings.dir.display()))?;
@@ -48,19 +48,20 @@ pub fn examine(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Journal and broker hold each event once, with what surrounds it.
+/// Bytes of disk space that a part needs: journal and broker each store every event once, with
+/// overhead.
 fn bytes_needed(part: Part, settings: &Settings) -> u64 {
     const EVENT: u64 = 6 << 10;
     let events = match part {
         Part::Idle => 0,
-        Part::Speed | Part::Answers => 300_000,
-        Part::Outage => settings.backlog,
+        Part::Speed | Part::Answers | Part::Steady | Part::Retention | Part::Ext4 => 300_000,
+        Part::Outage | Part::Overload => settings.backlog,
         Part::Scale => settings.scale_max,
     };
     (1 << 30) + EVENT * events as u64
 }
 
-/// How much of the processors everything else uses.
+/// CPU usage of all other processes, in percent of all cores.
 fn busy_percent() -> f64 {
     let before = ticks();
     std::thread::sleep(LOOK);
@@ -69,7 +70,7 @@ fn busy_percent() -> f64 {
     100.0 * (1.0 - idle / all.max(1.0))
 }
 
-/// Idle (also when waiting for a disk) and all ticks of all processors.
+/// Idle ticks (including waits for a disk) and total ticks of all cores.
 fn ticks() -> (f64, f64) {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();
@@ -113,10 +114,16 @@ pub fn describe(dir: &Path, rabbitmq: &str) -> Value {
     })
 }
 
-/// What was measured: the last commit that changed the product itself, with a mark if there is
-/// more than that.
+/// The measured commit: the last one that changed the product itself, marked if there are
+/// uncommitted changes.
 pub fn commit() -> String {
-    const PRODUCT: [&str; 4] = ["src", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
+    const PRODUCT: [&str; 5] = [
+        ".cargo",
+        "src",
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain.toml",
+    ];
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         git.current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -137,7 +144,7 @@ fn said(command: &mut Command) -> String {
     String::from_utf8_lossy(&text).trim().to_owned()
 }
 
-/// Median and p99 of appending 4 KiB to a file and syncing it.
+/// Median and p99, in milliseconds, of appending 4 KiB to a file and syncing it.
 fn fsync_ms(dir: &Path) -> [f64; 2] {
     let path = dir.join("fsync-probe");
     let mut file = fs::File::create(&path).expect("a file");

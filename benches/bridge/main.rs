@@ -1,21 +1,26 @@
-//! `make bench`: what the bridge achieves as a process of its own between a sender that costs
-//! little and a real RabbitMQ, beside what it cannot beat (a pipelined publisher) and what people
-//! would use instead (a forwarder without a journal), in the same run. Every figure of the README
-//! and of `docs/performance.md` comes from here.
+//! `make bench`: measures the bridge as a process of its own, between a cheap sender and a real
+//! RabbitMQ. The same run measures an upper limit (a pipelined publisher) and the alternative (a
+//! forwarder without a journal). All figures of `docs/performance.md` come from here.
 //!
-//! A machine without a broker, with too little disk or busy with something else gets no figures:
-//! nothing is written of the part that was measured, and the exit code is 1. [`settings`] has the `BENCH_*` variables.
+//! If there is no broker, too little disk space or a busy machine, there are no figures: nothing is
+//! written for the part that was being measured, and the exit code is 1. The `BENCH_*` variables
+//! are in [`settings`].
 
 mod answers;
 mod bodies;
+mod clock;
+mod consumer;
 mod cost;
+mod ext4;
 mod forwarder;
 mod idle;
 mod machine;
 mod outage;
+mod overload;
 mod place;
 mod publisher;
 mod results;
+mod retention;
 mod role;
 mod rounds;
 mod scale;
@@ -23,8 +28,11 @@ mod sender;
 mod settings;
 mod speed;
 mod statistics;
+mod steady;
+mod subject;
 
 /// Broker and bridge as the integration tests start them.
+#[allow(dead_code, reason = "only a part of it is needed here")]
 #[path = "../../tests/it"]
 mod it {
     pub mod support;
@@ -74,18 +82,27 @@ async fn run() -> Result<(), String> {
             Part::Answers => answers::measure(&place, &settings).await,
             Part::Outage => outage::measure(&place, &settings).await,
             Part::Idle => idle::measure(&place, &settings).await,
+            Part::Overload => overload::measure(&place, &settings).await,
+            Part::Steady => steady::measure(&place, &settings).await,
+            Part::Retention => retention::measure(&place, &settings).await,
+            Part::Ext4 => match ext4::measure(&place, &settings).await {
+                Some(measured) => measured,
+                None => continue,
+            },
             Part::Scale => scale::measure(&place, &settings).await,
         };
         let dropped = results::write(&settings.results, &commit, &machine, part.name(), measured)?;
         for part in dropped {
-            eprintln!("`{part}` was of another commit or machine and is gone: BENCH_ONLY={part}");
+            eprintln!(
+                "`{part}` was of another commit or machine and was dropped: BENCH_ONLY={part}"
+            );
         }
     }
     show(&settings.results);
     Ok(())
 }
 
-/// Prints the tables; the results are there, whether Python is or not.
+/// Prints the tables. The results are written even if Python is missing.
 fn show(results: &Path) {
     println!("results: {}", results.display());
     let script = support::process::script("figures.py");

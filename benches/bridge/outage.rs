@@ -1,5 +1,5 @@
-//! A broker that is away while webhooks come in at full rate, starts of the bridge with what has
-//! piled up, and its draining once the broker is back, while more comes in.
+//! An outage of the broker while webhooks arrive at the full rate, restarts of the bridge with the
+//! backlog, and draining of the backlog after the outage, while webhooks still arrive.
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,16 @@ use crate::statistics::{float, median};
 use crate::support::bridge::run::Bridge;
 
 const QUEUE: &str = "quorum";
-/// Of the full rate, what goes on coming in while the backlog drains.
+/// Share of the full rate at which webhooks arrive while the backlog drains.
 const MEANWHILE: f64 = 0.2;
 const LOOK: Duration = Duration::from_millis(250);
-/// Looks over which the slowest time of the draining is looked for.
+/// Number of samples over which the slowest rate of draining is determined.
 const WINDOW: usize = 20;
 const DRAIN_MAX: Duration = Duration::from_mins(20);
-/// What is waiting in a bridge that keeps up.
+/// A backlog below this number of events is normal for a bridge that keeps up.
 const IN_HAND: f64 = 1_000.0;
 
-/// Measures everything.
+/// Measures all phases.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
     let mut bridge = place.working_bridge("", QUEUE).await;
     let full = full_rate(place, &bridge, settings.sessions).await;
@@ -39,7 +39,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
     let accepted = send(load).await;
     let accepting_peak = cost::peak_mib(bridge.pid());
     eprintln!(
-        "{} events wait, accepted at {:.0}/s",
+        "{} events are pending, accepted at {:.0}/s",
         accepted.sessions,
         accepted.rate()
     );
@@ -101,13 +101,13 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
 }
 
 struct Drain {
-    /// Sessions a second, from the first confirm until nothing waits.
+    /// Sessions per second, from the first confirm until the backlog is normal again.
     rate: f64,
     slowest: f64,
     took: Duration,
 }
 
-/// Watches the backlog go, and empties the queue meanwhile.
+/// Observes the draining backlog, and empties the queue meanwhile.
 async fn drain(place: &Place, bridge: &Bridge) -> Drain {
     let begin = Instant::now();
     let mut looks: Vec<(Instant, f64)> = Vec::new();

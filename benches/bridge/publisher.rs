@@ -1,7 +1,7 @@
-//! The limit, in a process of its own: lapin, one channel, confirms, so many messages in flight as
-//! the bridge has by default, nothing journalled, no order. RabbitMQ reads all properties and
-//! headers of a message, whoever sends it: so it publishes the bridge's own messages, and the same
-//! bodies bare to show what that costs.
+//! The upper limit, in a process of its own: lapin, one channel, confirms, as many messages in
+//! flight as the bridge's default, no journal, no ordering. RabbitMQ parses all properties and
+//! headers of a message, regardless of the publisher. Therefore this publishes the bridge's own
+//! messages, and the same bodies without properties, to show what those cost.
 
 use futures_util::StreamExt;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
@@ -14,17 +14,18 @@ use crate::support::vhost::connect;
 
 const IN_FLIGHT: usize = 256;
 
-/// What is published.
+/// What to publish.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch {
     pub amqp_url: String,
     pub exchange: String,
     pub sessions: usize,
-    /// Takes one message of this queue and gives its properties to all; else they are bare.
+    /// Gets one message of this queue and uses its properties for all messages; `None`: bare
+    /// messages.
     pub like_one_of: Option<String>,
 }
 
-/// Plays the role.
+/// Runs this role.
 pub fn play(batch: &Batch) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -64,7 +65,7 @@ async fn publish(batch: &Batch) {
     role::wait_for_line();
 }
 
-/// What a message needs to survive a restart of the broker, and no more.
+/// The minimum for a message to survive a restart of the broker.
 fn bare() -> BasicProperties {
     BasicProperties::default()
         .with_delivery_mode(2)

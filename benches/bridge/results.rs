@@ -1,12 +1,12 @@
-//! The file of results: parts that were measured of one commit on one machine, and nothing else.
+//! The results file: only parts that were measured for one commit on one machine.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Writes a part beside those of the same commit and machine; others are dropped, so that nobody
-/// compares what cannot be compared. Gives their names.
+/// Adds a part to those of the same commit and machine. Parts of another commit or machine are
+/// dropped, because they are not comparable; returns their names.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -51,7 +51,7 @@ pub fn write(
     Ok(dropped)
 }
 
-/// A number with as many digits as it is worth.
+/// Rounds a number to its significant digits.
 pub fn rounded(value: f64) -> Value {
     let digits = match value.abs() {
         value if value >= 1000.0 => 0,

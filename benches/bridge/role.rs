@@ -1,6 +1,6 @@
-//! Everything that works while the clock runs is a process of its own, so that its processor time
-//! is its own too: this binary, started again with a role. It prepares itself, says `ready`, and
-//! begins when it is told to; its last line is its result.
+//! Everything that works during a measurement is a process of its own, so that its CPU time is
+//! separate: this binary, started again with a role. It prepares, prints `ready`, and begins when
+//! it is told to; its last line is its result.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::consumer::{self, Subscription};
 use crate::forwarder::{self, Forwarding};
 use crate::publisher::{self, Batch};
 use crate::sender::{self, Load};
@@ -23,9 +24,11 @@ pub enum Role {
     Publish(Batch),
     /// The alternative: a forwarder without a journal.
     Forward(Forwarding),
+    /// A consumer.
+    Consume(Subscription),
 }
 
-/// The role that this process was started for, if it was.
+/// The role for which this process was started, if any.
 pub fn of_this_process() -> Option<Role> {
     let mut arguments = std::env::args().skip(1);
     let is_role = arguments.next().is_some_and(|first| first == ARGUMENT);
@@ -36,34 +39,35 @@ pub fn of_this_process() -> Option<Role> {
 }
 
 impl Role {
-    /// Plays it, in the process that was started for it.
+    /// Runs the role, in the process that was started for it.
     pub fn play(self) {
         match self {
             Self::Send(load) => sender::play(&load),
             Self::Publish(batch) => publisher::play(&batch),
             Self::Forward(forwarding) => forwarder::play(&forwarding),
+            Self::Consume(subscription) => consumer::play(&subscription),
         }
     }
 }
 
-/// In the process of a role: says that it is prepared, and waits until the clock runs.
+/// In the process of a role: reports that it is ready, and waits for the start.
 pub fn wait_for_go() {
     say(&"ready");
     wait_for_line();
 }
 
-/// In the process of a role: waits for a word from the benchmark, or for its end.
+/// In the process of a role: waits for a line from the benchmark, or for its end.
 pub fn wait_for_line() {
     let _ = std::io::stdin().lock().read_line(&mut String::new());
 }
 
-/// In the process of a role: tells the benchmark something.
+/// In the process of a role: sends a result to the benchmark.
 pub fn say(result: &impl Serialize) {
     let line = serde_json::to_string(result).expect("JSON");
     println!("{line}");
 }
 
-/// A process that plays a role; killed when dropped.
+/// A process that runs a role; killed when dropped.
 pub struct Actor {
     child: Child,
     stdin: ChildStdin,
@@ -71,7 +75,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Starts it and waits until it is prepared.
+    /// Starts the process and waits until it is ready.
     pub async fn start(role: &Role) -> Self {
         let binary = std::env::current_exe().expect("this binary has a path");
         let role = serde_json::to_string(role).expect("JSON");
@@ -98,17 +102,17 @@ impl Actor {
         self.child.id()
     }
 
-    /// Lets it begin.
+    /// Tells the process to begin.
     pub fn go(&mut self) {
         writeln!(self.stdin, "go").expect("it listens");
     }
 
-    /// Tells one that works until it is stopped to do so.
+    /// Tells a process without an end of its own to stop.
     pub fn stop(&mut self) {
         writeln!(self.stdin, "stop").expect("it listens");
     }
 
-    /// What it says next.
+    /// The next result that the process sends.
     pub async fn result<T: DeserializeOwned>(&mut self) -> T {
         let mut stdout = self.stdout.take().expect("nobody else waits");
         let (stdout, line) = tokio::task::spawn_blocking(move || {

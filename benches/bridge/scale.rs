@@ -1,5 +1,5 @@
-//! Does a session cost the same, whatever there is of it? Each series lets one thing grow and keeps
-//! the rest.
+//! Is the cost of a session independent of the amount of work? Each series increases one quantity
+//! and keeps the others constant.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bodies::Shape;
 use crate::cost::{self, Cost};
-use crate::place::{ARRAY, CONNECTIONS, Place, send, timed};
+use crate::place::{ARRAY, CONNECTIONS, Place, finished, send, timed};
 use crate::results::rounded;
 use crate::sender::{Load, Pace};
 use crate::settings::Settings;
@@ -16,34 +16,34 @@ use crate::support::bridge::run::Bridge;
 
 const QUEUE: &str = "quorum";
 const ROUNDS: usize = 3;
-/// Sessions before the clock runs.
+/// Sessions before the measurement starts.
 const WARM: usize = 2_000;
-/// Elements of the series of arrays: 10,000 of them fit into a body.
+/// Bytes per element in the series of arrays: 10,000 of them fit into a body.
 const SMALL_BYTES: usize = 500;
-/// Bytes of all bodies of a point in the series of bodies.
+/// Total bytes of all bodies of one point in the series of bodies.
 const BODIES_BYTES: usize = 60_000_000;
 
-/// One measurement: so much of something, at this cost.
+/// One measurement: a size, and the cost at this size.
 struct Point {
     x: usize,
     events: usize,
-    /// Microseconds of processor time for each session.
+    /// CPU time per session in microseconds.
     cpu: f64,
     rate: f64,
     peak_mib: f64,
 }
 
-/// Measures everything.
+/// Measures all series.
 pub async fn measure(place: &Place, settings: &Settings) -> Value {
     let base = settings.sessions;
     let load = |sessions, array, connections| {
-        // The server is not known yet.
+        // A placeholder: the server is not known yet.
         Load::new(([127, 0, 0, 1], 0).into(), sessions, array, connections)
     };
     let mut all = json!({"backlog": backlogs(place, settings.scale_max).await});
     let sizes = [1, 10, 100, 1_000, 10_000, 100_000];
     all["sessions"] = series(place, "sessions", &sizes, |distinct| {
-        // One session is published one by one.
+        // Events of one session are published one by one, so there are fewer of them.
         let events = (distinct * 2_000).min(base).max(distinct.min(base * 4));
         let mut load = load(events, ARRAY, CONNECTIONS);
         load.shape.distinct = distinct;
@@ -80,7 +80,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Value {
     all
 }
 
-/// A bridge of its own for each point: what an earlier one has left in memory is not the next one's.
+/// A new bridge for each point, because memory retained from an earlier point would be counted.
 async fn fresh(place: &Place) -> Bridge {
     let key = "routing.routing_key = \"{company}.{status}\"";
     let bridge = place.working_bridge(key, QUEUE).await;
@@ -89,7 +89,7 @@ async fn fresh(place: &Place) -> Bridge {
     bridge
 }
 
-/// Medians of a few rounds for each size.
+/// Medians of several rounds for each size.
 async fn series(place: &Place, name: &str, sizes: &[usize], load: impl Fn(usize) -> Load) -> Value {
     let mut points = Vec::new();
     for &x in sizes {
@@ -125,7 +125,7 @@ async fn point(place: &Place, bridge: &Bridge, x: usize, load: Load) -> Point {
     let (begin, _) = timed(load).await;
     place.arrived(QUEUE, events).await;
     let took = begin.elapsed();
-    bridge.backlog_is_empty().await;
+    finished(bridge).await;
     Point {
         x,
         events,
@@ -135,8 +135,8 @@ async fn point(place: &Place, bridge: &Bridge, x: usize, load: Load) -> Point {
     }
 }
 
-/// A broker that is frozen while a backlog piles up; small ones again and again, until there is
-/// something to measure. The cost is that of accepting and of forwarding.
+/// Freezes the broker while a backlog builds up; small backlogs are repeated until the cost is
+/// measurable. The cost is that of accepting and forwarding.
 async fn backlogs(place: &Place, events_max: usize) -> Vec<Value> {
     let mut points = Vec::new();
     let times = [
@@ -172,7 +172,7 @@ async fn backlogs(place: &Place, events_max: usize) -> Vec<Value> {
                 took += begin.elapsed();
             }
         }
-        bridge.backlog_is_empty().await;
+        finished(&bridge).await;
         let all = events * times;
         let point = Point {
             x: events,

@@ -1,10 +1,11 @@
-//! DeskDirector's part, in a process of its own: requests are signed and laid out in memory before
-//! the clock starts, answers are only looked at for their status. Every answer must be 202.
+//! The part of DeskDirector, in a process of its own: requests are signed and built in memory
+//! before the measurement starts, and of the answers only the status is read. Every answer must be
+//! 202.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,22 +22,24 @@ use crate::support::sender::signed_head;
 pub struct Load {
     pub server: SocketAddr,
     pub sessions: usize,
-    /// Sessions of one request.
+    /// Sessions per request.
     pub array: usize,
     pub connections: usize,
     pub shape: Shape,
     pub pace: Pace,
 }
 
-/// When the next request goes out.
+/// When the next request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Pace {
-    /// When the one before it on the same connection was answered.
+    /// As soon as the previous request on the same connection was answered.
     Full,
-    /// The same, with requests made on the way: for more of them than memory should hold.
+    /// As `Full`, but requests are built while sending: for more of them than should be in memory.
     FullUnprepared,
-    /// So many sessions a second, whatever the answers do, until it is stopped; made on the way.
-    /// An answer's time counts from when its request was due.
+    /// This number of sessions per second, independent of the answers; requests are built while
+    /// sending. Response times count from when a request was due.
+    Paced(f64),
+    /// As `Paced`, until it is stopped.
     UntilStopped(f64),
 }
 
@@ -53,19 +56,21 @@ impl Load {
     }
 }
 
-/// How it went.
+/// The results of a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answers {
     pub sessions: usize,
-    /// Bytes of all bodies.
+    /// Total bytes of all bodies.
     pub bytes: usize,
     pub took: Duration,
-    /// The sender's own processor time.
+    /// CPU time of the sender itself.
     pub cpu: Duration,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub p999_ms: f64,
     pub max_ms: f64,
+    /// When each request was sent, or was due if it was late: microseconds since 1970.
+    pub sent_us: Vec<u64>,
 }
 
 impl Answers {
@@ -74,7 +79,14 @@ impl Answers {
     }
 }
 
-/// Plays the role.
+/// Microseconds since 1970.
+pub fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let micros = since.expect("a clock after 1970").as_micros();
+    u64::try_from(micros).expect("a clock before the year 500000")
+}
+
+/// Runs this role.
 pub fn play(load: &Load) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -98,11 +110,13 @@ async fn send(load: &Load) -> Answers {
     let workers: Vec<_> = (0..load.connections)
         .map(|_| tokio::spawn(connection(Arc::clone(&work), begin)))
         .collect();
-    let mut took = Vec::new();
+    let mut replies = Vec::new();
     for worker in workers {
-        took.extend(worker.await.expect("a sender ends well"));
+        replies.extend(worker.await.expect("a sender ends well"));
     }
     let (elapsed, cpu) = (begin.elapsed(), cost.since(pid));
+    replies.sort_unstable_by_key(|reply: &Reply| reply.number);
+    let mut took: Vec<_> = replies.iter().map(|reply| reply.took).collect();
     took.sort_unstable();
     let milliseconds = |part| quantile(&took, part).as_secs_f64() * 1e3;
     let requests = work.next.load(Ordering::Relaxed).min(work.requests);
@@ -115,10 +129,11 @@ async fn send(load: &Load) -> Answers {
         p99_ms: milliseconds(0.99),
         p999_ms: milliseconds(0.999),
         max_ms: milliseconds(1.0),
+        sent_us: replies.into_iter().map(|reply| reply.sent_us).collect(),
     }
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Work {
     load: Load,
     elements: Elements,
@@ -134,7 +149,7 @@ impl Work {
     fn new(load: &Load) -> Self {
         let sessions = match load.pace {
             Pace::UntilStopped(_) => usize::MAX / 2,
-            Pace::Full | Pace::FullUnprepared => load.sessions,
+            Pace::Full | Pace::FullUnprepared | Pace::Paced(_) => load.sessions,
         };
         let mut work = Self {
             load: load.clone(),
@@ -170,7 +185,7 @@ impl Work {
         }
         let due = match self.load.pace {
             Pace::Full | Pace::FullUnprepared => Duration::ZERO,
-            Pace::UntilStopped(sessions_per_second) => {
+            Pace::Paced(sessions_per_second) | Pace::UntilStopped(sessions_per_second) => {
                 let first = crate::statistics::float(number * self.load.array);
                 Duration::from_secs_f64(first / sessions_per_second)
             }
@@ -179,13 +194,20 @@ impl Work {
     }
 }
 
-async fn connection(work: Arc<Work>, begin: Instant) -> Vec<Duration> {
+/// The answer to a request.
+struct Reply {
+    number: usize,
+    sent_us: u64,
+    took: Duration,
+}
+
+async fn connection(work: Arc<Work>, begin: Instant) -> Vec<Reply> {
     let mut stream = TcpStream::connect(work.load.server)
         .await
         .expect("somebody listens");
     stream.set_nodelay(true).expect("a socket option");
-    let is_paced = matches!(work.load.pace, Pace::UntilStopped(_));
-    let mut answers = Vec::new();
+    let is_paced = matches!(work.load.pace, Pace::Paced(_) | Pace::UntilStopped(_));
+    let mut replies = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     while let Some((number, due)) = work.take() {
         let made;
@@ -203,21 +225,26 @@ async fn connection(work: Arc<Work>, begin: Instant) -> Vec<Duration> {
         } else {
             Instant::now()
         };
+        let sent_us = micros(SystemTime::now() - since.elapsed());
         stream.write_all(request).await.expect("sent");
         read_answer(&mut stream, &mut buffer).await;
-        answers.push(since.elapsed());
+        replies.push(Reply {
+            number,
+            sent_us,
+            took: since.elapsed(),
+        });
     }
-    answers
+    replies
 }
 
-/// Reads one whole answer; anything but 202 ends the process.
+/// Reads one complete answer; any status but 202 ends the process.
 pub async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     let mut length = 0;
     loop {
         let read = stream.read(&mut buffer[length..]).await.expect("an answer");
         assert!(read > 0, "the connection was closed without an answer");
         length += read;
-        // The body is one JSON object, without a brace in any string of a 202 without problems.
+        // The body is one JSON object, and no string in a 202 without problems contains a brace.
         if buffer[..length].ends_with(b"}") {
             break;
         }

@@ -1,33 +1,45 @@
 //! `BENCH_*`: what is measured, how long, and where the results go.
 //!
-//! Only a run with the defaults (or more rounds) is one of record: its results go to
-//! `bench/results.json`, from which the README and `docs/performance.md` are written. Any other one
-//! is for looking, and leaves its results in `target/bench-results.json`.
+//! Only a run with the defaults (or with more rounds) is a run of record: its results go to
+//! `bench/results.json`, from which `docs/performance.md` is written. All other runs are
+//! exploratory and write their results to `target/bench-results.json`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What can be chosen with `BENCH_ONLY=speed,outage`.
+/// The parts that `BENCH_ONLY=speed,outage` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Sessions a second and processor time, beside the publisher and the forwarder.
+    /// Sessions per second and CPU time, next to the publisher and the forwarder.
     Speed,
-    /// Answers at half load, with and without a broker that answers.
+    /// Response times at half load, with a working and with a frozen broker.
     Answers,
-    /// A long outage, starts with a full journal, and the draining of the backlog.
+    /// A long outage, restarts with a full journal, and draining of the backlog.
     Outage,
-    /// Start, size, and what it costs when nothing happens.
+    /// Startup time, size, and the cost of an idle bridge.
     Idle,
-    /// Cost and memory as the work grows. Not in `make bench`: see `make bench-scale`.
+    /// A sender that is faster than the broker, next to the forwarder.
+    Overload,
+    /// A constant rate that both can sustain, next to the forwarder.
+    Steady,
+    /// A journal that deletes as much as it receives, next to an empty one and the forwarder.
+    Retention,
+    /// A journal on an ext4 file system with a journal, next to the usual one and the forwarder.
+    Ext4,
+    /// Cost and memory as the work grows. Not part of `make bench`: see `make bench-scale`.
     Scale,
 }
 
 impl Part {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Speed,
         Self::Answers,
         Self::Outage,
         Self::Idle,
+        Self::Overload,
+        Self::Steady,
+        Self::Retention,
+        Self::Ext4,
         Self::Scale,
     ];
 
@@ -37,6 +49,10 @@ impl Part {
             Self::Answers => "answers",
             Self::Outage => "outage",
             Self::Idle => "idle",
+            Self::Overload => "overload",
+            Self::Steady => "steady",
+            Self::Retention => "retention",
+            Self::Ext4 => "ext4",
             Self::Scale => "scale",
         }
     }
@@ -46,32 +62,33 @@ pub struct Settings {
     pub parts: BTreeSet<Part>,
     /// Rounds of each case (`BENCH_ROUNDS`, 5).
     pub rounds: usize,
-    /// Sessions of a round (`BENCH_SESSIONS`, 30000).
+    /// Sessions per round (`BENCH_SESSIONS`, 30000).
     pub sessions: usize,
-    /// Events of the outage (`BENCH_BACKLOG`, 500000).
+    /// Events of the outage (`BENCH_BACKLOG`, 1000000).
     pub backlog: usize,
-    /// The largest backlog of the scale (`BENCH_SCALE_MAX`, 1000000).
+    /// The largest backlog of the part `scale` (`BENCH_SCALE_MAX`, 1000000).
     pub scale_max: usize,
-    /// Seconds of one look at answers (`BENCH_SECONDS`, 10).
+    /// Seconds of one measurement of response times (`BENCH_SECONDS`, 10).
     pub seconds: usize,
-    /// How busy the machine may be, in percent (`BENCH_SPREAD_MAX`, 20).
+    /// The maximum CPU usage of other processes, and the maximum spread of rounds, in percent
+    /// (`BENCH_SPREAD_MAX`, 20).
     pub spread_max: f64,
-    /// Where journals are made (`BENCH_DIR`, `target/tmp`).
+    /// The directory of the journals (`BENCH_DIR`, `target/tmp`).
     pub dir: PathBuf,
-    /// Where the results go.
+    /// The file for the results.
     pub results: PathBuf,
 }
 
 impl Settings {
-    /// From the environment.
+    /// Reads the settings from the environment.
     ///
     /// # Errors
-    /// A value that cannot be read.
+    /// A value that cannot be parsed.
     pub fn read() -> Result<Self, String> {
         let defaults = [
             ("BENCH_ROUNDS", 5),
             ("BENCH_SESSIONS", 30_000),
-            ("BENCH_BACKLOG", 500_000),
+            ("BENCH_BACKLOG", 1_000_000),
             ("BENCH_SCALE_MAX", 1_000_000),
             ("BENCH_SECONDS", 10),
             ("BENCH_SPREAD_MAX", 20),

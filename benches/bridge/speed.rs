@@ -1,25 +1,19 @@
-//! Sessions a second that reach the queue, and what each costs: the bridge, the forwarder without a
-//! journal, and the publisher that is the limit, in turn, round by round.
-
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+//! Sessions per second that reach the queue, and the cost of each: the bridge, the forwarder
+//! without a journal, and the publisher as the upper limit, alternately in every round.
 
 use serde_json::{Value, json};
 
-use crate::cost::{self, Cost};
-use crate::forwarder::Forwarding;
+use crate::clock::Clock;
 use crate::place::{CONNECTIONS, EXCHANGE, Place, send};
 use crate::publisher::Batch;
 use crate::results::rounded;
 use crate::role::{Actor, Role};
-use crate::rounds::{Case, Round, Rounds, is_steady, note, per_session, told, unsteady};
+use crate::rounds::{Case, Round, Rounds, is_steady, note, told, unsteady};
 use crate::sender::Load;
 use crate::settings::Settings;
-use crate::statistics::float;
-use crate::support::bridge::builder::free_address;
-use crate::support::bridge::run::Bridge;
+use crate::subject::Subject;
 
-/// Queue, sessions of a request, connections.
+/// Queue, sessions per request, connections.
 const CASES: [(&str, usize, usize); 6] = [
     ("quorum", 1, 32),
     ("quorum", 10, 32),
@@ -28,53 +22,44 @@ const CASES: [(&str, usize, usize); 6] = [
     ("quorum", 10, 256),
     ("classic", 10, 32),
 ];
-/// One connection is slow, whoever answers.
+/// With a single connection every server is slow.
 const ONE_CONNECTION: usize = 3;
-/// While the rounds lie too far apart, so many are added.
+/// Maximum number of rounds that are added while the spread is too large.
 const EXTRA_ROUNDS_MAX: usize = 4;
 
 const BRIDGE: &str = "bridge";
-const SERVERS: [&str; 2] = [BRIDGE, "forwarder"];
+const FORWARDER: &str = "forwarder";
+const SERVERS: [&str; 2] = [BRIDGE, FORWARDER];
 
 struct Speed<'a> {
     place: &'a Place,
-    bridge: Bridge,
-    forwarder: Actor,
-    forwarding: Forwarding,
+    bridge: Subject,
+    forwarder: Subject,
     sessions: usize,
 }
 
-/// Measures everything.
+/// Measures all cases.
 ///
 /// # Errors
-/// The rounds lie too far apart.
+/// The spread of the rounds is too large.
 pub async fn measure(place: &Place, settings: &Settings) -> Result<Value, String> {
-    let bridge = new_bridge(place).await;
-    let forwarding = Forwarding {
-        listen: free_address(),
-        amqp_url: place.vhost.amqp_url.clone(),
-        exchange: EXCHANGE.into(),
-    };
     let mut speed = Speed {
         place,
-        bridge,
-        forwarder: Actor::start(&Role::Forward(forwarding.clone())).await,
-        forwarding,
+        bridge: Subject::usual(place, BRIDGE).await,
+        forwarder: Subject::usual(place, FORWARDER).await,
         sessions: settings.sessions,
     };
     speed.warm_up().await;
     let mut rounds = Rounds::new();
-    let mut peak: f64 = 0.0;
     for number in 0..settings.rounds + EXTRA_ROUNDS_MAX {
         if number >= settings.rounds && unsteady(&decisive(&rounds), settings.spread_max).is_empty()
         {
             break;
         }
         if number > 0 {
-            speed.begin_anew().await;
+            speed = speed.begun_anew().await;
         }
         speed.round(number, &mut rounds).await;
-        peak = peak.max(cost::peak_mib(speed.bridge.pid()));
     }
     let (far_apart, decisive) = (
         unsteady(&rounds, settings.spread_max),
@@ -90,52 +75,50 @@ pub async fn measure(place: &Place, settings: &Settings) -> Result<Value, String
             decisive.join("; ")
         ));
     }
-    let peak = rounded(peak);
-    let forwarder_peak = rounded(cost::peak_mib(speed.forwarder.pid()));
+    let peaks = SERVERS.map(|subject| rounded(peak_mib(&rounds, subject)));
     rounds.retain(|_, rounds| is_steady(rounds, settings.spread_max));
     let cases: Vec<_> = rounds.keys().map(|case| told(*case, &rounds)).collect();
-    let mut bridge = speed.bridge;
-    bridge.terminate().await;
+    speed.bridge.end().await;
     Ok(json!({
         "sessions_a_round": settings.sessions,
-        "peak_mib": {"bridge": peak, "forwarder": forwarder_peak},
+        "peak_mib": {BRIDGE: peaks[0], FORWARDER: peaks[1]},
         "unsteady": far_apart,
         "cases": cases,
     }))
 }
 
-/// With an empty journal.
-async fn new_bridge(place: &Place) -> Bridge {
-    let mut bridge = place.bridge().build();
-    bridge.start().await;
-    bridge.broker_is("connected").await;
-    bridge
-}
-
-/// Those that are compared with targets: without one of them there are no figures at all.
+/// The cases that are compared with targets: without them there are no figures at all.
 fn decisive(rounds: &Rounds) -> Rounds {
     let is_decisive = |case: &Case| case.1 == "quorum" && [0, CONNECTIONS].contains(&case.3);
     let decisive = rounds.iter().filter(|(case, _)| is_decisive(case));
     decisive.map(|(case, of)| (*case, of.clone())).collect()
 }
 
+/// The maximum memory of a server over all rounds.
+fn peak_mib(rounds: &Rounds, subject: &str) -> f64 {
+    let of_subject = rounds.iter().filter(|(case, _)| case.0 == subject);
+    let rounds = of_subject.flat_map(|(_, rounds)| rounds);
+    rounds.map(|round| round.peak_mib).fold(0.0, f64::max)
+}
+
 impl Speed<'_> {
-    /// Every round finds an empty journal: what is kept beyond `retention_bytes` costs its removal,
-    /// and later rounds would have that alone.
-    async fn begin_anew(&mut self) {
-        self.bridge.terminate().await;
-        self.bridge = new_bridge(self.place).await;
-        self.warm_up().await;
+    /// Starts every round with an empty journal: beyond `retention_bytes` each event costs the
+    /// deletion of another, and only later rounds would pay for that.
+    async fn begun_anew(self) -> Self {
+        self.bridge.end().await;
+        let bridge = Subject::usual(self.place, BRIDGE).await;
+        let speed = Self { bridge, ..self };
+        speed.warm_up().await;
+        speed
     }
 
-    /// What is measured is not the first that happens: connections, channels and files are there.
+    /// Creates connections, channels and files before the measurement.
     async fn warm_up(&self) {
         self.place.subscribe("quorum").await;
-        let sessions = self.sessions.min(10_000);
         for subject in SERVERS {
-            send(Load::new(self.address(subject), sessions, 10, CONNECTIONS)).await;
-            self.place.arrived("quorum", sessions).await;
-            self.place.vhost.purge_queue("quorum").await;
+            self.subject(subject)
+                .warm_up(self.place, "quorum", self.sessions)
+                .await;
         }
     }
 
@@ -156,21 +139,23 @@ impl Speed<'_> {
                 self.sessions
             };
             let mut order = SERVERS;
-            // Whoever comes second finds the broker and the disk as the first has left them.
+            // Each server finds broker and disk as the previous one left them, so the order
+            // changes.
             order.rotate_left(number % SERVERS.len());
-            for subject in order {
-                let load = Load::new(self.address(subject), sessions, array, connections);
-                let round = self.serve(subject, queue, load).await;
-                note(rounds, number, (subject, queue, array, connections), round);
+            for name in order {
+                let subject = self.subject(name);
+                let load = Load::new(subject.address(), sessions, array, connections);
+                let round = subject.serve(self.place, queue, load).await;
+                note(rounds, number, (name, queue, array, connections), round);
             }
         }
     }
 
-    fn address(&self, subject: &str) -> SocketAddr {
-        if subject == BRIDGE {
-            self.bridge.address()
+    fn subject(&self, name: &str) -> &Subject {
+        if name == BRIDGE {
+            &self.bridge
         } else {
-            self.forwarding.listen
+            &self.forwarder
         }
     }
 
@@ -190,70 +175,9 @@ impl Speed<'_> {
         publisher.go();
         let done: String = publisher.result().await;
         assert_eq!(done, "done");
-        let took = self.arrived(queue, self.sessions, &clock).await;
-        let round = clock.stop(self.place, publisher.pid(), self.sessions, took);
+        self.place.arrived(queue, self.sessions).await;
+        let round = clock.stop(self.place, publisher.pid(), self.sessions, clock.elapsed());
         self.place.vhost.purge_queue(queue).await;
         round
-    }
-
-    async fn serve(&self, subject: &str, queue: &str, load: Load) -> Round {
-        let is_bridge = subject == BRIDGE;
-        let pid = if is_bridge {
-            self.bridge.pid()
-        } else {
-            self.forwarder.pid()
-        };
-        let sessions = load.sessions;
-        let mut sender = Actor::start(&Role::Send(load)).await;
-        let clock = Clock::start(self.place, pid);
-        sender.go();
-        let answers: crate::sender::Answers = sender.result().await;
-        let took = self.arrived(queue, sessions, &clock).await;
-        if is_bridge {
-            self.bridge.backlog_is_empty().await;
-        }
-        let round = clock.stop(self.place, pid, sessions, took);
-        self.place.vhost.purge_queue(queue).await;
-        Round {
-            p50: answers.p50_ms,
-            p99: answers.p99_ms,
-            p999: answers.p999_ms,
-            sender: per_session(answers.cpu, sessions),
-            body_bytes: float(answers.bytes) / float(sessions),
-            ..round
-        }
-    }
-
-    async fn arrived(&self, queue: &str, sessions: usize, clock: &Clock) -> Duration {
-        self.place.arrived(queue, sessions).await;
-        clock.begin.elapsed()
-    }
-}
-
-/// Processor time and time, from the first byte on.
-struct Clock {
-    begin: Instant,
-    own: Cost,
-    broker: Cost,
-}
-
-impl Clock {
-    fn start(place: &Place, pid: u32) -> Self {
-        let broker = Cost::of(place.broker.pid());
-        let own = Cost::of(pid);
-        let begin = Instant::now();
-        Self { begin, own, broker }
-    }
-
-    fn stop(&self, place: &Place, pid: u32, sessions: usize, took: Duration) -> Round {
-        Round {
-            rate: float(sessions) / took.as_secs_f64(),
-            cpu: per_session(self.own.since(pid), sessions),
-            parts: self.own.parts_since(pid),
-            broker: per_session(self.broker.since(place.broker.pid()), sessions),
-            resident_mib: cost::resident_mib(pid),
-            sessions,
-            ..Round::default()
-        }
     }
 }

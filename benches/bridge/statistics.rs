@@ -1,6 +1,6 @@
-//! Medians, quantiles and how far rounds lie apart.
+//! Medians, quantiles and spreads.
 
-/// The value below which this part of sorted values lies.
+/// The value below which this share of the sorted values lies.
 pub fn quantile<T: Copy + Default>(sorted: &[T], part: f64) -> T {
     #[expect(
         clippy::cast_possible_truncation,
@@ -12,14 +12,19 @@ pub fn quantile<T: Copy + Default>(sorted: &[T], part: f64) -> T {
     sorted.get(rank.min(last)).copied().unwrap_or_default()
 }
 
+/// The middle value; for an even number of values, the mean of the middle two.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    if values.len().is_multiple_of(2) && half > 0 {
+        return f64::midpoint(values[half - 1], values[half]);
+    }
     quantile(&values, 0.5)
 }
 
-/// How far the middle half of the values lies apart, in percent of their median: one round that a
-/// stranger disturbed does not count, a machine that is busy all the time does.
+/// The range of the middle half of the values, in percent of their median: a single disturbed round
+/// does not count, a machine that is busy all the time does.
 pub fn spread_percent(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,12 +1,13 @@
-//! A configuration is either sound — then it routes, and reads the same when written out — or its
-//! findings say why, one line each. No finding and no output holds a secret.
+//! A configuration is either valid, or its findings say why not, one line each. A valid one has
+//! routes, and is the same after it is written and read again. No finding and no output contains a
+//! secret.
 
 use std::fs;
 use std::sync::LazyLock;
 
 use deskbridge::config::layers::Layers;
 use deskbridge::config::{Config, Loaded};
-use deskbridge::webhook::routing::Routing;
+use deskbridge::settings;
 use tempfile::TempDir;
 
 const SECRET: &str = "the-secret-that-nobody-may-see";
@@ -14,13 +15,13 @@ const SECRET: &str = "the-secret-that-nobody-may-see";
 static DIR: LazyLock<TempDir> =
     LazyLock::new(|| tempfile::tempdir().expect("a temporary directory"));
 
-/// The text of a file; behind each NUL one more layer as `key=value`, a variable of the
-/// environment if its key is in capitals, else a flag.
+/// Checks an input: the text of a file, then after each NUL one `key=value`. It is an environment
+/// variable if the key begins with a capital letter, otherwise a flag.
 ///
 /// # Panics
-/// What is said above does not hold.
+/// If the input violates a property of this module.
 pub fn check(input: &[u8]) {
-    // What stands in a name is no secret: names are shown.
+    // The input could contain the secret in a name; names are shown.
     if input
         .windows(SECRET.len())
         .any(|part| part == SECRET.as_bytes())
@@ -47,7 +48,7 @@ pub fn check(input: &[u8]) {
             layers.settings.push((key.into(), value.into()));
         }
     }
-    match Config::load(&layers) {
+    match settings::load(&layers) {
         Ok(loaded) => check_sound(loaded),
         Err(error) => {
             assert!(!error.findings.is_empty());
@@ -66,18 +67,18 @@ pub fn check(input: &[u8]) {
 fn check_sound(loaded: Loaded) {
     let Loaded { mut config, .. } = loaded;
     assert_eq!(config.findings(), []);
-    let routing = Routing::new(&config.routing, &config.dead_letter);
+    let routing = settings::routing(&config);
     assert!(routing.is_ok(), "{routing:?}");
     assert!(!format!("{config:?}").contains(SECRET));
-    // Written out, secrets are masked: what is not secret must come back.
+    // Secrets are masked in the output, so only the other values must be read back.
     config.sources.clear();
     config.rabbitmq.urls.clear();
     config.rabbitmq.management_url = Config::default().rabbitmq.management_url;
-    // Names of files are shown only where such a directory exists.
+    // File names are masked if their directory does not exist.
     config.rabbitmq.tls = Config::default().rabbitmq.tls;
     config.rabbitmq.url_file = None;
     config.rabbitmq.management_url_file = None;
-    // A relative one would be read as relative to the file.
+    // A relative directory would be resolved against the directory of the file.
     config.journal.dir = std::path::Path::new("/").join(&config.journal.dir);
     let text = toml::to_string(&config).expect("a configuration is TOML");
     assert!(!text.contains(SECRET));

@@ -1,5 +1,5 @@
-//! Bytes on a connection to the real listener: every answer is one the contract has, what is
-//! answered 202 is held once and nothing else is, and nothing is held that was not signed.
+//! Sends bytes to the real listener. Every status code is an expected one. A webhook is stored once
+//! if it is answered 202, and otherwise not. Nothing is stored without a valid signature.
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deskbridge::config::http::Http;
-use deskbridge::http::hold::Hold;
+use deskbridge::http::event_store::EventStore;
 use deskbridge::http::ingress::Ingress;
-use deskbridge::http::refused::Refusals;
-use deskbridge::http::server::{Limits, Stop, serve};
+use deskbridge::http::limits::{ConnectionLimits, Stop};
+use deskbridge::http::refused::RequestRefusals;
+use deskbridge::http::server::serve;
 use deskbridge::http::sources::{Source, Sources};
-use deskbridge::journal::AppendError;
+use deskbridge::journal::WriteError;
 use deskbridge::telemetry::status::{DiskStatus, Totals};
+use deskbridge::telemetry::traces::Traces;
 use deskbridge::webhook::Webhook;
 use deskbridge::webhook::signature::{HEADER, Keys, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,16 +26,16 @@ use uuid::Uuid;
 
 use super::json::{Expected, expected};
 
-/// What a listener without a full disk, a timeout and a bug of ours may answer.
+/// Expected status codes: none that means a full disk, a slow journal or a bug (5xx).
 const STATUSES: [u16; 11] = [100, 202, 400, 401, 404, 405, 408, 413, 414, 415, 431];
 const SESSIONS_MAX: usize = 50;
 const SECOND: &[u8] = br#"[{"id":"the second","status":"created"}]"#;
 
-/// One byte that says what to do, then either the bytes of a connection, or header lines and,
-/// behind a NUL, a body.
+/// Checks an input: one byte that selects the check, then either the bytes of a connection, or
+/// header lines and, after a NUL, a body.
 ///
 /// # Panics
-/// What is said above does not hold.
+/// If the input violates a property of this module.
 pub fn check(input: &[u8]) {
     let Some((mode, rest)) = input.split_first() else {
         return;
@@ -58,11 +60,11 @@ thread_local! {
     static BRIDGE: OnceCell<Bridge> = const { OnceCell::new() };
 }
 
-/// The public listener with a journal that only remembers what was held last.
+/// The public listener with a journal that only keeps the latest webhooks in memory.
 struct Bridge {
     runtime: Runtime,
     address: SocketAddr,
-    /// Another one in every process, so that no input can hold a right signature.
+    /// Random in every process, so that no input can contain a valid signature.
     secret: String,
     shelf: Shelf,
 }
@@ -70,12 +72,12 @@ struct Bridge {
 #[derive(Debug, Clone, Default)]
 struct Shelf(Arc<Mutex<Vec<Webhook>>>);
 
-impl Hold for Shelf {
+impl EventStore for Shelf {
     fn append(
         &self,
         webhook: Webhook,
         _reserved: Box<dyn Send>,
-    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
+    ) -> impl Future<Output = Result<(), WriteError>> + Send + 'static {
         let held = Arc::clone(&self.0);
         async move {
             held.lock().expect("no panic before").push(webhook);
@@ -83,7 +85,7 @@ impl Hold for Shelf {
         }
     }
 
-    fn refusal(&self) -> Option<AppendError> {
+    fn refusal(&self) -> Option<WriteError> {
         None
     }
 
@@ -91,7 +93,7 @@ impl Hold for Shelf {
         None
     }
 
-    fn others(&self) -> Option<String> {
+    fn foreign_locks(&self) -> Option<String> {
         None
     }
 
@@ -137,6 +139,7 @@ impl Bridge {
             Sources::new(sources),
             shelf.clone(),
             Arc::default(),
+            Traces::default(),
         );
         let router = ingress.router();
         let address = runtime.block_on(async {
@@ -145,9 +148,9 @@ impl Bridge {
             tokio::spawn(serve(
                 listener,
                 router,
-                Limits::of(&config),
+                ConnectionLimits::of(&config),
                 Stop::default(),
-                Refusals::of("http", Arc::default()),
+                RequestRefusals::of("http", Arc::default()),
             ));
             address
         });
@@ -159,18 +162,18 @@ impl Bridge {
         }
     }
 
-    /// Nothing of these bytes is authentic.
+    /// Sends raw bytes, none of which has a valid signature.
     fn check_raw(&self, bytes: &[u8]) {
         self.exchange(&[bytes]);
         for webhook in self.take() {
             assert_eq!(
                 &*webhook.envelope.source, "open",
-                "a forged webhook is held"
+                "a forged webhook is stored"
             );
         }
     }
 
-    /// A signed request with header lines of the fuzzer, and a second one behind it.
+    /// Sends a signed request with header lines of the fuzzer, and then a second request.
     fn check_signed(&self, lines: &[u8], body: &[u8], is_first: bool) {
         let length = format!("content-length: {}\r\n", body.len());
         let lines = [lines, if lines.is_empty() { b"" } else { b"\r\n" }].concat();
@@ -185,14 +188,14 @@ impl Bridge {
         let held = self.take();
         let bodies: [&[u8]; 2] = [body, SECOND];
         let mut left = bodies.iter();
-        // The fuzzer's lines may end the head and begin a request to the source without a secret.
+        // The fuzzer's lines may end the headers and begin a request to the unsigned source.
         let is_signed = |webhook: &&Webhook| &*webhook.envelope.source != "open";
         for webhook in held.iter().filter(is_signed) {
             assert_eq!(&*webhook.envelope.source, "acme");
             let is_of = |body: &&&[u8]| is_made_of(webhook, body);
             assert!(
                 left.find(is_of).is_some(),
-                "held, but never signed: {webhook:?}"
+                "stored, but never signed: {webhook:?}"
             );
         }
         if lines.is_empty() {
@@ -206,7 +209,7 @@ impl Bridge {
         }
     }
 
-    /// A signed body in chunks of the sizes that `sizes` says, each in a packet of its own.
+    /// Sends a signed body in chunks of the given sizes, each in its own packet.
     fn check_chunked(&self, sizes: &[u8], body: &[u8]) {
         let mut head = self.head(body);
         head.extend(b"transfer-encoding: chunked\r\n\r\n");
@@ -228,11 +231,11 @@ impl Bridge {
             body.len() > 16 << 10 || expected(body, SESSIONS_MAX) == Expected::TooMany;
         assert_eq!(answers, [if is_too_much { 413 } else { 202 }]);
         for webhook in self.take() {
-            assert!(is_made_of(&webhook, body), "another body is held");
+            assert!(is_made_of(&webhook, body), "another body is stored");
         }
     }
 
-    /// Request line, host and signature.
+    /// Request line, `host` header and signature header.
     fn head(&self, body: &[u8]) -> Vec<u8> {
         let signature = sign(self.secret.as_bytes(), body);
         let head = "POST /webhooks/acme HTTP/1.1\r\nhost: bridge\r\n";
@@ -244,17 +247,17 @@ impl Bridge {
         [&*self.head(body), length.as_bytes(), body].concat()
     }
 
-    /// What was held since the last time.
+    /// Takes the webhooks that were stored since the last call.
     fn take(&self) -> Vec<Webhook> {
         std::mem::take(&mut *self.shelf.0.lock().expect("no panic before"))
     }
 
-    /// Writes on a connection of its own, closes its half, and returns the statuses that came
-    /// until the bridge closed.
+    /// Sends packets on a new connection, shuts down its sending side, and returns the status codes
+    /// received until the bridge closes the connection.
     fn exchange(&self, packets: &[&[u8]]) -> Vec<u16> {
         let talk = async {
             let socket = TcpSocket::new_v4().expect("a socket");
-            // A connection that ended waits in no table of the kernel.
+            // Avoids TIME_WAIT: the kernel forgets the connection when it is closed.
             socket.set_zero_linger().expect("a socket option");
             socket.set_nodelay(true).expect("a socket option");
             let stream = socket.connect(self.address).await.expect("a connection");
@@ -269,7 +272,7 @@ impl Bridge {
                 _ = writing.shutdown().await;
             };
             let mut answers = Vec::new();
-            // A reset ends a connection as well as a close.
+            // A reset is as good as a close.
             let read = async { _ = reading.read_to_end(&mut answers).await };
             tokio::join!(write, read);
             answers
@@ -282,12 +285,12 @@ impl Bridge {
         }
         let held = self.shelf.0.lock().expect("no panic before").len();
         let accepted = statuses.iter().filter(|status| **status == 202).count();
-        assert_eq!(held, accepted, "held and answered 202");
+        assert_eq!(held, accepted, "stored and answered 202");
         statuses
     }
 }
 
-/// The statuses of all answers on a connection. No body holds a status line.
+/// The status codes of all answers on a connection. No answer's body contains a status line.
 fn statuses(answers: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answers);
     let lines = text.split("HTTP/1.").skip(1);
@@ -296,7 +299,7 @@ fn statuses(answers: &[u8]) -> Vec<u16> {
         .collect()
 }
 
-/// Whether these are all events of this body, in order.
+/// Whether the webhook consists of exactly the events of this body, in order.
 fn is_made_of(webhook: &Webhook, body: &[u8]) -> bool {
     let events = webhook.events.iter().map(|event| &*event.body);
     match expected(body, SESSIONS_MAX) {

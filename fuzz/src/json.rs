@@ -1,20 +1,20 @@
-//! A second opinion on JSON, written from RFC 8259 and sharing nothing with the bridge's parser:
-//! where values end, how deep they are, which members an object has.
+//! An independent JSON reader, written from RFC 8259 without code of the bridge's parser: where
+//! values end, how deep they are, which members an object has.
 
 use std::ops::Range;
 
-/// What the bridge must make of a body.
+/// How the bridge must split a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// No JSON, or neither array nor object.
+    /// Not JSON, or neither an array nor an object.
     Malformed,
-    /// More elements than allowed.
+    /// The array has more elements than allowed.
     TooMany,
-    /// Where the elements stand.
+    /// The byte ranges of the elements.
     Elements(Vec<Range<usize>>),
 }
 
-/// What the bridge must make of a body.
+/// Computes how the bridge must split a body.
 #[must_use]
 pub fn expected(body: &[u8], sessions_max: usize) -> Expected {
     let mark = if body.starts_with(b"\xef\xbb\xbf") {
@@ -68,14 +68,14 @@ fn elements(body: &[u8], at: usize, sessions_max: usize) -> Expected {
     }
 }
 
-/// Behind white space.
+/// The position after white space.
 fn space(text: &[u8], at: usize) -> usize {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let length = text[at..].iter().take_while(|byte| is_space(byte)).count();
     at + length
 }
 
-/// Behind the value that begins here.
+/// The position after the value that begins at `at`; `None` if it is not valid JSON.
 #[must_use]
 pub fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
     let mut open = Vec::new();
@@ -123,7 +123,7 @@ pub fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// From a key to its value.
+/// The position of the value of the member whose key begins at `at`.
 fn member_value(text: &[u8], at: usize) -> Option<usize> {
     let colon = space(text, string_end(text, at)?);
     (*text.get(colon)? == b':').then(|| space(text, colon + 1))
@@ -183,7 +183,7 @@ fn number_end(text: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// How many levels a valid value has.
+/// Nesting depth of a valid value; 0 for a scalar.
 #[must_use]
 pub fn depth(text: &[u8]) -> usize {
     let (mut level, mut deepest, mut at) = (0_usize, 0, 0);
@@ -236,7 +236,7 @@ pub fn last_element(text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The UTF-16 code units of a valid string, which may be half a pair; `None` for other values.
+/// The UTF-16 code units of a valid string, possibly with lone surrogates; `None` for other values.
 #[must_use]
 pub fn string(text: &[u8]) -> Option<Vec<u16>> {
     let inside = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;

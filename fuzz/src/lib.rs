@@ -1,6 +1,6 @@
-//! What holds for every input, one file a target. libFuzzer looks for an input it does not hold
-//! for; the tests of the bridge replay those it once found (`regressions/`) and those it began
-//! with (`seeds/`).
+//! Properties that hold for every input, one module per fuzz target. libFuzzer searches for inputs
+//! that violate them. The bridge's tests replay past findings (`regressions/`) and the seeds
+//! (`seeds/`).
 
 pub mod config;
 pub mod http;

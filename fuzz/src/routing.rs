@@ -1,7 +1,9 @@
-//! Every event has a route and a message that AMQP can carry: a template is read or refused as
-//! its definition says, keys hold nothing that means something in them, texts are cut.
+//! Every event gets a route and a message that AMQP can carry. A key template is accepted or
+//! refused as defined, values in keys contain no character with a meaning there, and texts are
+//! truncated.
 
-use deskbridge::config::routing::{DeadLetter, Routing as Config};
+use deskbridge::config::Config;
+use deskbridge::settings;
 use deskbridge::webhook::message::{Header, Message};
 use deskbridge::webhook::routing::{Routing, STATUSES};
 use deskbridge::webhook::{Content, Event, Fields};
@@ -16,21 +18,19 @@ const PLACEHOLDERS: [&str; 5] = [
     "{company}",
 ];
 
-/// A key template, a line feed, a body.
+/// Checks an input: a key template, a line feed, and a body.
 ///
 /// # Panics
-/// An event has another key than the template says, or a text that is too long.
+/// If the key of an event does not follow from the template, or a text is too long.
 pub fn check(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n');
     let (template, body) = input.split_at(end.unwrap_or(input.len()));
     let Ok(template) = std::str::from_utf8(template) else {
         return;
     };
-    let config = Config {
-        routing_key: template.to_owned(),
-        ..Config::default()
-    };
-    let routing = Routing::new(&config, &DeadLetter::default());
+    let mut config = Config::default();
+    template.clone_into(&mut config.routing.routing_key);
+    let routing = settings::routing(&config);
     let is_sound = fill(template, |_| String::new()).is_some();
     assert_eq!(routing.is_ok(), is_sound, "{template:?}");
     let (Ok(routing), Some(webhook)) = (routing, webhook(body, 100)) else {
@@ -74,9 +74,9 @@ fn value(name: &str, status: &str, fields: &Fields) -> String {
     let value = match name {
         "{status}" => Some(status),
         "{source}" => Some("fuzz"),
-        "{type}" => fields.session_type.as_deref(),
-        "{previous_status}" => fields.previous_status.as_deref(),
-        _ => fields.company.as_deref(),
+        "{type}" => fields.attributes[0].as_deref(),
+        "{previous_status}" => fields.attributes[1].as_deref(),
+        _ => fields.attributes[2].as_deref(),
     };
     let is_plain = |char: &char| char.is_ascii_alphanumeric() || "-_".contains(*char);
     let chars = value.unwrap_or("none").chars();
@@ -85,7 +85,7 @@ fn value(name: &str, status: &str, fields: &Fields) -> String {
         .collect()
 }
 
-/// A template with its placeholders replaced; `None` if it has a brace that is none of one.
+/// A template with its placeholders replaced; `None` if a brace is not part of a placeholder.
 fn fill(template: &str, value: impl Fn(&str) -> String) -> Option<String> {
     let mut filled = String::new();
     let mut rest = template;

@@ -1,5 +1,5 @@
-//! A body is authentic exactly if one header carries `sha256=` and its HMAC under one of the
-//! secrets, in hex or base64.
+//! A body is authentic if and only if there is exactly one signature header, and it contains
+//! `sha256=` and the body's HMAC under one of the secrets, in hex or base64.
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
@@ -9,10 +9,11 @@ use deskbridge::webhook::signature::{Keys, sign};
 const SECRETS: [&[u8]; 2] = [b"the first secret of the fuzzer", b"the second one"];
 const STRANGER: &[u8] = b"a secret of somebody else";
 
-/// One byte that says what to do, header values between `\x1f`, a line feed, a body.
+/// Checks an input: one byte that selects the check, header values separated by `\x1f`, a line
+/// feed, and a body.
 ///
 /// # Panics
-/// The bridge accepts or refuses it and the definition does not.
+/// If the bridge's verdict differs from the definition.
 pub fn check(input: &[u8]) {
     let Some((mode, rest)) = input.split_first() else {
         return;
@@ -31,7 +32,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Any values at all.
+/// Checks arbitrary header values.
 fn check_values(header: &[u8], body: &[u8]) {
     let values: Vec<_> = header.split(|byte| *byte == 0x1f).collect();
     let is_right = |secret| match values[..] {
@@ -60,7 +61,7 @@ fn check_one_bit(header: &[u8], body: &[u8]) {
     let at = header.first().map_or(0, |at| usize::from(*at)) % value.len();
     let bit = header.get(1).map_or(0, |bit| bit % 8);
     value[at] ^= 1 << bit;
-    // The case of a letter is no part of the value.
+    // The bit may only change the case of a letter, which is not significant.
     let is_same = value.eq_ignore_ascii_case(sign(SECRETS[0], body).as_bytes());
     assert_eq!(is_accepted(&[&value], body), is_same, "byte {at} bit {bit}");
 }
@@ -92,7 +93,7 @@ fn hex_of_any_case(choice: &[u8], body: &[u8]) -> String {
     any_case(&HEXLOWER.encode(&mac(SECRETS[0], body)), choice)
 }
 
-/// Each letter in the case that a bit of `choice` says.
+/// The text with each letter in the case that a bit of `choice` selects.
 fn any_case(text: &str, choice: &[u8]) -> String {
     let is_upper = |index: usize| choice.get(index / 8).unwrap_or(&0) >> (index % 8) & 1 == 1;
     let chars = text.chars().enumerate();
@@ -107,7 +108,7 @@ fn any_case(text: &str, choice: &[u8]) -> String {
         .collect()
 }
 
-/// The digest of one header value, read by hand.
+/// The digest of one header value, decoded without the bridge's code.
 fn digest(value: &[u8]) -> Option<Vec<u8>> {
     let (prefix, text) = value.split_at_checked(7)?;
     if !prefix.eq_ignore_ascii_case(b"sha256=") {
@@ -128,7 +129,7 @@ fn base64_digit(byte: u8) -> Option<u32> {
     u32::try_from(at).ok()
 }
 
-/// Whole bytes of digits of so many bits; what is left over must be zero.
+/// Decodes digits of `bits` bits each into whole bytes; remaining bits must be zero.
 fn by_digits(text: &[u8], bits: u32, digit: impl Fn(u8) -> Option<u32>) -> Option<Vec<u8>> {
     let (mut bytes, mut held, mut count) = (Vec::new(), 0_u32, 0);
     for byte in text {

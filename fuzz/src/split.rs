@@ -1,5 +1,6 @@
-//! Every element of a body is one event with one verdict and exactly its own bytes; what is no
-//! JSON is one event of the whole. Decided a second time by [`json`](super::json).
+//! Every element of a body becomes one event with exactly its own bytes, valid or rejected. A body
+//! that is not JSON becomes one event with the whole body. [`json`](super::json) computes the
+//! expected result independently.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use deskbridge::webhook::signature::Keys;
 use deskbridge::webhook::split::split;
-use deskbridge::webhook::{Content, Envelope, Event, Fields, Reason, Webhook};
+use deskbridge::webhook::{Content, DeadLetterReason, Envelope, Event, Fields, Webhook};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use super::json::{self, Expected};
 const SESSIONS_MAX: usize = 12;
 const SOURCE: &str = "fuzz";
 
-/// A body of a source that needs no signature, split; `None` if it has too many elements.
+/// Splits a body of a source without signatures; `None` if it has too many elements.
 #[must_use]
 pub fn webhook(body: &[u8], sessions_max: usize) -> Option<Webhook> {
     let envelope = Envelope {
@@ -32,10 +33,10 @@ pub fn webhook(body: &[u8], sessions_max: usize) -> Option<Webhook> {
     split(verified, envelope, sessions_max).ok()
 }
 
-/// `body` is a body.
+/// Checks how the bridge splits a body.
 ///
 /// # Panics
-/// It is split in another way than RFC 8259 and the contract say.
+/// If the result differs from RFC 8259 and the expected split.
 pub fn check(body: &[u8]) {
     let webhook = webhook(body, SESSIONS_MAX);
     let elements = match json::expected(body, SESSIONS_MAX) {
@@ -66,7 +67,10 @@ fn check_event(event: &Event, index: u32, bytes: &[u8], fields: Option<&Fields>)
         Content::Session(found) => (&*found.session, Some(found)),
         Content::Reject(reject) => {
             assert!((1..=1024).contains(&reject.detail.len()), "{reject:?}");
-            assert!(matches!(reject.reason, Reason::Invalid | Reason::Malformed));
+            assert!(matches!(
+                reject.reason,
+                DeadLetterReason::Invalid | DeadLetterReason::Malformed
+            ));
             ("", None)
         }
     };
@@ -74,7 +78,7 @@ fn check_event(event: &Event, index: u32, bytes: &[u8], fields: Option<&Fields>)
     assert_eq!(event.message_id, message_id(session, bytes));
 }
 
-/// Where `serde_json::Value` can hold an element at all, it sees the same id and status.
+/// If `serde_json::Value` can represent the element, it has the same id and status.
 fn check_value(element: &[u8], event: &Event) {
     let value: Option<serde_json::Value> = serde_json::from_slice(element).ok();
     if let (Some(value), Content::Session(fields)) = (value, &event.content) {
@@ -95,7 +99,7 @@ fn message_id(session: &str, body: &[u8]) -> Uuid {
     Uuid::new_v8(first)
 }
 
-/// What routing needs of an element; `None` if it is invalid.
+/// The routing fields of an element; `None` if the element is invalid.
 fn fields(element: &[u8]) -> Option<Fields> {
     let members = json::members(element)?;
     if json::depth(element) > 128 {
@@ -104,13 +108,15 @@ fn fields(element: &[u8]) -> Option<Fields> {
     let id = String::from_utf16(&json::string(only(&members, "id")?)?).ok()?;
     let status = json::string(only(&members, "status")?)?;
     (1..=255).contains(&id.len()).then(|| Fields {
-        session: id,
+        session: id.into(),
         status: String::from_utf16_lossy(&status),
-        session_type: last(&members, "type").and_then(text),
-        previous_status: last(&members, "pastStatus")
-            .and_then(json::last_element)
-            .and_then(text),
-        company: company(&members),
+        attributes: [
+            last(&members, "type").and_then(text),
+            last(&members, "pastStatus")
+                .and_then(json::last_element)
+                .and_then(text),
+            company(&members),
+        ],
     })
 }
 

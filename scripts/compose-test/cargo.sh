@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stand-in for cargo in the builder's image: puts the binary that was built outside where
-# `cargo build --release` would.
+# Stand-in for cargo in the builder image: copies the binary that was built outside to the path where
+# `cargo build --release` would write it.
 set -eu
 echo "stand-in: cargo $*"
 mkdir -p target/release

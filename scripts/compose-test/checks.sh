@@ -1,6 +1,6 @@
-# shellcheck shell=bash disable=SC2154,SC2016
-# What docker-compose.yml promises, one function a promise, in the order in which a new operator
-# would meet them. Sourced by scripts/compose-test.sh.
+# shellcheck shell=bash disable=SC2154,SC2016,SC2153
+# What docker-compose.yml promises, one function per promise, in the order in which a new operator
+# would encounter them. Sourced by scripts/compose-test.sh.
 
 run_checks() {
     check comes_up_without_a_secret_and_says_so_in_one_line
@@ -19,7 +19,12 @@ run_checks() {
     check a_restart_behind_caddy_refuses_nobody
     check https_lets_webhooks_through_and_nothing_else
     check the_demo_consumers_handle_the_example_webhook
+    check monitoring_scrapes_the_bridge_and_loads_the_alerts
+    check a_configuration_of_ones_own_replaces_that_of_the_image
+    check consumers_on_other_machines_reach_the_published_broker
+    check the_image_of_make_dist_is_used_by_name
     check stops_within_its_grace_though_the_broker_is_frozen
+    check an_own_broker_replaces_the_bundled_one
 }
 
 check() {
@@ -28,12 +33,12 @@ check() {
     say "ok   ${1//_/ } ($((SECONDS - from)) s)"
 }
 
-# until_true SECONDS COMMAND...
+# until_true SECONDS COMMAND...: repeats the command until it succeeds.
 until_true() {
     local deadline=$((SECONDS + $1))
     shift
     until "$@"; do
-        [ $SECONDS -lt $deadline ] || fail "in vain: $*"
+        [ $SECONDS -lt $deadline ] || fail "timed out: $*"
         sleep 0.2
     done
 }
@@ -51,7 +56,7 @@ inspect() { docker inspect --format "$2" "$(compose ps --all --quiet "$1")"; }
 
 password() { compose exec -T rabbitmq cat /run/login/password; }
 
-# total METRIC: the sum over its labels.
+# total METRIC: the sum of all its series.
 total() { admin metrics | awk -v name="deskbridge_$1" '
     $1 == name || index($1, name "{") == 1 { sum += $2 } END { printf "%d", sum }'; }
 
@@ -59,7 +64,7 @@ is_forwarded() {
     [ "$(total journal_backlog_events)" = 0 ] && [ "$(total sessions_accepted_total)" -ge "$1" ]
 }
 
-# Nobody has subscribed: everything waits in the holding queue.
+# Without subscribers, all events wait in the queue of unrouted events.
 held_by_the_broker() {
     compose exec -T rabbitmq rabbitmqctl --quiet list_queues name messages |
         awk '$1 == "chat-sessions.unrouted" { print $2 }'
@@ -69,9 +74,9 @@ nothing_is_lost() {
     local accepted
     accepted=$(total sessions_accepted_total)
     until_true 60 is_forwarded "$accepted"
-    # The broker counts a quorum queue anew every 5 s.
+    # The broker updates the count of a quorum queue every 5 s.
     until_true 20 holds "$((accepted - subscribed))"
-    say "     $accepted sessions accepted, $held in the holding queue, $subscribed subscribed to"
+    say "     $accepted sessions accepted, $held unrouted in the broker, $subscribed received by a subscriber"
 }
 
 holds() {
@@ -94,8 +99,8 @@ comes_up_without_a_secret_and_says_so_in_one_line() {
 accepts_before_the_broker_is_ready() {
     (umask 077 && cp "$WORK/secret" "$WORK/checkout/secrets/deskdirector")
     compose run --rm init >"$WORK/init" 2>&1 || fail "init: $(cat "$WORK/init")"
-    # As secrets/README.md says. After `docker kill --signal HUP` the engine would take the bridge
-    # for stopped by hand, and not start it again after a crash.
+    # As in secrets/README.md. After `docker kill --signal HUP` the engine would consider the bridge
+    # stopped by hand and not restart it after a crash.
     compose exec -T bridge sh -c 'kill -HUP 1'
     until_true 10 posts tests/data/completed.json
     ! is_healthy rabbitmq || fail "the broker was ready first"
@@ -137,7 +142,7 @@ the_webhook_arrives_byte_for_byte() {
         http://127.0.0.1:15672/api/queues/%2f/chat-sessions.unrouted/get)
     grep -q '"routing_key":"chat-session.completed"' <<<"$message" || fail "$message"
     grep -o '"payload":"[^"]*"' <<<"$message" | cut -d'"' -f4 | base64 -d >"$WORK/body"
-    # The element without the brackets round it.
+    # The element without the surrounding brackets.
     tail -c +5 tests/data/completed.json | head -c 1537 | cmp - "$WORK/body" || fail "other bytes"
 }
 
@@ -145,7 +150,7 @@ consumers_on_this_machine_can_subscribe() {
     inside "$deskbridge" tail --count 1 --json 'chat-session.#' --config config/docker.toml \
         --set "rabbitmq.urls=amqp://deskbridge:$(password)@127.0.0.1:5672/%2f" >"$WORK/tail" 2>"$WORK/tail.err" &
     local tail_pid=$!
-    # It is bound when the broker has one consumer.
+    # Its queue is bound once the broker has one consumer.
     until_true 30 has_a_consumer_unless_ended "$tail_pid"
     posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
     wait "$tail_pid" || fail "tail: $(cat "$WORK/tail.err")"
@@ -200,7 +205,7 @@ load() { # load COUNT RATE
     sender_pid=$!
 }
 
-# Every answer was 2xx.
+# Waits for the load to end; it fails if any answer was not 2xx.
 load_ends_well() {
     wait "$sender_pid" || { cat "$WORK/load" >&2; fail "not all were accepted"; }
     sender_pid=
@@ -221,7 +226,7 @@ a_killed_bridge_comes_back_and_loses_nothing() {
     load 50 100
     load_ends_well
     [ "$(total journal_backlog_events)" = 100 ] || fail "backlog $(total journal_backlog_events)"
-    # Not `docker kill`: the engine takes that for the operator's wish.
+    # Not `docker kill`: after that the engine does not restart the container.
     kill -KILL "$(inspect bridge '{{.State.Pid}}')"
     until_true 30 was_restarted
     until_true 30 is_up
@@ -234,12 +239,12 @@ a_killed_bridge_comes_back_and_loses_nothing() {
 was_restarted() { [ "$(inspect bridge '{{.RestartCount}}')" = 1 ]; }
 
 a_restart_behind_caddy_refuses_nobody() {
-    # A name without HTTPS, for a sender that knows no certificate of Caddy's own.
+    # Plain HTTP, because the sender does not trust Caddy's local certificate.
     DESKBRIDGE_DOMAIN=http://localhost compose --profile public up --detach >"$WORK/up.log" 2>&1 ||
         { cat "$WORK/up.log" >&2; fail "compose --profile public up"; }
     local URL=http://localhost/webhooks/deskdirector round
     until_true 30 posts tests/data/completed.json
-    # A restart takes 1.5 s and more.
+    # A restart takes at least 1.5 s.
     load $((150 * RESTARTS)) 50
     for ((round = 0; round < RESTARTS; round++)); do
         compose restart bridge >/dev/null 2>&1
@@ -272,7 +277,7 @@ the_demo_consumers_handle_the_example_webhook() {
         until_true 60 says "$language" "consuming example-$language"
     done
     posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
-    # The same session as one that nobody took: of this a manager is told.
+    # The same session as a missed one, which the consumers report to a manager.
     sed 's/"status": "completed"/"status": "missed"/' tests/data/completed.json >"$WORK/missed.json"
     posts "$WORK/missed.json" || fail "$(cat "$WORK/answer")"
     for language in python typescript; do
@@ -289,10 +294,90 @@ says() { # says LANGUAGE WORDS
     [ "$(compose logs --no-color "consumer-$1" | grep -c -- "$2")" -gt 0 ]
 }
 
-# Ready and taken ones: a quorum queue is counted anew every 5 s.
+# Counts ready and unacknowledged messages; the count of a quorum queue is updated every 5 s.
 has_handled_all() {
     compose exec -T rabbitmq rabbitmqctl --quiet list_queues name messages |
         awk -v name="$1" '$1 == name && $2 == 0 { none = 1 } END { exit !none }'
+}
+
+monitoring_scrapes_the_bridge_and_loads_the_alerts() {
+    # Grafana only with the real images.
+    local services=(prometheus)
+    [ -n "${engine_pid:-}" ] || services+=(grafana)
+    compose --profile monitoring up --detach "${services[@]}" >"$WORK/up.log" 2>&1 || fail "$(cat "$WORK/up.log")"
+    until_true 60 prometheus_has 'up{job="deskbridge"} == 1'
+    local alerts
+    alerts=$(get http://127.0.0.1:9090/api/v1/rules | grep -o '"type":"alerting"' | grep -c .)
+    [ "$alerts" = "$(grep -c -- '- alert:' config/prometheus/alerts.yml)" ] || fail "$alerts alerts"
+    say "     $alerts alerts"
+    if [ -z "${engine_pid:-}" ]; then
+        until_true 120 get http://127.0.0.1:3000/api/dashboards/uid/deskbridge --output "$WORK/dashboard"
+    fi
+    compose --profile monitoring rm --stop --force "${services[@]}" >/dev/null 2>&1
+}
+
+prometheus_has() { # prometheus_has EXPRESSION: it has a value
+    get --get --data-urlencode "query=$1" http://127.0.0.1:9090/api/v1/query | grep -q '"value"'
+}
+
+a_configuration_of_ones_own_replaces_that_of_the_image() {
+    local toml=$WORK/checkout/config/deskbridge.toml
+    (umask 077 && { cat "$WORK/checkout/config/docker.toml" && printf '[sources.own]\nsignature = "none"\n'; } >"$toml")
+    compose run --rm init >"$WORK/init" 2>&1 || fail "init: $(cat "$WORK/init")"
+    compose exec -T bridge sh -c 'kill -HUP 1'
+    until_true 10 answers 202 http://127.0.0.1:8080/webhooks/own
+    rm "$toml"
+    compose run --rm init >"$WORK/init" 2>&1 || fail "init: $(cat "$WORK/init")"
+    compose exec -T bridge sh -c 'kill -HUP 1'
+    until_true 10 answers 404 http://127.0.0.1:8080/webhooks/own
+}
+
+consumers_on_other_machines_reach_the_published_broker() {
+    AMQP_PUBLISH=0.0.0.0:5679 compose up --detach rabbitmq >"$WORK/up.log" 2>&1 || fail "$(cat "$WORK/up.log")"
+    local at
+    at=$(inspect rabbitmq '{{range (index .HostConfig.PortBindings "5672/tcp")}}{{.HostIp}}:{{.HostPort}}{{end}}')
+    [ "$at" = 0.0.0.0:5679 ] || fail "published: $at"
+    compose up --detach rabbitmq >"$WORK/up.log" 2>&1 || fail "$(cat "$WORK/up.log")"
+    until_true 120 is_healthy rabbitmq
+}
+
+the_image_of_make_dist_is_used_by_name() {
+    local image accepted
+    [ -f "$IMAGE" ] || { say "     skipped: no image in dist; make it with: make dist"; return; }
+    image=$(docker load --quiet --input "$IMAGE")
+    image=${image#Loaded image: }
+    DESKBRIDGE_IMAGE=$image compose up --detach bridge >"$WORK/up.log" 2>&1 || fail "$(cat "$WORK/up.log")"
+    [ "$(inspect bridge '{{.Config.Image}}')" = "$image" ] || fail "not from $image"
+    until_true 60 is_healthy bridge
+    accepted=$(total sessions_accepted_total)
+    posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
+    until_true 60 is_forwarded "$((accepted + 1))"
+    say "     $image, $(docker image inspect --format '{{.Size}}' "$image") bytes unpacked"
+    compose up --detach bridge >"$WORK/up.log" 2>&1 || fail "$(cat "$WORK/up.log")"
+    until_true 60 is_healthy bridge
+}
+
+an_own_broker_replaces_the_bundled_one() {
+    # The bundled one under another name, as if it were not of this project.
+    local network password
+    password=$(docker run --rm --volume "${COMPOSE_PROJECT_NAME}_login:/run/login" "$(docker inspect --format '{{.Config.Image}}' "$(compose ps --all --quiet init)")" cat /run/login/password)
+    network=${COMPOSE_PROJECT_NAME}_default
+    docker run --detach --name own-broker --hostname rabbitmq --network "$network" --network-alias own-broker \
+        --volume "${COMPOSE_PROJECT_NAME}_rabbitmq:/var/lib/rabbitmq" \
+        "$(docker inspect --format '{{.Config.Image}}' "$(compose ps --all --quiet rabbitmq)")" >/dev/null
+    compose rm --stop --force rabbitmq >/dev/null 2>&1
+    echo "RABBITMQ_URL=amqp://deskbridge:$password@own-broker:5672/%2f" >"$WORK/checkout/.env"
+    compose up --detach >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log" >&2; fail "compose up"; }
+    local services
+    services=$(compose ps --all --services | sort | tr '\n' ' ')
+    ! grep -q rabbitmq <<<"$services" || fail "the bundled broker is there: $services"
+    until_true 60 is_up
+    local accepted
+    accepted=$(total sessions_accepted_total)
+    posts tests/data/completed.json || fail "$(cat "$WORK/answer")"
+    until_true 60 is_forwarded "$((accepted + 1))"
+    compose stop >/dev/null 2>&1
+    docker rm --force own-broker >/dev/null
 }
 
 stops_within_its_grace_though_the_broker_is_frozen() {

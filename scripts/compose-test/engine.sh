@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2154,SC2016
-# A container engine for one test, from the distribution's packages: own directories, own network
-# namespace. Ports it publishes are seen by nobody else, and the internet is not reachable from it.
-# Sourced by scripts/compose-test.sh; knows nothing of deskbridge.
+# A container engine for one test, from the distribution's packages, with its own directories and its
+# own network namespace: its published ports are not visible outside, and it cannot reach the internet.
+# Sourced by scripts/compose-test.sh; independent of deskbridge.
 
 ENGINE_SECONDS_MAX=60
 
-# engine_start DIR: sets DOCKER_HOST and engine_pid.
+# engine_start DIR: starts the engine, sets DOCKER_HOST and engine_pid.
 engine_start() {
     local dir=$1
     mkdir -p "$dir"
@@ -26,7 +26,7 @@ engine_start() {
     done
 }
 
-# Ends the engine, its containers and its directory.
+# engine_stop DIR: removes the containers, stops the engine and deletes its directory.
 engine_stop() {
     local dir=$1 containers
     containers=$(docker ps --all --quiet 2>/dev/null || true)
@@ -37,7 +37,7 @@ engine_stop() {
     rm -rf "$dir"
 }
 
-# inside COMMAND...: runs it where the published ports are.
+# inside COMMAND...: runs the command in the network namespace of the published ports.
 inside() {
     if [ -n "${engine_pid:-}" ]; then
         nsenter --target "$engine_pid" --net "$@"

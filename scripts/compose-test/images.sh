@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2016
-# Stand-ins for the images that Dockerfile and docker-compose.yml name, made of Debian packages, so
-# that both files can be used as they stand where no image registry can be reached.
-# Sourced by scripts/compose-test.sh. Root file systems are kept in $CACHE and made once.
+# Stand-ins for the images in Dockerfile and docker-compose.yml, built from Debian packages, so that
+# both files can be tested unchanged where no image registry can be reached.
+# Sourced by scripts/compose-test.sh. Root file systems are created once and kept in $CACHE.
 
-# tree SUITE PACKAGES [NAME]: a Debian root file system in $CACHE/NAME.
+# tree SUITE PACKAGES [NAME]: creates a Debian root file system in $CACHE/NAME.
 tree() {
     local suite=$1 packages=$2 name=${3:-$1} dir=$CACHE/${3:-$1}
     [ -e "$dir.complete" ] && return
@@ -20,7 +20,7 @@ fetch() {
     [ -e "$dir/.complete-$package" ] && return
     say "fetching $package of Debian $suite"
     echo "deb $MIRROR $suite main" >"$root/etc/apt/sources.list.d/$suite.list"
-    # The mirror may be a snapshot.
+    # The mirror may be a snapshot whose Release file has expired.
     chroot "$root" sh -c "cd /var/tmp && apt-get update -qq -o Acquire::Check-Valid-Until=false && apt-get download -qq $package/$suite" \
         >"$CACHE/fetch.log" 2>&1 || { tail -n 5 "$CACHE/fetch.log" >&2; fail "downloading $package"; }
     rm "$root/etc/apt/sources.list.d/$suite.list"
@@ -30,7 +30,7 @@ fetch() {
     touch "$dir/.complete-$package"
 }
 
-# What the builds of the examples would fetch: wheels, and the packages of node_modules.
+# Downloads what the builds of the examples need: Python wheels and node_modules.
 fetch_packages() {
     local examples=examples/consumers
     fetched $examples/python/requirements.txt "$CACHE/wheels" || {
@@ -56,36 +56,38 @@ fetch_packages() {
 fetched() { [ "$(cat "$2/.fetched" 2>/dev/null)" = "$(sha256sum <"$1")" ]; }
 mark_fetched() { sha256sum <"$1" >"$2/.fetched"; }
 
-# import SUITE NAME
+# import SUITE NAME: imports a root file system from $CACHE as an image.
 import() {
     tar -C "$CACHE/$1" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' \
         --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' -c . |
         docker import - "$2" >/dev/null
 }
 
-# build NAME DIR: an image of the Dockerfile on standard input and the files in DIR.
+# build NAME DIR: builds an image from the Dockerfile on standard input and the files in DIR.
 build() {
     cat >"$2/Dockerfile"
     docker build --quiet --tag "$1" "$2" >/dev/null || fail "building the stand-in of $1"
 }
 
-# What has to come from outside; the engine has no network.
+# Downloads everything from outside, because the engine has no network.
 fetch_stand_ins() {
     MIRROR=$(scripts/mirror.sh)
     mkdir -p "$CACHE"
     tree bookworm ca-certificates
     tree trixie rabbitmq-server
     tree trixie python3,python3-pip,nodejs languages
+    tree trixie prometheus monitoring
     fetch_packages
     fetch sid caddy "$CACHE/caddy"
 }
 
-# make_stand_ins BINARY CHECKOUT: the images under the names that the files use.
+# make_stand_ins BINARY CHECKOUT: creates the images under the names in the two files.
 make_stand_ins() {
     local binary=$1 checkout=$2 context=$WORK/context
     builder=$(awk '$1 == "FROM" && /AS build$/ { print $2 }' "$checkout/Dockerfile")
     runtime=$(awk '$1 == "FROM" { last = $2 } END { print last }' "$checkout/Dockerfile")
-    broker=$(awk '$1 == "image:" && /rabbitmq/ { print $2 }' "$checkout/docker-compose.yml")
+    broker=$(awk '$1 == "image:" { print $2 }' "$checkout/config/compose/broker.yml")
+    prometheus=$(awk '$1 == "image:" && /prometheus/ { print $2 }' "$checkout/docker-compose.yml")
     proxy=$(awk '$1 == "image:" && /caddy/ { print $2 }' "$checkout/docker-compose.yml")
     say "stand-ins: $runtime = Debian bookworm, minimal"
     import bookworm "$runtime"
@@ -115,6 +117,7 @@ ENTRYPOINT ["docker-entrypoint.sh"]
 CMD ["rabbitmq-server"]
 TEXT
     make_stand_ins_of_languages "$checkout/examples/consumers"
+    make_stand_in_of_monitoring
     say "           $proxy = Caddy of Debian sid on Debian trixie"
     cp "$CACHE/caddy/usr/bin/caddy" "$context/proxy/caddy"
     build "$proxy" "$context/proxy" <<'TEXT'
@@ -125,12 +128,28 @@ CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile
 TEXT
 }
 
-# make_stand_ins_of_languages EXAMPLES
+# Creates the image of Prometheus. There is no stand-in for Grafana: Debian has no package of it.
+make_stand_in_of_monitoring() {
+    local context=$WORK/context/monitoring
+    say "           $prometheus = Prometheus $(version monitoring prometheus) of Debian trixie"
+    import monitoring stand-in/monitoring
+    mkdir -p "$context"
+    build "$prometheus" "$context" <<'TEXT'
+FROM stand-in/monitoring
+RUN mkdir /prometheus && chown nobody:nogroup /prometheus
+USER nobody
+VOLUME /prometheus
+WORKDIR /prometheus
+ENTRYPOINT ["/usr/bin/prometheus"]
+TEXT
+}
+
+# make_stand_ins_of_languages EXAMPLES: creates the Python and Node.js images.
 make_stand_ins_of_languages() {
     local context=$WORK/context python node
     python=$(awk '$1 == "FROM" { last = $2 } END { print last }' "$1/python/Dockerfile")
     node=$(awk '$1 == "FROM" { last = $2 } END { print last }' "$1/typescript/Dockerfile")
-    say "           $python = Python $(version languages python3) of Debian trixie, with wheels beside it"
+    say "           $python = Python $(version languages python3) of Debian trixie, with local wheels"
     say "           $node = Node.js $(version languages nodejs) of the same; its npm copies packages"
     import languages stand-in/languages
     mkdir -p "$context/python" "$context/node"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stand-in for npm in the image of Node.js: `ci` copies the packages that were fetched outside,
+# Stand-in for npm in the Node.js image: `ci` copies packages that were downloaded outside,
 # `run build` compiles with them.
 set -eu
 echo "stand-in: npm $*"

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Stand-in for the entry point of the official RabbitMQ image, as far as docker-compose.yml needs
-# it: refuses what the image refuses, owns the volume, steps down to the broker's user. The server
-# itself reads RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS.
+# Stand-in for the entry point of the official RabbitMQ image, as far as docker-compose.yml needs it:
+# rejects the same variables, changes the owner of the volume, and switches to the broker's user. The
+# server itself reads RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS.
 set -euo pipefail
 
 for variable in RABBITMQ_DEFAULT_PASS_FILE RABBITMQ_DEFAULT_USER_FILE; do

@@ -3,11 +3,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::channels::may_match;
 use super::headers;
 use crate::webhook::message::{DeadLetter, Header, Message};
 use crate::webhook::routing::Route;
-use crate::webhook::{Event, Reason, samples};
+use crate::webhook::{DeadLetterReason, Event, samples};
 
 /// A session with everything that becomes a header.
 fn full() -> Event {
@@ -30,7 +29,7 @@ fn route() -> Arc<Route> {
 
 fn letter(event: &Event) -> Message {
     let letter = DeadLetter {
-        reason: Reason::TooLarge,
+        reason: DeadLetterReason::TooLarge,
         detail: "too large".into(),
         at: event.envelope.received_at,
         attempts: 1,
@@ -54,7 +53,7 @@ fn required(schema: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_header_is_described_and_no_other() {
+fn exactly_the_published_headers_are_described() {
     let event = full();
     let message = Message::of(&event, route(), "missed");
     let schema = headers::session();
@@ -71,7 +70,7 @@ fn every_header_is_described_and_no_other() {
 }
 
 #[test]
-fn only_what_every_message_has_is_required() {
+fn only_headers_of_every_message_are_required() {
     let least = samples::event(r#"{"id":"1-1","status":"missed"}"#);
     let message = Message::of(&least, route(), "missed");
     assert_eq!(required(&headers::session()), names(&message));
@@ -85,24 +84,4 @@ fn only_what_every_message_has_is_required() {
             .filter(|name| *name != "journal-event"),
     );
     assert_eq!(required(&headers::dead_letter()), expected);
-}
-
-#[test]
-fn a_binding_may_take_what_its_pattern_allows() {
-    let check = |pattern: &str, address: &str, expected: bool| {
-        let split = |text| str::split(text, '.').collect::<Vec<_>>();
-        let found = may_match(&split(pattern), &split(address));
-        assert_eq!(found, expected, "{pattern} {address}");
-    };
-    check("#", "chat-session.missed", true);
-    check("chat-session.*", "chat-session.missed", true);
-    check("chat-session.missed", "chat-session.missed", true);
-    check("chat-session.#.missed", "chat-session.missed", true);
-    check("#.missed", "a.b.missed", true);
-    check("*", "chat-session.missed", false);
-    check("chat-session.created", "chat-session.missed", false);
-    check("chat-session.missed.*", "chat-session.missed", false);
-    check("acme.missed", "{company}.missed", true);
-    check("acme.created", "{company}.missed", false);
-    check("chat-session.a.b", "chat-session.{company}", false);
 }

@@ -1,5 +1,5 @@
-//! SIGHUP: sources, routes, queues and log level are read again, and what is missing on the broker
-//! is declared. A bad new configuration is refused whole.
+//! Reload on SIGHUP: applies the sources, routes, queues and log level of the new configuration,
+//! and declares what is missing on the broker. An invalid configuration is rejected as a whole.
 
 use std::sync::Arc;
 
@@ -14,39 +14,39 @@ use crate::rabbitmq::topology::Topology;
 use crate::telemetry::status::ReloadStatus;
 use crate::webhook::routing::Routing;
 
-/// Reads the configuration again, or says what is wrong with it, one sentence each.
-pub type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
+/// Loads the configuration again.
+pub type ConfigLoader = Box<dyn Fn() -> LoadResult + Send + Sync>;
 
-/// What reading it again brought.
-pub type Reloaded = Result<Loaded, Vec<String>>;
+/// The loaded configuration, or its findings, one sentence each.
+pub type LoadResult = Result<Loaded, Vec<String>>;
 
 impl Bridge {
-    pub(super) async fn reload(&mut self, reload: &Reload) {
+    pub(super) async fn reload(&mut self, reload: &ConfigLoader) {
         let mut waiting_for_restart = Vec::new();
         let findings = match reload() {
             Ok(loaded) => {
-                for finding in &loaded.awaited {
+                for finding in &loaded.missing_secrets {
                     tracing::warn!("{finding}");
                 }
-                waiting_for_restart = changed_otherwise(&self.config, &loaded.config);
+                waiting_for_restart = sections_needing_restart(&self.config, &loaded.config);
                 self.apply(loaded.config).await
             }
             Err(findings) => findings,
         };
         let is_applied = findings.is_empty();
         if is_applied {
-            tracing::info!("the configuration was read again and is in use");
+            tracing::info!("configuration reloaded");
             if !waiting_for_restart.is_empty() {
                 tracing::warn!(
                     sections = waiting_for_restart.join(", "),
-                    "changed in the configuration too, but counts only after a restart"
+                    "setting changed but requires a restart"
                 );
             }
         } else {
             waiting_for_restart.clear();
             tracing::error!(
                 ?findings,
-                "the new configuration is refused; the old one stays"
+                "configuration rejected; the previous one stays in use"
             );
         }
         let status = ReloadStatus {
@@ -58,7 +58,8 @@ impl Bridge {
         self.reload_status.send_replace(Some(status));
     }
 
-    /// What can fail comes first: after it everything is taken over.
+    /// Steps that can fail come first, so that a failed reload leaves the sources, the statuses and
+    /// `config` as they were.
     async fn apply(&mut self, read: Config) -> Vec<String> {
         let new = with_reloadable(&self.config, read);
         let routing = match super::routing(&new) {
@@ -71,8 +72,8 @@ impl Bridge {
         {
             return vec![error.to_string()];
         }
-        // Before the routes: a new exchange is to be there when its first event is. Without a change
-        // too: somebody may have deleted what was declared.
+        // Before the routes: a new exchange has to exist when its first event is published. Also
+        // without a change: somebody may have deleted a declared object.
         self.publisher.redeclare(Topology::plan(&new));
         let has_new_routes =
             (&new.routing, &new.dead_letter) != (&self.config.routing, &self.config.dead_letter);
@@ -98,7 +99,7 @@ impl Bridge {
     }
 }
 
-/// The running configuration with those sections of the new one that need no restart.
+/// The running configuration, with those sections of the new one that need no restart.
 fn with_reloadable(running: &Config, read: Config) -> Config {
     Config {
         sources: read.sources,
@@ -114,8 +115,8 @@ fn with_reloadable(running: &Config, read: Config) -> Config {
     }
 }
 
-/// What the new configuration has otherwise, of that which needs a restart.
-fn changed_otherwise(running: &Config, read: &Config) -> Vec<&'static str> {
+/// The changed sections and keys that take effect only after a restart.
+fn sections_needing_restart(running: &Config, read: &Config) -> Vec<&'static str> {
     let changed = [
         ("http", running.http != read.http),
         ("admin", running.admin != read.admin),

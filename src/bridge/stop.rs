@@ -1,24 +1,26 @@
-//! How a bridge ends: by a signal, or because its journal cannot go on.
+//! How the bridge ends: by a signal, because its journal failed, or because one of its tasks ended.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Bridge, BridgeError, Reload, Tasks};
-use crate::failpoint::{self, Place};
+use super::{Bridge, BridgeError, ConfigLoader, Tasks, service};
+use crate::failpoint::{self, Failpoint};
+use crate::journal::archive::Indexer;
 
-/// Connections that are open may bring something for so long after the listener is closed.
+/// How long open connections may still send requests after the listener is closed.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// Kept of the grace for what is on its way to the broker.
-const HALT_BEFORE: Duration = Duration::from_secs(2);
-/// Kept of the grace for the journal.
-const CLOSE_BEFORE: Duration = Duration::from_secs(1);
-/// Answers of refused requests are out by then when the disk has failed.
+/// Part of the grace period that is reserved for messages in flight.
+const HALT_MARGIN: Duration = Duration::from_secs(2);
+/// Part of the grace period that is reserved for closing the journal.
+const CLOSE_MARGIN: Duration = Duration::from_secs(1);
+/// After a disk failure, how long the process waits until the answers to open requests are sent.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// The signals the bridge listens to. Made before anything starts, so that none ends the process
-/// by default.
+/// The signals that the bridge handles: SIGTERM, SIGINT and SIGHUP. Create this before anything is
+/// started, because by default each of them ends the process.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -26,10 +28,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// The operating system refused a handler.
     pub fn listen() -> Result<Self, BridgeError> {
         let listen = |kind| signal(kind).map_err(BridgeError::Signals);
         Ok(Self {
@@ -38,132 +40,129 @@ impl Signals {
             hang_up: listen(SignalKind::hangup())?,
         })
     }
-
-    async fn next(&mut self) -> Wake {
-        tokio::select! {
-            _ = self.terminate.recv() => Wake::End,
-            _ = self.interrupt.recv() => Wake::End,
-            _ = self.hang_up.recv() => Wake::HangUp,
-        }
-    }
-
-    async fn end(&mut self) {
-        while !matches!(self.next().await, Wake::End) {}
-    }
-}
-
-enum Wake {
-    End,
-    HangUp,
-    Failed,
 }
 
 impl Bridge {
-    /// Runs until a signal asks it to end, then stops in order. A second signal ends it at once.
+    /// Runs until SIGTERM or SIGINT, then stops in order. A second such signal ends it at once.
     ///
     /// # Errors
-    /// The journal's disk failed: every request under way was answered 503, and only a restart
-    /// can tell what the disk really has.
-    pub async fn run(mut self, mut signals: Signals, reload: Reload) -> Result<(), BridgeError> {
+    /// The journal's disk failed: every open request was answered 503, and only a restart can
+    /// determine what is really stored. Or a task of the bridge ended by itself.
+    pub async fn run(
+        mut self,
+        mut signals: Signals,
+        reload: ConfigLoader,
+    ) -> Result<(), BridgeError> {
+        service::ready();
+        let mut watchdog = pin!(service::feed_watchdog());
         loop {
-            let wake = tokio::select! {
-                wake = signals.next() => wake,
-                _ = self.failures.changed() => Wake::Failed,
+            tokio::select! {
+                () = &mut watchdog => {}
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hang_up.recv() => {
+                    service::reloading();
+                    self.reload(&reload).await;
+                    service::ready();
+                }
+                _ = self.failures.changed() => return self.fail().await,
                 part = self.tasks.ended() => return Err(BridgeError::Ended(part)),
-            };
-            match wake {
-                Wake::HangUp => self.reload(&reload).await,
-                Wake::Failed => return self.fail().await,
-                Wake::End => break,
             }
         }
-        // Kept until the end: it waits for the last line, also for the one about a second signal.
+        // Dropped last, because dropping it flushes the log, including the line about a second
+        // signal.
         let _logging = self.logging.take();
+        service::stopping();
         let grace = self.config.shutdown.grace;
-        tracing::info!(?grace, "stopping: publishing what can be published");
+        tracing::info!(?grace, "shutting down; publishing pending events");
         tokio::select! {
-            () = self.stop(Instant::now() + grace) => Ok(()),
-            () = signals.end() => {
-                tracing::warn!("a second signal: ending at once; what is not published waits in the journal");
-                Ok(())
-            }
+            () = self.stop(Instant::now() + grace) => return Ok(()),
+            () = watchdog => {}
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
         }
+        tracing::warn!(
+            "second signal received; exiting now, unpublished events stay in the journal"
+        );
+        Ok(())
     }
 
     async fn stop(self, deadline: Instant) {
-        failpoint::pass(Place::BridgeStopBefore);
+        failpoint::pass(Failpoint::BridgeStopBefore);
         let tasks = self.tasks;
         let began = Instant::now();
-        tasks.http.drain.cancel();
+        tasks.stops.http.drain.cancel();
+        let indexer = self.indexer;
+        let indexer = tokio::task::spawn_blocking(|| indexer.map(Indexer::stop));
         let linger = LINGER_MAX.min(deadline.duration_since(began) / 4);
         let mut public = tasks.public;
         if timeout(linger, &mut public).await.is_err() {
-            tasks.http.close.cancel();
+            tasks.stops.http.close.cancel();
             let _ = timeout(linger, &mut public).await;
             public.abort();
         }
-        tasks.forwarder_drain.cancel();
+        tasks.stops.forwarder_drain.cancel();
         let mut forwarder = tasks.forwarder;
-        if timeout_at(before(deadline, HALT_BEFORE), &mut forwarder)
+        if timeout_at(before(deadline, HALT_MARGIN), &mut forwarder)
             .await
             .is_err()
         {
-            tasks.forwarder_halt.cancel();
-            let _ = timeout_at(before(deadline, CLOSE_BEFORE), &mut forwarder).await;
+            tasks.stops.forwarder_halt.cancel();
+            let _ = timeout_at(before(deadline, CLOSE_MARGIN), &mut forwarder).await;
             forwarder.abort();
         }
-        tasks.links_stop.cancel();
+        tasks.stops.links.cancel();
+        // The indexer reads the journal. The last connection to close merges the WAL into the
+        // database, so the journal has to be closed after it.
+        let _ = timeout_at(before(deadline, CLOSE_MARGIN), indexer).await;
         let backlog = self.journal.totals().backlog_events;
         let close = async { tokio::join!(self.journal.close(), tasks.links) };
-        if timeout_at(before(deadline, Duration::from_millis(200)), close)
-            .await
-            .is_err()
-        {
-            tracing::warn!("the journal or the broker did not close in time");
+        let close_deadline = before(deadline, Duration::from_millis(200));
+        let (closed, _) = tokio::join!(
+            timeout_at(close_deadline, close),
+            timeout_at(close_deadline, self.traces.flush()),
+        );
+        if closed.is_err() {
+            tracing::warn!("journal or broker connection did not close in time");
         }
         tasks.admin.abort();
-        failpoint::pass(Place::BridgeStopAfter);
+        failpoint::pass(Failpoint::BridgeStopAfter);
         tracing::info!(backlog, elapsed = ?began.elapsed(), "stopped");
     }
 
     async fn fail(self) -> Result<(), BridgeError> {
         let Tasks {
-            http, mut public, ..
+            stops, mut public, ..
         } = self.tasks;
-        http.drain.cancel();
-        http.close.cancel();
+        stops.http.drain.cancel();
+        stops.http.close.cancel();
         let _ = timeout(LAST_ANSWERS, &mut public).await;
         let failure = self.failures.borrow().clone();
-        Err(BridgeError::Failed(failure.map_or_else(
-            String::new,
-            |failure| {
-                if failure.is_damage {
-                    format!(
-                        "{} (the next start sets a damaged database aside)",
-                        failure.reason
-                    )
-                } else {
-                    failure.reason
-                }
-            },
-        )))
+        let mut reason = String::new();
+        if let Some(failure) = failure {
+            reason = failure.reason;
+            if failure.is_damage {
+                reason += " (the next start sets a damaged database aside)";
+            }
+        }
+        Err(BridgeError::JournalStopped(reason))
     }
 }
 
 impl Tasks {
-    /// Which part has ended though nobody asked it to: it has panicked, and the bridge must not
-    /// go on without it.
+    /// Returns the name of a task that ended without being asked to. It has panicked or failed, and
+    /// the bridge must not continue without it.
     async fn ended(&mut self) -> &'static str {
         tokio::select! {
-            _ = &mut self.public => "the listener of webhooks",
-            _ = &mut self.admin => "the operators' listener",
-            _ = &mut self.forwarder => "the forwarder",
-            _ = &mut self.links => "the connection to the broker",
+            _ = &mut self.public => "webhook listener",
+            _ = &mut self.admin => "admin listener",
+            _ = &mut self.forwarder => "forwarder",
+            _ = &mut self.links => "broker connection",
         }
     }
 }
 
-/// That much before the deadline, or now.
+/// The deadline minus the margin; now if that cannot be represented.
 fn before(deadline: Instant, margin: Duration) -> Instant {
     deadline.checked_sub(margin).unwrap_or_else(Instant::now)
 }

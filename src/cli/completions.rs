@@ -1,10 +1,10 @@
-//! `completions`: what a shell needs to complete commands and flags.
+//! `completions`: prints the script with which a shell completes commands and flags.
 
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
 use super::output::print_exactly;
-use super::{CommandLine, Exit, Layering};
+use super::{CommandLine, Exit};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -16,13 +16,13 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// The shell
+    /// The shell that reads the script
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
 
-/// Prints them.
-pub fn run(_: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+/// Prints the script.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     let mut command = CommandLine::command();
     generate(arguments.shell, &mut command, "deskbridge", &mut script);

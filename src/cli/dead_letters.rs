@@ -1,14 +1,7 @@
-//! `dead-letters`: looks into the dead-letter queue or another one, replays and discards.
+//! `dead-letters`: browses the dead-letter queue or another queue, replays and discards messages.
 
-mod again;
-mod author;
-mod corrected;
-mod destination;
 mod discard;
-mod interrupt;
 mod list;
-mod look;
-mod origin;
 mod replay;
 mod report;
 mod selection;
@@ -16,50 +9,50 @@ mod show;
 mod summary;
 
 use clap::{Args, Subcommand};
-use deskbridge::config::Config;
-use deskbridge::rabbitmq::Settings;
+use deskbridge::ops::dead_letters::{Browsed, QueueTarget};
 
-use self::selection::Selection;
-use super::failure::failed;
-use super::time::{Clock, Zone};
-use super::{Exit, Layering, runtime};
+use self::selection::SelectionArguments;
+use super::output::say;
+use super::time::Zone;
+use super::{ConfigArguments, Exit, runtime};
 
 const AFTER_HELP: &str = "\
-Looking takes nothing away: messages are held for a moment, in order, and go back to their place when \
-the command ends; if it is killed too, but then behind others that were looked at before. Meanwhile consumers of the queue do not get them.
+Browsing removes nothing. Messages are held for a moment, in order, and go back to their place when the \
+command ends. If the command is killed they go back too, but behind messages that were browsed earlier. \
+While they are held, consumers of the queue do not get them.
 
-A quorum queue counts every delivery, also one that is given back. The bridge's own queues have no limit \
-that matters. A queue whose limit does (RabbitMQ 4 has 20 unless told otherwise) is refused unless --force: \
-each look uses up one delivery of every message it takes, and after the last one a message is dropped or \
-dead-lettered. A limit that a policy sets is not seen. Streams cannot be looked into.
+A quorum queue counts every delivery, even if the message is returned. Browsing the bridge's own queues \
+costs nothing. A queue with a small delivery limit (RabbitMQ 4 has 20 unless another one is set) is refused \
+without --force: each time, every message that is browsed uses up one delivery, and after the last one \
+RabbitMQ drops or dead-letters it. A limit set by a policy is not seen. Streams cannot be browsed.
 
-Each pass sees at most the messages that were in the queue when it began, each once.
+A command sees at most the messages that were in the queue when it began, each once.
 
 Examples:
+  deskbridge dead-letters summary
   deskbridge dead-letters list --reason unroutable --since 2h
-  deskbridge dead-letters show 53d46ec3-435e-8633-874a-52aaacb9ecc7
-  deskbridge dead-letters replay --all --dry-run
-  deskbridge dead-letters replay --queue chat-sessions.unrouted --status missed
-  deskbridge dead-letters replay --body corrected.json 53d46ec3-435e-8633-874a-52aaacb9ecc7
-  deskbridge dead-letters discard --until 30d --yes";
+  deskbridge dead-letters replay --queue chat-sessions.unrouted --status missed";
 
 /// Arguments of `dead-letters`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: DeadLettersCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// One line for each message
+enum DeadLettersCommand {
+    /// Print one line per message
     #[command(after_help = list::AFTER_HELP)]
     List(list::Arguments),
-    /// All of one message
+    /// Count messages by reason, queue, exchange and key
+    #[command(after_help = summary::AFTER_HELP)]
+    Summary(summary::Arguments),
+    /// Print everything about one message
     #[command(after_help = show::AFTER_HELP)]
     Show(show::Arguments),
-    /// Publish messages again where they were going, and remove them when a queue has them
+    /// Publish messages again, and remove each one when a queue has taken it
     #[command(after_help = replay::AFTER_HELP)]
     Replay(replay::Arguments),
     /// Remove messages for good
@@ -67,67 +60,75 @@ enum What {
     Discard(discard::Arguments),
 }
 
-/// Which queue.
+/// Which queue to browse.
 #[derive(Debug, Args)]
-struct Where {
+struct QueueArguments {
     #[command(flatten)]
-    layering: Layering,
-    /// Another queue than the one of `dead_letter.exchange`, such as chat-sessions.unrouted
+    layering: ConfigArguments,
+    /// Browse this queue instead of the dead-letter queue, for example chat-sessions.unrouted
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
-    /// Look even if that uses up deliveries of the messages
+    /// Browse even if that uses up deliveries of the messages
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     zone: Zone,
 }
 
-/// What is done something with, and how that is told.
+/// Common arguments of `replay` and `discard`: which messages, and how the result is printed.
 #[derive(Debug, Args)]
-struct Aim {
+struct PassArguments {
     #[command(flatten)]
-    at: Where,
+    at: QueueArguments,
     #[command(flatten)]
-    selection: Selection,
-    /// One JSON object a line
+    selection: SelectionArguments,
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-/// A queue with what is known of it, and how to get there.
-struct Place {
-    config: Config,
-    settings: Settings,
-    queue: String,
-    is_forced: bool,
-    clock: Clock,
-}
-
-/// Does it.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let place = |at: &Where| Place::new(&layering.clone().and(&at.layering), at);
+/// Runs the subcommand.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let target = |at: &QueueArguments| {
+        let config = layering.clone().and(&at.layering).peek_at_broker()?;
+        QueueTarget::new(config, at.queue.as_deref(), at.force)
+    };
     let runtime = runtime()?;
-    match &arguments.what {
-        What::List(list) => runtime.block_on(list::run(&place(&list.at)?, list)),
-        What::Show(show) => runtime.block_on(show::run(&place(&show.at)?, show)),
-        What::Replay(replay) => runtime.block_on(replay::run(&place(&replay.aim.at)?, replay)),
-        What::Discard(discard) => runtime.block_on(discard::run(&place(&discard.aim.at)?, discard)),
+    match &arguments.command {
+        DeadLettersCommand::List(list) => runtime.block_on(list::run(&target(&list.at)?, list)),
+        DeadLettersCommand::Summary(summary) => {
+            runtime.block_on(summary::run(&target(&summary.at)?, summary))
+        }
+        DeadLettersCommand::Show(show) => runtime.block_on(show::run(&target(&show.at)?, show)),
+        DeadLettersCommand::Replay(replay) => {
+            runtime.block_on(replay::run(&target(&replay.pass.at)?, replay))
+        }
+        DeadLettersCommand::Discard(discard) => {
+            runtime.block_on(discard::run(&target(&discard.pass.at)?, discard))
+        }
     }
 }
 
-impl Place {
-    fn new(layering: &Layering, at: &Where) -> anyhow::Result<Self> {
-        let clock = at.zone.clock()?;
-        let config = layering.peek_at_broker()?;
-        let settings = Settings::from_config(&config)
-            .map_err(|why| failed("reading `rabbitmq.urls`", why, "`deskbridge config show`"))?;
-        let configured = &config.dead_letter.exchange;
-        Ok(Self {
-            queue: at.queue.as_ref().unwrap_or(configured).clone(),
-            is_forced: at.force,
-            clock,
-            config,
-            settings,
-        })
+/// Reports on standard error that nothing matches.
+fn say_none(target: &QueueTarget, waiting: u64) {
+    let queue = &target.queue;
+    match waiting {
+        0 => say(format_args!("queue `{queue}` has no message that is ready")),
+        1 => say(format_args!(
+            "the one message in queue `{queue}` does not match"
+        )),
+        _ => say(format_args!(
+            "none of the {waiting} messages in queue `{queue}` matches"
+        )),
+    }
+}
+
+/// Reports on standard error that the queue holds more messages than one pass can browse.
+fn say_unbrowsed(target: &QueueTarget, browsed: Browsed) {
+    if browsed.unbrowsed > 0 {
+        say(format_args!(
+            "the last {} messages in queue `{}` were not browsed: there are too many for one pass",
+            browsed.unbrowsed, target.queue
+        ));
     }
 }

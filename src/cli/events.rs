@@ -1,28 +1,31 @@
-//! `events`: looks into the journal beside a running bridge, or without one, and publishes again
-//! what it holds.
+//! `events`: searches the journal, with or without a running bridge, and publishes its events
+//! again.
 
 mod discard;
+mod export;
 mod filters;
-mod line;
+pub(super) mod line;
 mod list;
 mod replay;
 mod show;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use deskbridge::config::Config;
-use deskbridge::journal::archive::Archive;
-use deskbridge::journal::{Seq, TakeError, VisitError, Wish, WishList};
-use deskbridge::webhook::routing::Routing;
+use deskbridge::journal::archive::{Archive, Selection};
+use deskbridge::journal::{ControlOutbox, Seq};
+use deskbridge::ops::routing;
 
-use super::failure::failed;
-use super::{Exit, Layering};
+use super::failure::{cannot_open, failed, unreadable};
+use super::output::say;
+use super::{ConfigArguments, Exit};
 use filters::Id;
 
 const AFTER_HELP: &str = "\
-Works on the journal in `journal.dir`, beside a running bridge or without one, as the user who owns it. \
-Events that are settled are kept for `journal.retention`.
+Searches the journal in `journal.dir` and publishes its events again, with or without a running bridge. Run it \
+as the user who owns the journal, with the release that the bridge runs. Published and dead-lettered events \
+are in the journal for `journal.retention`.
 
 Example:
   deskbridge events list --since 2h --state dead-lettered";
@@ -32,75 +35,63 @@ Example:
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: EventsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Print events in the order of receipt
+enum EventsCommand {
+    /// Print one line per event, the oldest first
     List(super::With<list::Arguments>),
     /// Print everything about one event
     Show(super::With<show::Arguments>),
+    /// Print events with their bodies, one JSON object per line
+    Export(super::With<export::Arguments>),
     /// Publish events again
     Replay(super::With<replay::Arguments>),
-    /// Give events that are exempt from retention up to it
+    /// Make dead letters that were too large subject to retention again
     Discard(super::With<discard::Arguments>),
 }
 
-/// Runs the command behind the command.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let layers = |behind: &Layering| layering.clone().and(behind);
-    match &arguments.what {
-        What::List(with) => list::run(&layers(&with.layering), &with.arguments),
-        What::Show(with) => show::run(&layers(&with.layering), &with.arguments),
-        What::Replay(with) => replay::run(&layers(&with.layering), &with.arguments),
-        What::Discard(with) => discard::run(&layers(&with.layering), &with.arguments),
+/// Runs the subcommand.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let layers = |behind: &ConfigArguments| layering.clone().and(behind);
+    match &arguments.command {
+        EventsCommand::List(with) => list::run(&layers(&with.layering), &with.arguments),
+        EventsCommand::Show(with) => show::run(&layers(&with.layering), &with.arguments),
+        EventsCommand::Export(with) => export::run(&layers(&with.layering), &with.arguments),
+        EventsCommand::Replay(with) => replay::run(&layers(&with.layering), &with.arguments),
+        EventsCommand::Discard(with) => discard::run(&layers(&with.layering), &with.arguments),
     }
 }
 
-/// How long to wait for a running bridge: some of its ticks.
-const GRANT_PATIENCE: Duration = Duration::from_secs(2);
-
 fn open(config: &Config) -> anyhow::Result<Archive> {
-    Archive::open(&config.journal.dir).map_err(|why| cannot_open(config, why))
+    let routing = Arc::new(routing(config)?);
+    Archive::open(&config.journal.dir, routing).map_err(|why| cannot_open(config, why))
 }
 
-fn open_wishes(config: &Config) -> anyhow::Result<WishList> {
-    WishList::open(&config.journal.dir).map_err(|why| cannot_open(config, why))
+fn open_outbox(config: &Config) -> anyhow::Result<ControlOutbox> {
+    ControlOutbox::open(&config.journal.dir).map_err(|why| cannot_open(config, why))
 }
 
-fn cannot_open(config: &Config, why: VisitError) -> anyhow::Error {
-    let advice = match &why {
-        VisitError::Missing(_) => {
-            "is it the bridge's configuration (--config), and has the bridge ever been started?"
-        }
-        VisitError::Directory(_) => "run it as the user of the bridge, on the bridge's machine",
-        VisitError::Schema(_) => {
-            "use the release that the bridge runs; an older journal is brought up to date by `deskbridge serve`"
-        }
-        VisitError::Sqlite(_) => "look at the disk and at the bridge's log",
-    };
-    let dir = config.journal.dir.display();
-    failed(format!("opening the journal in `{dir}`"), why, advice)
+/// Reports on standard error if a search takes longer because the archive is incomplete or missing.
+fn say_lag(archive: &Archive, selection: &Selection) -> anyhow::Result<()> {
+    if let Some(lag) = archive.lag(selection).map_err(unreadable)? {
+        let (indexed, events) = (lag.indexed, lag.events);
+        say(match lag.why {
+            None => format!(
+                "the search index (archive.db) is being built: {indexed} of {events} events are indexed; this search reads the rest, \
+                 which takes longer"
+            ),
+            Some(why) => format!(
+                "the search index (archive.db) cannot be used ({why}); this search reads all {events} events, which takes longer; \
+                 a running bridge builds one"
+            ),
+        });
+    }
+    Ok(())
 }
 
-fn unreadable(why: TakeError) -> anyhow::Error {
-    failed(
-        "reading the journal",
-        why,
-        "look at the disk and at the bridge's log",
-    )
-}
-
-fn routing(config: &Config) -> anyhow::Result<Routing> {
-    Routing::new(&config.routing, &config.dead_letter).map_err(|errors| {
-        let problem = errors.iter().map(ToString::to_string);
-        let problem = problem.collect::<Vec<_>>().join("; ");
-        failed("reading `routing`", problem, "`deskbridge check`")
-    })
-}
-
-/// The events of these ids; an id that is not there is an error.
+/// The events with these ids. It is an error if the journal has no event for one of them.
 fn find(archive: &Archive, ids: &[Id]) -> anyhow::Result<Vec<Seq>> {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for id in ids {
@@ -125,17 +116,4 @@ fn find(archive: &Archive, ids: &[Id]) -> anyhow::Result<Vec<Seq>> {
         format!("the journal has no event {}", missing.join(", ")),
         "`deskbridge events list`; retention may have deleted it",
     ))
-}
-
-/// Leaves wishes for the bridge's writer; says whether it has granted them.
-fn leave(wishes: &mut WishList, wanted: Vec<Wish>) -> Result<bool, TakeError> {
-    wishes.leave(wanted)?;
-    let begin = std::time::Instant::now();
-    while begin.elapsed() < GRANT_PATIENCE {
-        if wishes.is_granted()? {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(false)
 }

@@ -1,36 +1,50 @@
-//! What commands write: the only place that knows standard output and standard error. Nothing that a
-//! terminal would obey or hide reaches people, whoever wrote it.
+//! What commands write: the only place that uses standard output and standard error. Everything
+//! printed for people is escaped here, so that a terminal neither obeys nor hides text of others.
 
 mod printer;
+mod screen;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
 
-use deskbridge::telemetry::foreign;
+use deskbridge::foreign;
 use serde::Serialize;
 
 pub use self::printer::Printer;
+pub use self::screen::{Screen, Watched};
 use super::Exit;
 
-/// Nobody reads standard output any more; ends a command without a word.
+/// Standard output is closed. Ends a command without a message.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads the output")]
-pub struct Unread;
+#[error("standard output is closed")]
+pub struct OutputClosed;
 
-/// Writes text for people.
+/// Writes escaped text.
 ///
 /// # Errors
-/// [`Unread`], or what the file system says.
+/// [`OutputClosed`] if standard output is closed, otherwise the I/O error.
 pub fn print(text: &str) -> anyhow::Result<()> {
     write(foreign::block(text).as_bytes())
 }
 
-/// Writes valid JSON, one document or one a line.
+/// Writes valid JSON: one document, or one object per line.
 ///
 /// # Errors
 /// As [`print`].
 pub fn print_json(text: &str) -> anyhow::Result<()> {
     write(foreign::json(text).as_bytes())
+}
+
+/// Writes text as [`print_json`] or as [`print`].
+///
+/// # Errors
+/// As [`print`].
+pub fn print_as(is_json: bool, text: &str) -> anyhow::Result<()> {
+    if is_json {
+        print_json(text)
+    } else {
+        print(text)
+    }
 }
 
 /// Writes a JSON document over several lines.
@@ -44,7 +58,7 @@ pub fn print_document(document: &impl Serialize) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Writes bytes as they are; on a terminal as text for people.
+/// Writes bytes exactly; on a terminal as escaped text.
 ///
 /// # Errors
 /// As [`print`].
@@ -56,21 +70,19 @@ pub fn print_exactly(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// For the last words of a command that has done its work: its exit code does not depend on a reader.
+/// For the last output of a command whose work is done: a closed output does not change its exit
+/// code.
 ///
 /// # Errors
-/// All but [`Unread`].
-pub fn even_unread(printed: anyhow::Result<()>) -> anyhow::Result<()> {
-    printed.or_else(|error| {
-        if error.is::<Unread>() {
-            Ok(())
-        } else {
-            Err(error)
-        }
-    })
+/// Every error except [`OutputClosed`].
+pub fn ignore_closed_output(printed: anyhow::Result<()>) -> anyhow::Result<()> {
+    match printed {
+        Err(error) if error.is::<OutputClosed>() => Ok(()),
+        printed => printed,
+    }
 }
 
-/// Writes one line to standard error. If nobody takes it, the exit code still tells.
+/// Writes one line to standard error. A failure is ignored: the exit code reports the result too.
 pub fn say(line: impl Display) {
     let line = line.to_string();
     let _ = writeln!(stderr(), "{}", foreign::line(&line));
@@ -82,7 +94,7 @@ pub fn ask(question: impl Display) {
     let _ = write!(stderr(), "{} ", foreign::line(&question));
 }
 
-/// Writes lines to standard error as they are broken.
+/// Writes text to standard error and keeps its line breaks.
 pub fn say_lines(text: &str) {
     let _ = stderr().write_all(foreign::block(text).as_bytes());
 }
@@ -97,7 +109,7 @@ fn write(bytes: &[u8]) -> anyhow::Result<()> {
 
 fn failed(error: io::Error) -> anyhow::Error {
     if error.kind() == ErrorKind::BrokenPipe {
-        return Unread.into();
+        return OutputClosed.into();
     }
     anyhow::Error::new(error).context("writing the output")
 }

@@ -1,17 +1,11 @@
-//! `send`: posts webhooks as DeskDirector would. Files and standard input go as they are; a
-//! simulation makes whole lives of chat sessions.
+//! `send`: posts webhooks as DeskDirector would. Files and standard input are posted unchanged; a
+//! simulation generates the whole life cycle of chat sessions.
 
 mod files;
-mod life;
-mod load;
-mod pace;
-mod pause;
-mod people;
-mod post;
-mod random;
-mod summary;
+mod simulation;
 mod target;
 
+use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,17 +13,21 @@ use std::time::Duration;
 use clap::Args;
 use deskbridge::config::sources::Secret;
 use deskbridge::config::units::parse_duration;
+use deskbridge::simulator::{self, Plan, Rate};
 
-use super::failure::misused;
-use super::{Exit, Layering, runtime};
+use super::failure::usage_error;
+use super::{ConfigArguments, Exit, runtime};
 
 const AFTER_HELP: &str = "\
-Where to and with which secret comes from the configuration unless given. Files and standard input (-) \
-are posted byte for byte, and each answer is printed. --count, --rate, --array, --sessions or --resend \
-simulate DeskDirector: sessions live from created to completed (some are missed, some ask to be called \
-back), in order, told by its two webhooks: New Chat Session, signed with the source's first secret, and \
-Chat Session Status Changed, signed with the second, if there is one. Without --count until Ctrl-C. The \
-same --seed with the same arguments posts the same bytes. Exits with 1 if any answer was not 2xx.
+The URL and the secrets come from the configuration unless others are given. Files and standard input (-) are \
+posted byte for byte, one webhook per file, and each answer is printed.
+
+--count, --rate, --array, --sessions or --resend simulate DeskDirector instead. Sessions live from created to \
+completed, in order; some are missed, and some ask for a callback. Two webhooks report them: New Chat Session, \
+signed with the first secret of the source, and Chat Session Status Changed, signed with the second one, if \
+there is one. At the end the answers by status and the latencies are printed.
+
+Exits with 1 if an answer was not 2xx, or did not come.
 
 Examples:
   deskbridge send webhook.json
@@ -42,46 +40,46 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files to post, one webhook each; - is standard input
+    /// Files to post, one webhook per file; - or no file is standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Post as this source; the only one of the configuration if absent
+    /// Post as this source; needed if the configuration has several
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Post there instead of to the bridge of the configuration
+    /// Post to this URL instead of to the bridge of the configuration
     #[arg(long)]
     url: Option<String>,
-    /// Sign with it instead of the source's secret; others may see it, prefer --secret-file. A second
-    /// one is that of Chat Session Status Changed
-    #[arg(long, conflicts_with = "secret_file", value_parser = secret)]
+    /// Sign with this secret instead of the source's; a second one is that of Chat Session Status
+    /// Changed. Prefer --secret-file: other users may see a secret on the command line
+    #[arg(long, conflicts_with = "secret_file", value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text)))]
     secret: Vec<Secret>,
     /// Sign with the secret in this file; a second one is that of Chat Session Status Changed
     #[arg(long, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
-    /// Simulate: so many webhooks in all
+    /// Simulate: number of webhooks; without it, until Ctrl-C
     #[arg(long, value_name = "N", conflicts_with = "files")]
     count: Option<u64>,
-    /// Simulate: so many webhooks a second at most, such as 50 or 50/s; 5..50 rises evenly, over the
-    /// whole --count or else within a minute
-    #[arg(long, conflicts_with = "files", value_parser = pace::rate)]
-    rate: Option<pace::Rate>,
-    /// Simulate: so many sessions in each webhook [default: 1]
+    /// Simulate: maximum number of webhooks per second, such as 50 or 50/s; 5..50 rises evenly over
+    /// the whole --count, or without one within a minute
+    #[arg(long, conflicts_with = "files", value_parser = simulator::rate)]
+    rate: Option<Rate>,
+    /// Simulate: number of sessions per webhook [default: 1]
     #[arg(long, value_name = "N", conflicts_with = "files", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     array: Option<u32>,
-    /// Simulate: so many chat sessions alive at a time [default: 100]
+    /// Simulate: number of chat sessions alive at a time [default: 100]
     #[arg(long, value_name = "N", conflicts_with = "files", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sessions: Option<u32>,
-    /// Simulate: so many of a hundred webhooks are one of the last again, byte for byte
+    /// Simulate: this percentage of the webhooks repeats a recent one, byte for byte
     #[arg(long, value_name = "PERCENT", conflicts_with = "files", value_parser = clap::value_parser!(u8).range(0..=99))]
     resend: Option<u8>,
-    /// Simulate: after a failed delivery that webhook is paused, and what happens meanwhile is never
-    /// sent [without a value: 30m]
+    /// Simulate: after a failed delivery that webhook is paused, and what happens during the pause
+    /// is never sent [without a value: 30m]; needs --rate
     #[arg(long, value_name = "LENGTH", requires = "rate", num_args = 0..=1, default_missing_value = "30m", value_parser = parse_duration)]
     pause_rule: Option<Duration>,
-    /// Simulate: so many connections at most
+    /// Simulate: maximum number of connections
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
-    /// Simulate: the same seed makes the same sessions
+    /// Simulate: the same seed with the same arguments posts the same bytes
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Print JSON
@@ -90,34 +88,39 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    fn is_simulation(&self) -> bool {
-        self.count.is_some()
+    /// What is to be simulated, if anything.
+    fn plan(&self) -> Option<Plan> {
+        let is_simulation = self.count.is_some()
             || self.rate.is_some()
             || self.array.is_some()
             || self.sessions.is_some()
-            || self.resend.is_some()
+            || self.resend.is_some();
+        is_simulation.then(|| Plan {
+            count: self.count,
+            rate: self.rate,
+            array: self.array.unwrap_or(1) as usize,
+            sessions: self.sessions.unwrap_or(100).into(),
+            resend: self.resend.unwrap_or(0).into(),
+            pause: self.pause_rule,
+            connections: self.connections as usize,
+            seed: self.seed,
+        })
     }
 }
 
-/// Posts what is asked for.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let is_simulation = arguments.is_simulation();
-    if !is_simulation && arguments.files.is_empty() && std::io::stdin().is_terminal() {
+/// Posts the files, or runs the simulation.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let plan = arguments.plan();
+    if plan.is_none() && arguments.files.is_empty() && std::io::stdin().is_terminal() {
         let advice =
             "`deskbridge send FILE`, or `deskbridge send --count 10` to simulate the sender";
-        return Err(misused("nothing to send", advice));
+        return Err(usage_error("nothing to send", advice));
     }
-    let target = target::choose(layering, arguments)?;
+    let (target, shown) = target::choose(layering, arguments)?;
     runtime()?.block_on(async {
-        if is_simulation {
-            load::run(&target, arguments).await
-        } else {
-            files::run(&target, arguments).await
+        match plan {
+            Some(plan) => simulation::run(&plan, &target, arguments.json).await,
+            None => files::run(&target, &shown, arguments).await,
         }
     })
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "clap's signature")]
-fn secret(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text))
 }

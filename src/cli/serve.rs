@@ -1,74 +1,90 @@
 //! `serve`: runs the bridge.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
-use clap::Args;
-use deskbridge::bridge::{Bridge, BridgeError, Reload, Signals};
-use deskbridge::config::Config;
+use deskbridge::bridge::{Bridge, BridgeError, ConfigLoader, Signals};
 use deskbridge::config::layers::Layers;
+use deskbridge::journal::OpenError;
+use deskbridge::settings;
 use deskbridge::telemetry::logging::{self, LoggingError};
+use listenfd::ListenFd;
 use tokio::runtime::{Builder, Runtime};
 
 use super::failure::failed;
-use super::{Exit, Layering};
+use super::{ConfigArguments, Exit, LIMITS_ADVICE};
 
-const AFTER_HELP: &str = "\
-SIGTERM or SIGINT: stop listening, publish what can be published, exit within shutdown.grace; a \
-second one ends at once. SIGHUP: read the configuration again.
+pub const AFTER_HELP: &str = "\
+SIGTERM and SIGINT: the bridge stops listening, publishes what it can, and exits with 0 within \
+shutdown.grace. What is not published stays in the journal. A second signal ends the process at once.
+
+SIGHUP: the bridge reads its configuration again. It refuses a configuration with an error as a whole; \
+the log and /status say why, and which changes need a restart.
+
+Exit codes: 0 stopped by a signal, 1 it could not start or the journal's disk failed, 2 findings in the \
+configuration.
 
 Example:
   deskbridge serve --config config/deskbridge.toml";
 
-/// Threads that serve connections and the broker; the journal has one of its own.
+/// Worker threads for HTTP and the broker. The journal has a thread of its own.
 const WORKERS_MAX: usize = 4;
 
-/// Threads that read the journal, split large webhooks and look up names.
+/// Blocking threads, which read the journal, split large webhooks and resolve host names.
 const BLOCKING_MAX: usize = 16;
 
-/// Such threads stay: a machine that gives no new ones later does not fail a webhook.
+/// How long an idle blocking thread is kept: practically forever, so that no webhook fails because
+/// the machine refuses to start another thread.
 const BLOCKING_KEPT: Duration = Duration::from_hours(24 * 365);
 
-const LIMITS_ADVICE: &str = "look at the limits of this process (ulimit -a)";
-
-/// Arguments of `serve`.
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
-pub struct Arguments {}
-
-/// Runs the bridge until it is told to stop.
-pub fn run(layering: &Layering, _: &Arguments) -> anyhow::Result<Exit> {
+/// Runs the bridge until a signal stops it.
+pub fn run(layering: &ConfigArguments) -> anyhow::Result<Exit> {
+    let webhooks = inherited_socket()?;
     let loaded = layering.load_to_run()?;
     let logging = logging::init(&loaded.config.telemetry).map_err(|why| {
         let advice = match why {
             LoggingError::Thread(_) => LIMITS_ADVICE,
-            _ => "a level such as `info` for telemetry.log_level",
+            _ => "use a level such as `info` for telemetry.log_level",
         };
         failed("starting the log", why, advice)
     })?;
-    for finding in &loaded.awaited {
+    for finding in &loaded.missing_secrets {
         tracing::warn!("{finding}");
     }
     let reload = reload(layering.layers());
     let runtime = runtime()?;
     let result = runtime.block_on(async {
-        // The first of those that stay.
+        // Starts the first blocking thread, which is kept (`BLOCKING_KEPT`).
         let _ = tokio::task::spawn_blocking(|| {}).await;
         let signals = Signals::listen()?;
-        Bridge::start(loaded, Some(logging))?
+        Bridge::start(loaded, Some(logging), webhooks)?
             .run(signals, reload)
             .await
     });
-    // What hangs on a frozen broker or a dead disk must not keep the process.
+    // Tasks that hang on a frozen broker or a failed disk must not keep the process alive.
     runtime.shutdown_background();
     result.map(|()| Exit::Done).map_err(explain)
 }
 
-fn reload(layers: Layers) -> Reload {
+/// The listening socket that a service manager passes (`LISTEN_FDS`), so that it outlives the process
+/// and no connection is refused during a restart.
+fn inherited_socket() -> anyhow::Result<Option<TcpListener>> {
+    let socket = ListenFd::from_env().take_tcp_listener(0);
+    socket.map_err(|why| {
+        failed(
+            "taking the socket of the service manager",
+            why,
+            "pass one listening TCP socket, such as that of deskbridge.socket",
+        )
+    })
+}
+
+fn reload(layers: Layers) -> ConfigLoader {
     Box::new(move || {
-        Config::load(&layers)
+        settings::load(&layers)
             .map_err(|error| error.findings.iter().map(ToString::to_string).collect())
     })
 }
@@ -77,7 +93,8 @@ fn runtime() -> anyhow::Result<Runtime> {
     let workers = available_parallelism()
         .map_or(2, usize::from)
         .min(WORKERS_MAX);
-    // The runtime would panic; the journal and the first blocking thread come on top.
+    // The runtime panics if it cannot start a thread, so this tries it first. The two more threads
+    // are those of the journal and the first blocking thread.
     let runtime = try_threads(workers + 2).and_then(|()| {
         Builder::new_multi_thread()
             .worker_threads(workers)
@@ -89,7 +106,7 @@ fn runtime() -> anyhow::Result<Runtime> {
     runtime.map_err(|why| failed("starting the runtime", why, LIMITS_ADVICE))
 }
 
-/// Whether so many threads can be started at once.
+/// Fails if the system cannot start this many threads at the same time. The threads end at once.
 fn try_threads(count: usize) -> io::Result<()> {
     let gate = Mutex::new(());
     let closed = gate.lock();
@@ -103,24 +120,30 @@ fn try_threads(count: usize) -> io::Result<()> {
 }
 
 fn explain(error: BridgeError) -> anyhow::Error {
-    let (doing, advice) = match &error {
-        BridgeError::Journal { dir, .. } => (
-            format!("opening the journal in `{dir}`"),
-            "one bridge for each journal.dir, on a local disk that its user can write",
-        ),
-        BridgeError::Listen { address, key, .. } => (
-            format!("listening on {address} (`{key}`)"),
-            "is another bridge running? choose another address",
-        ),
-        BridgeError::Failed(_) | BridgeError::Ended(_) => (
-            "running the bridge".to_owned(),
-            "a restart: it forwards everything that was answered 2xx",
-        ),
-        _ => ("starting the bridge".to_owned(), "`deskbridge check`"),
-    };
     match error {
-        BridgeError::Journal { source, .. } => failed(doing, source, advice),
-        BridgeError::Listen { source, .. } => failed(doing, source, advice),
-        error => failed(doing, error, advice),
+        BridgeError::Journal { dir, source } => {
+            let advice = match source {
+                OpenError::Schema(_) => {
+                    "use the release that wrote it, or name another directory (journal.dir)"
+                }
+                _ => "use one bridge per journal.dir, on a local disk that its user can write to",
+            };
+            failed(format!("opening the journal in `{dir}`"), source, advice)
+        }
+        BridgeError::Listen {
+            address,
+            key,
+            source,
+        } => failed(
+            format!("listening on {address} (`{key}`)"),
+            source,
+            "end the program that listens there (`ss -ltnp` shows it), or choose another address",
+        ),
+        BridgeError::JournalStopped(_) | BridgeError::Ended(_) => failed(
+            "running the bridge",
+            error,
+            "restart the bridge; nothing that was answered 2xx is lost",
+        ),
+        error => failed("starting the bridge", error, "`deskbridge check`"),
     }
 }

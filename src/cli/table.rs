@@ -1,27 +1,34 @@
-//! Tables: laid out by `comfy-table`. On a terminal a row is one line, what is cut ends with `…`, and a
-//! column that finds no room is left out behind a head `…`. Elsewhere nothing is cut.
+//! Tables, laid out by `comfy-table`. On a terminal each row is one line, truncated cells end with
+//! `…`, and a header `…` stands for columns that do not fit. Elsewhere nothing is truncated.
 
 use std::io::{IsTerminal, stdout};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Row, Width, presets};
-use deskbridge::telemetry::foreign;
+use deskbridge::foreign;
 
-/// Between columns.
+/// Spaces between columns.
 const GAP: u16 = 2;
-/// Columns of the widest character.
+/// Terminal columns of the widest character.
 const WIDEST: u16 = 2;
-/// Marks what is cut or left out.
+/// Marks truncated cells and omitted columns.
 const CUT: &str = "…";
 
-/// One column.
+/// A column and its widths, in terminal columns.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Its head.
+    /// The header.
     pub head: &'static str,
-    /// What it may be cut to; `u16::MAX` if it never is while another one can go.
+    /// Minimum width to which it is truncated; `u16::MAX`: never truncated, rather omitted.
     pub least: u16,
-    /// How wide it is where later rows are not known yet.
+    /// The width in a table that is printed page by page, whose later rows are not known yet.
     pub usual: u16,
+}
+
+impl Column {
+    /// A column.
+    pub const fn new(head: &'static str, least: u16, usual: u16) -> Self {
+        Self { head, least, usual }
+    }
 }
 
 /// A table on standard output.
@@ -32,7 +39,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// As wide as the terminal, if it is one.
+    /// A table as wide as the terminal, or without a limit if standard output is not a terminal.
     pub fn of_output(columns: &'static [Column]) -> Self {
         let output = stdout();
         let size = rustix::termios::tcgetwinsize(&output).ok();
@@ -41,35 +48,30 @@ impl Table {
         Self { columns, room }
     }
 
-    /// All of it: columns are as wide as what is in them.
+    /// The whole table with its header; columns are as wide as their contents.
     pub fn whole(self, rows: &[Vec<String>]) -> String {
-        let heads = self.columns.iter().map(|column| column.head);
-        let mut measured = comfy_table::Table::new();
-        measured.set_header(heads);
-        for row in rows {
-            measured.add_row(escaped(row));
-        }
-        self.lay_out(&measured.column_max_content_widths(), true, rows)
+        let table = self.filled(true, rows);
+        let widths = table.column_max_content_widths();
+        self.lay_out(table, &widths[..self.columns.len()])
     }
 
-    /// Some of its rows, the first ones under their heads; columns are as wide as usual.
+    /// Some rows, the first ones with the header; columns have their usual widths.
     pub fn page(self, rows: &[Vec<String>], is_first: bool) -> String {
         if rows.is_empty() {
             return String::new();
         }
         let usual: Vec<_> = self.columns.iter().map(|column| column.usual).collect();
-        self.lay_out(&usual, is_first, rows)
+        self.lay_out(self.filled(is_first, rows), &usual)
     }
 
-    fn lay_out(self, wanted: &[u16], has_head: bool, rows: &[Vec<String>]) -> String {
-        let widths = self.widths(wanted);
-        let is_whole = widths.len() == self.columns.len();
+    /// All columns, and one that marks omitted columns in the header.
+    fn filled(self, has_head: bool, rows: &[Vec<String>]) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Disabled)
             .set_truncation_indicator(CUT)
-            // Nothing is escaped to it: a cell is never broken at a word.
+            // Escaped cells cannot contain NUL, so a cell is never broken at a delimiter.
             .set_delimiter('\0');
         let one_line = |mut row: Row| {
             if self.room.is_some() {
@@ -79,62 +81,84 @@ impl Table {
         };
         if has_head {
             let heads = self.columns.iter().map(|column| column.head);
-            let rest = (!is_whole).then_some(CUT);
-            table.set_header(one_line(heads.take(widths.len()).chain(rest).into()));
+            table.set_header(one_line(heads.chain([CUT]).into()));
         }
         for row in rows {
-            table.add_row(one_line(escaped(row).take(widths.len()).into()));
+            let cells = row.iter().map(|cell| foreign::line(cell).into_owned());
+            table.add_row(one_line(cells.into()));
         }
-        let last = table.column_count() - 1;
-        for (column, width) in table.column_iter_mut().zip(&widths) {
-            let gap = if column.index == last { 0 } else { GAP };
-            let width = Width::Fixed(width.saturating_add(gap));
-            column.set_padding((0, gap));
-            column.set_constraint(match self.room {
-                Some(_) => ColumnConstraint::Absolute(width),
-                None => ColumnConstraint::LowerBoundary(width),
-            });
-        }
-        if let Some(rest) = table.column_mut(widths.len()) {
-            rest.set_padding((0, 0));
-        }
-        let mut text = table.trim_fmt();
-        text.push('\n');
-        text
+        table
     }
 
-    /// How wide each column is; the last ones are missing if they find no room.
+    fn lay_out(self, mut table: comfy_table::Table, wanted: &[u16]) -> String {
+        let widths = self.widths(wanted);
+        let is_whole = widths.len() == wanted.len();
+        for column in table.column_iter_mut() {
+            let index = column.index;
+            let width = |width: &u16| Width::Fixed(width.saturating_add(GAP));
+            column.set_padding((0, GAP));
+            column.set_constraint(match (widths.get(index).map(width), self.room) {
+                (Some(width), Some(_)) => ColumnConstraint::Absolute(width),
+                (Some(width), None) => ColumnConstraint::LowerBoundary(width),
+                (None, _) if is_whole || index < wanted.len() => ColumnConstraint::Hidden,
+                (None, _) => ColumnConstraint::ContentWidth,
+            });
+        }
+        table.trim_fmt() + "\n"
+    }
+
+    /// The width of each column. Columns at the end that do not fit are missing.
     fn widths(self, wanted: &[u16]) -> Vec<u16> {
         let mut widths = wanted.to_vec();
         let Some(room) = self.room else {
             return widths;
         };
-        let least = |index: usize| self.columns[index].least.min(wanted[index]);
-        loop {
-            let count = widths.len();
-            let rest = if count < wanted.len() { GAP + 1 } else { 0 };
-            let taken = |widths: &[u16]| {
-                let gaps = GAP.saturating_mul(u16::try_from(count).unwrap_or(u16::MAX) - 1) + rest;
-                widths.iter().copied().fold(gaps, u16::saturating_add)
-            };
-            let smallest: Vec<u16> = (0..count).map(least).collect();
-            if taken(&smallest) > room && count > 1 {
-                widths.pop();
-                continue;
-            }
-            // The columns that say most come first, and are cut last.
-            for index in (0..count).rev() {
-                let excess = taken(&widths).saturating_sub(room);
-                let floor = if count == 1 { WIDEST } else { smallest[index] };
-                widths[index] = widths[index].saturating_sub(excess).max(floor);
-            }
-            return widths;
+        let excess = |widths: &[u16]| {
+            let is_whole = widths.len() == wanted.len();
+            let rest = if is_whole { [].as_slice() } else { &[1] };
+            let all = widths
+                .iter()
+                .chain(rest)
+                .map(|width| width.saturating_add(GAP));
+            all.fold(0, u16::saturating_add)
+                .saturating_sub(GAP)
+                .saturating_sub(room)
+        };
+        let columns = self.columns.iter().zip(wanted);
+        let mut smallest: Vec<_> = columns
+            .map(|(column, wanted)| column.least.min(*wanted))
+            .collect();
+        while excess(&smallest) > 0 && smallest.len() > 1 {
+            smallest.pop();
         }
+        if let [only] = smallest.as_mut_slice() {
+            *only = WIDEST;
+        }
+        widths.truncate(smallest.len());
+        // The most important columns come first and are truncated last.
+        for index in (0..widths.len()).rev() {
+            let shorter = widths[index].saturating_sub(excess(&widths));
+            widths[index] = shorter.max(smallest[index]);
+        }
+        widths
     }
 }
 
-fn escaped(row: &[String]) -> impl Iterator<Item = String> {
-    row.iter().map(|cell| foreign::line(cell).into_owned())
+/// Text in lines of at most this many terminal columns, broken at spaces.
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(columns.try_into().unwrap_or(u16::MAX))
+        .add_row([text]);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 0));
+    }
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -176,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_cut_where_there_is_room() {
+    fn nothing_is_cut_if_there_is_room() {
         let expected = "ID        KEY      DETAIL\n\
                         12345678  created  a long detail that says a lot\n\
                         9         -        €€\n\
@@ -202,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_longer_than_the_terminal_and_none_empty() {
+    fn lines_fit_the_terminal_and_are_not_empty() {
         for room in 5..60 {
             let text = table(Some(room)).whole(&rows());
             assert_eq!(text.lines().count(), 4, "{text}");
@@ -214,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_come_later_stand_under_their_heads() {
+    fn later_rows_align_with_their_headings() {
         let all = rows();
         let apart = |room| {
             let table = table(room);
@@ -232,7 +256,7 @@ mod tests {
         assert_eq!(table(None).page(&[], true), "");
     }
 
-    /// Columns of a terminal.
+    /// Width of a line in terminal columns.
     fn comfy_width(line: &str) -> u16 {
         let mut table = comfy_table::Table::new();
         table.add_row([line]);

@@ -1,4 +1,4 @@
-//! `tail`: prints chat sessions as they pass.
+//! `tail`: prints chat sessions as they are published.
 
 pub(super) mod shown;
 
@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use clap::Args;
 use deskbridge::config::Config;
-use deskbridge::rabbitmq::Settings;
+use deskbridge::ops::broker_settings;
 use deskbridge::rabbitmq::consumer::{self, Subscription};
+use deskbridge::settings;
 use deskbridge::webhook::routing::Routing;
 
 use super::failure::failed;
 use super::output::{Printer, say};
 use super::time::{Clock, Zone};
-use super::{Exit, Layering, runtime};
+use super::{ConfigArguments, Exit, interrupt, runtime};
 
-/// How long its end waits for the reader.
+/// How long the command waits at its end until the reader has taken the remaining output.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 const AFTER_HELP: &str = "\
-Binds a private queue that is gone with this command. As long as it is bound, the events it sees count \
-as subscribed: they do not go to `chat-sessions.unrouted`. It ends with its reader (`| head -1`). While the \
-reader pauses, up to 16 MiB wait for it; what is received beyond that is not shown, and counted on standard error.
+Binds a private queue that is deleted when the command ends. While it is bound, its events count as subscribed: \
+they do not go to `chat-sessions.unrouted`. The command ends with its reader (`| head -1`). While the reader \
+pauses, up to 16 MiB wait for it. Messages beyond that are not shown; their number is reported on standard error.
 
 Examples:
   deskbridge tail                          everything
@@ -37,39 +38,47 @@ pub struct Arguments {
     keys: Vec<String>,
     #[command(flatten)]
     zone: Zone,
-    /// One JSON object a line, with all properties and headers
+    /// Print one JSON object per line, with all properties and headers
     #[arg(long)]
     json: bool,
     /// Print the bodies too
     #[arg(long, conflicts_with = "json")]
     body: bool,
-    /// Exchange to bind to, instead of every exchange of [routing]; may be given several times
+    /// Bind to this exchange instead of all exchanges of [routing]; may be given several times
     #[arg(long, value_name = "NAME")]
     exchange: Vec<String>,
-    /// End after so many messages
+    /// End after N messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 }
 
-/// Subscribes and prints until it is interrupted or has seen enough.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+/// Subscribes and prints until Ctrl-C, until `--count` is reached, or until the output is closed.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
     let clock = arguments.zone.clock()?;
     let config = layering.peek_at_broker()?;
-    let settings = Settings::from_config(&config)
-        .map_err(|why| failed("reading `rabbitmq.urls`", why, "`deskbridge config show`"))?;
+    let settings = broker_settings(&config)?;
     let exchanges = exchanges(&config, arguments);
     runtime()?.block_on(async {
         let subscribed = consumer::subscribe(&settings, &exchanges, &arguments.keys).await;
         let subscription = subscribed.map_err(|why| {
-            failed("subscribing", why, "is the broker up (`deskbridge check`), and has `deskbridge serve` declared its exchanges?")
+            failed(
+                "subscribing",
+                why,
+                "run `deskbridge check`; `deskbridge serve` declares the exchanges",
+            )
         })?;
-        say(format_args!("waiting for {} on {}", arguments.keys.join(" "), exchanges.join(" ")));
+        let interrupted = interrupt::listen()?;
+        say(format_args!(
+            "waiting for {} on {}",
+            arguments.keys.join(" "),
+            exchanges.join(" ")
+        ));
         let mut printer = Printer::start(arguments.json)?;
         let result = tokio::select! {
             result = follow(subscription, arguments, &clock, &mut printer) => result,
-            _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
+            () = interrupted.cancelled() => Ok(Exit::Done),
         };
-        // Of what has come, a reader that reads gets all.
+        // A reader that is still reading gets everything that was received.
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, printer.finish()).await;
         printer.say_unshown();
         result
@@ -106,7 +115,7 @@ fn exchanges(config: &Config, arguments: &Arguments) -> Vec<String> {
     if !arguments.exchange.is_empty() {
         return arguments.exchange.clone();
     }
-    let routing = Routing::new(&config.routing, &config.dead_letter).ok();
+    let routing = settings::routing(config).ok();
     let exchanges = routing.iter().flat_map(Routing::exchanges);
     exchanges.map(ToString::to_string).collect()
 }

@@ -1,4 +1,4 @@
-//! Times as operators type and read them: in their time zone (`TZ`), or in UTC.
+//! Times as operators type and read them: in the local time zone (`TZ`), or in UTC.
 
 mod moment;
 
@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use self::moment::Moment;
-use super::failure::misused;
+use super::failure::usage_error;
 
-/// In which time zone.
+/// The choice of the time zone.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Zone {
     /// Read and show times in UTC instead of the local time zone (TZ)
@@ -19,26 +19,19 @@ pub struct Zone {
     utc: bool,
 }
 
-/// Which period; what it is about is the command's.
-#[derive(Debug, Clone, Default, Args)]
+/// The flags of a period. Each command says which time it compares with the period.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Between {
-    /// Only from then on: 2h (ago), 14:05 (the last time it was), today, yesterday, 'yesterday 14:05',
-    /// 2026-02-03, 2026-02-03T04:05, or with an offset 2026-02-03T04:05:06Z
+    /// Only from this time on: 2h (ago), 14:05 (the last time it was 14:05), today, yesterday,
+    /// 'yesterday 14:05', 2026-02-03, 2026-02-03T04:05, or with its offset 2026-02-03T04:05:06Z
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Only before then
+    /// Only before this time
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
 }
 
-/// A period; without an end it has none.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Period {
-    pub since: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-}
-
-/// The time zone and the time of a command.
+/// The time zone and the current time of a command.
 #[derive(Debug, Clone)]
 pub struct Clock {
     zone: TimeZone,
@@ -46,23 +39,22 @@ pub struct Clock {
 }
 
 impl Zone {
+    /// The time zone and the current time.
+    ///
     /// # Errors
     /// If `TZ` is not a time zone.
     pub fn clock(self) -> anyhow::Result<Clock> {
-        let zone = if self.utc {
-            TimeZone::UTC
-        } else {
-            match (TimeZone::try_system(), std::env::var("TZ")) {
-                (Ok(zone), _) => zone,
-                (Err(_), Ok(name)) => {
-                    return Err(misused(
-                        format!("TZ is `{name}`, which is no time zone"),
-                        "a name such as Europe/Berlin, or --utc",
-                    ));
-                }
-                // A machine without a time zone is in UTC.
-                (Err(_), Err(_)) => TimeZone::UTC,
+        let zone = match (TimeZone::try_system(), std::env::var("TZ")) {
+            _ if self.utc => TimeZone::UTC,
+            (Ok(zone), _) => zone,
+            (Err(_), Ok(name)) => {
+                return Err(usage_error(
+                    format!("TZ is `{name}`, which is not a time zone"),
+                    "use a name such as Europe/Berlin, or --utc",
+                ));
             }
+            // A machine without a configured time zone uses UTC.
+            (Err(_), Err(_)) => TimeZone::UTC,
         };
         let now = Timestamp::now();
         Ok(Clock { zone, now })
@@ -70,63 +62,60 @@ impl Zone {
 }
 
 impl Between {
-    /// Whether it is all of time.
-    pub fn is_empty(&self) -> bool {
-        self.since.is_none() && self.until.is_none()
-    }
-
+    /// The limits: from the first one (inclusive) to the second one (exclusive).
+    ///
     /// # Errors
-    /// If a local time was twice or never.
-    pub fn period(&self, clock: &Clock) -> anyhow::Result<Period> {
+    /// If a local time occurred twice or never, or the period ends before it begins.
+    pub fn limits(&self, clock: &Clock) -> anyhow::Result<[Option<Timestamp>; 2]> {
         let at = |moment: &Option<Moment>| {
             let at = moment.as_ref().map(|moment| moment.at(clock)).transpose();
-            at.map_err(|why| misused(why, "a time with its offset, or --utc"))
+            at.map_err(|why| usage_error(why, "use a time with its offset, or --utc"))
         };
-        Ok(Period {
-            since: at(&self.since)?,
-            until: at(&self.until)?,
-        })
-    }
-}
-
-impl Period {
-    /// Whether a time is in it; an unknown one is only in all of time.
-    pub fn has(self, at: Option<Timestamp>) -> bool {
-        self.since
-            .is_none_or(|since| at.is_some_and(|at| at >= since))
-            && self
-                .until
-                .is_none_or(|until| at.is_some_and(|at| at < until))
+        let (since, until) = (at(&self.since)?, at(&self.until)?);
+        if let (Some(since), Some(until)) = (since, until)
+            && until < since
+        {
+            let [since, until] = [since, until].map(|at| clock.show(at));
+            return Err(usage_error(
+                format!("`--until` ({until}) is before `--since` ({since})"),
+                "name the day too, such as 'today 14:05': a time alone is the last time it was 14:05",
+            ));
+        }
+        Ok([since, until])
     }
 }
 
 impl Clock {
-    /// To the second, with its offset: `2026-02-03T05:05:06+01:00`.
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// A time to the second, with its offset: `2026-02-03T05:05:06+01:00`.
     pub fn show(&self, at: Timestamp) -> String {
-        if self.zone == TimeZone::UTC {
-            return at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        }
-        let at = at.to_zoned(self.zone.clone());
-        at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+        self.formatted(at, "%Y-%m-%dT%H:%M:%S")
     }
 
-    /// To the millisecond.
+    /// A time to the millisecond, with its offset.
     pub fn show_exactly(&self, at: Timestamp) -> String {
-        if self.zone == TimeZone::UTC {
-            return format!("{at:.3}");
-        }
-        let at = at.to_zoned(self.zone.clone());
-        at.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
+        self.formatted(at, "%Y-%m-%dT%H:%M:%S%.3f")
     }
 
-    /// The same for a text that may be one.
+    fn formatted(&self, at: Timestamp, format: &str) -> String {
+        let is_utc = self.zone == TimeZone::UTC;
+        let offset = if is_utc { "Z" } else { "%:z" };
+        let at = at.to_zoned(self.zone.clone());
+        at.strftime(&format!("{format}{offset}")).to_string()
+    }
+
+    /// Like [`Clock::show_exactly`] for the text of a time. Any other text is returned unchanged.
     pub fn show_text(&self, text: &str) -> String {
         let at = text.parse().map(|at| self.show_exactly(at));
         at.unwrap_or_else(|_| text.to_owned())
     }
 }
 
-/// How long ago that was, in its largest unit: `42s`, `5m`, `3h`, `12d`.
+/// How long ago a time was, in its largest unit: `42s`, `5m`, `3h`, `12d`.
 pub fn age(at: Timestamp, now: Timestamp) -> String {
     let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
     let seconds = age.as_secs();
@@ -140,7 +129,7 @@ pub fn age(at: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 impl Clock {
-    /// One that stands still.
+    /// A clock with a fixed time.
     pub fn at(zone: &str, now: &str) -> Self {
         Self {
             zone: match zone {
@@ -160,8 +149,31 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn limits(since: &str, until: &str) -> Result<[Option<Timestamp>; 2], String> {
+        let [since, until] = [since, until].map(|text| Some(text.parse().unwrap()));
+        let clock = Clock::at("UTC", "2026-02-03T14:05:00Z");
+        let limits = Between { since, until }.limits(&clock);
+        limits.map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn an_age_has_its_largest_unit() {
+    fn period_that_ends_before_it_begins_is_refused() {
+        // It is 14:05: the last time it was 14:10 was yesterday.
+        assert_eq!(
+            limits("14:00", "14:10").unwrap_err(),
+            "`--until` (2026-02-02T14:10:00Z) is before `--since` (2026-02-03T14:00:00Z)"
+        );
+        let today = limits("today 14:00", "today 14:10");
+        let expected = ["2026-02-03T14:00:00Z", "2026-02-03T14:10:00Z"];
+        assert_eq!(today, Ok(expected.map(|text| Some(at(text)))));
+        assert_eq!(
+            limits("14:00", "14:00"),
+            Ok([Some(at("2026-02-03T14:00:00Z")); 2])
+        );
+    }
+
+    #[test]
+    fn age_has_its_largest_unit() {
         let now = at("2026-02-03T04:05:06Z");
         let check = |then: &str, expected: &str| assert_eq!(age(at(then), now), expected, "{then}");
         check("2026-02-03T04:05:01Z", "5s");
@@ -193,7 +205,7 @@ mod tests {
             "2026-07-03T09:35:06.000+05:30",
         );
         check("Europe/Berlin", "no time\n", "no time\n");
-        // The same hour of the clock, twice.
+        // This local hour occurred twice.
         let clock = Clock::at("Europe/Berlin", "2026-01-01T00:00:00Z");
         assert_eq!(
             clock.show(at("2026-10-25T00:30:00Z")),

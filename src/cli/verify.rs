@@ -1,24 +1,27 @@
-//! `verify`: which secret signed a captured webhook.
+//! `verify`: finds the secret that signed a captured webhook.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{IsTerminal, stdin};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::Args;
 use deskbridge::config::sources::Secret;
-use deskbridge::config::{Loaded, paths};
-use deskbridge::webhook::signature::{Signature, signer};
+use deskbridge::config::{self, Loaded, paths};
+use deskbridge::webhook::signature::{Keys, Signature};
 use serde::Serialize;
 
-use super::failure::{failed, misused};
-use super::output::{print, print_json};
-use super::{Exit, Layering};
+use super::failure::{failed, usage_error};
+use super::output::print_as;
+use super::{ConfigArguments, Exit, read};
 
 const AFTER_HELP: &str = "\
-Compares the signature of a captured request with every secret of every source, and says where the one \
-stands that made it; never the secret itself. The body must be the bytes of the request, without a line \
-break at the end that an editor may have added. Exits with 1 if none of them made it.
+Compares the signature of a captured request with every secret of every source, and names the place of the \
+secret that made it, never the secret itself. The body must be exactly the bytes of the request, without a \
+line break that an editor has added. If the signature matches only without the white space at the end, \
+`verify` says so and exits with 1.
+
+Exit codes: 0 a secret signed it, 1 none did.
 
 Examples:
   deskbridge verify --signature sha256=5f2a… body.json
@@ -28,10 +31,10 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Value of the header x-dd-signature
+    /// The value of the header x-dd-signature
     #[arg(long, value_name = "VALUE")]
     signature: String,
-    /// The body; standard input if absent, or -
+    /// The file with the body; without it, or with -, standard input
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Print JSON
@@ -39,57 +42,53 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Where a secret stands that signed the body.
+/// A secret that signed the body, and where it is configured.
 #[derive(Debug, Serialize)]
 struct Signer<'a> {
     source: &'a str,
-    /// Which secret of the source, from 1.
+    /// Number of the secret in its source, from 1.
     secret: usize,
     key: String,
     file: Option<String>,
     origin: Option<&'a str>,
-    /// Whether it signed the body without the line break at its end.
+    /// Whether it signed the body only without the white space at its end.
     without_final_newline: bool,
 }
 
-/// Compares and tells.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+/// Compares the signature with every secret and prints those that match.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
     let signature = Signature::parse([arguments.signature.trim()]).map_err(|_| {
-        misused(
-            "--signature is not one of DeskDirector's",
-            "`sha256=` and the digest, 64 characters in hex or 44 in base64, as in the header x-dd-signature",
+        usage_error(
+            "--signature is not a signature of DeskDirector",
+            "use `sha256=` and the digest, 64 characters in hex or 44 in base64, as in the header x-dd-signature",
         )
     })?;
     let loaded = layering.load()?;
-    let body = body(arguments.file.as_deref())?;
+    let body = Bytes::from(body(arguments.file.as_deref())?);
     let signers = signers(&loaded, &signature, &body);
     let is_signed = signers.iter().any(|signer| !signer.without_final_newline);
-    if arguments.json {
-        print_json(&serde_json::json!({ "signed": is_signed, "by": signers }).to_string())?;
+    let text = if arguments.json {
+        serde_json::json!({ "signed": is_signed, "by": signers }).to_string()
     } else {
-        print(&told(&signers, &loaded, body.len()))?;
-    }
-    Ok(if is_signed { Exit::Done } else { Exit::No })
+        told(&signers, &loaded, body.len())
+    };
+    print_as(arguments.json, &text)?;
+    Ok(Exit::of(is_signed))
 }
 
-fn signers<'l>(loaded: &'l Loaded, signature: &Signature, body: &[u8]) -> Vec<Signer<'l>> {
-    let trimmed = body.trim_ascii_end();
+fn signers<'l>(loaded: &'l Loaded, signature: &Signature, body: &Bytes) -> Vec<Signer<'l>> {
+    let trimmed = body.slice(..body.trim_ascii_end().len());
     let mut signers = Vec::new();
     for (name, source) in &loaded.config.sources {
-        let signed_by = |body| {
-            let secrets = source.secrets.iter().map(Secret::expose);
-            signer(secrets, signature, body)
-        };
+        let keys = Keys::new(source.secrets.iter().map(Secret::expose));
+        let signed_by = |body: &Bytes| keys.verify(signature, body.clone()).ok()?.secret();
         let exact = signed_by(body);
-        let Some(index) = exact.or_else(|| signed_by(trimmed)) else {
+        let Some(index) = exact.or_else(|| signed_by(&trimmed)) else {
             continue;
         };
-        let (key, file) = source.place(index);
+        let (key, file) = source.secret_origin(index);
         let key = format!("sources.{name}.{key}");
-        let origin = loaded.origins.get(&key).or_else(|| {
-            let list = key.rfind('[').map(|start| &key[..start])?;
-            loaded.origins.get(list)
-        });
+        let origin = config::origin(&key, &loaded.origins);
         signers.push(Signer {
             source: name,
             secret: index + 1,
@@ -112,7 +111,7 @@ fn told(signers: &[Signer<'_>], loaded: &Loaded, bytes: usize) -> String {
         };
         let (source, number) = (signer.source, signer.secret);
         let verdict = if signer.without_final_newline {
-            "not signed as it is: without the white space at its end it is signed"
+            "not signed as given; without the white space at its end it would be signed"
         } else {
             "signed"
         };
@@ -133,25 +132,18 @@ fn told(signers: &[Signer<'_>], loaded: &Loaded, bytes: usize) -> String {
 }
 
 fn body(file: Option<&Path>) -> anyhow::Result<Vec<u8>> {
-    let file = file.filter(|file| *file != Path::new("-"));
-    if file.is_none() && io::stdin().is_terminal() {
+    let file = file.unwrap_or(Path::new("-"));
+    let is_input = file.as_os_str() == "-";
+    if is_input && stdin().is_terminal() {
         let advice = "`deskbridge verify --signature VALUE FILE`, or the body on standard input";
-        return Err(misused("there is no body to verify", advice));
+        return Err(usage_error("there is no body to verify", advice));
     }
-    let read = if let Some(file) = file {
-        fs::read(file)
-    } else {
-        let mut body = Vec::new();
-        io::stdin().read_to_end(&mut body).map(|_| body)
-    };
-    let what = file.map_or("standard input".to_owned(), |file| {
-        format!("`{}`", file.display())
-    });
-    read.map_err(|why| {
-        failed(
-            format!("reading {what}"),
-            why,
-            "name the file with the body",
-        )
+    read(file).map_err(|why| {
+        let doing = if is_input {
+            "reading standard input".into()
+        } else {
+            format!("reading `{}`", file.display())
+        };
+        failed(doing, why, "name the file with the body")
     })
 }

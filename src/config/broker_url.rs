@@ -1,21 +1,21 @@
-//! URLs of the broker. One reading for everything: what is shown, what is checked and what is
-//! connected to come from the same fields, and errors quote nothing of the text.
+//! Broker URLs. A URL is parsed once: display, validation and the connection use the same fields.
+//! Errors never quote the text, because it contains a password.
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
 
 use serde::Serializer;
-use serde::ser::SerializeSeq;
 
 use super::sources::{MASK, Secret};
 use super::url_text::{self, SPECIAL};
 
-/// Logs in where a URL names nobody.
+/// User and password of a URL without credentials.
 const GUEST: &str = "guest";
 const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
 
-/// One broker to connect to. Holds a password: it is shown without.
+/// One broker to connect to. Contains a password; `Display` and `Debug` omit the credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerUrl {
     is_tls: bool,
@@ -28,85 +28,79 @@ pub struct BrokerUrl {
     parameters: Parameters,
 }
 
-/// What a URL asks for behind its `?`.
+/// Query parameters of a broker URL (the part after `?`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// Instead of `rabbitmq.heartbeat`.
+    /// Overrides `rabbitmq.heartbeat`.
     pub heartbeat: Option<Duration>,
-    /// Instead of `rabbitmq.connect_timeout`.
+    /// Overrides `rabbitmq.connect_timeout`.
     pub connection_timeout: Option<Duration>,
-    /// Largest frame in bytes.
+    /// Maximum AMQP frame size in bytes.
     pub frame_max: Option<u32>,
-    /// How to log in, in lower case.
+    /// SASL mechanism in lower case: `plain`, `amqplain` or `external`.
     pub auth_mechanism: Option<&'static str>,
 }
 
-/// Why a URL is not one of a broker. Quotes nothing: the URL holds a password.
+/// Why a text is not a usable broker URL. Never quotes the text: it contains a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Not `amqp` or `amqps`, or no URL at all.
+    /// Not a URL, or a scheme other than `amqp` and `amqps`.
     #[error("a broker URL must look like `amqp://user:password@host:5672/%2f` (or `amqps://…`)")]
     Form,
-    /// The host is empty, no name, or an IPv6 address without brackets.
+    /// The host is empty, not a valid name, or an IPv6 address without brackets.
     #[error("a broker URL must name a host, an IPv6 address in brackets")]
     Host,
-    /// A character that ends user, password or vhost too early.
-    #[error("a special character stands for itself in user, password or vhost: {SPECIAL}")]
+    /// A special character in user, password or vhost that is not percent-encoded.
+    #[error("a special character in user, password or vhost is not encoded: {SPECIAL}")]
     Unencoded,
-    /// A parameter that another key replaces, or whose value cannot be used.
-    #[error("the parameter `{0}` {1}")]
+    /// A parameter with an invalid value.
+    #[error("the parameter `{0}` must be {1}")]
     Parameter(&'static str, &'static str),
-    /// A parameter that means nothing to the bridge.
+    /// An unsupported parameter with a known alternative.
+    #[error("the parameter `{0}` is not supported; {1}")]
+    Refused(&'static str, &'static str),
+    /// An unknown or repeated parameter.
     #[error(
-        "a parameter behind `?` is not known; known are heartbeat, connection_timeout, frame_max, \
+        "unknown parameter after `?`; supported are heartbeat, connection_timeout, frame_max, \
          auth_mechanism and verify"
     )]
     UnknownParameter,
-    /// There is none.
+    /// The list of URLs is empty.
     #[error("`rabbitmq.urls` names no broker")]
     None,
 }
 
-/// What other clients take in a URL and the bridge does not, with what to do instead.
+/// Parameters that other clients support and the bridge does not, with what to do instead.
 const REFUSED: [(&str, &str); 9] = [
-    ("cacertfile", "is not read; set `rabbitmq.tls.ca_file`"),
-    ("certfile", "is not read; set `rabbitmq.tls.cert_file`"),
-    ("keyfile", "is not read; set `rabbitmq.tls.key_file`"),
+    ("cacertfile", "set `rabbitmq.tls.ca_file`"),
+    ("certfile", "set `rabbitmq.tls.cert_file`"),
+    ("keyfile", "set `rabbitmq.tls.key_file`"),
     (
         "password",
-        "is not read; `rabbitmq.tls.key_file` holds a key without a password",
+        "`rabbitmq.tls.key_file` must be a key without a password",
     ),
     (
         "server_name_indication",
-        "is not read; the certificate must be for the host of the URL",
+        "the certificate must match the host of the URL",
     ),
-    (
-        "fail_if_no_peer_cert",
-        "is not read; it is a setting of the broker",
-    ),
-    ("depth", "is not read; leave it out"),
-    (
-        "channel_max",
-        "is not read; the bridge opens the channels it needs",
-    ),
-    ("ssl_options", "is not read; set `[rabbitmq.tls]`"),
+    ("fail_if_no_peer_cert", "it is a setting of the broker"),
+    ("depth", "remove it"),
+    ("channel_max", "the bridge opens the channels that it needs"),
+    ("ssl_options", "set `[rabbitmq.tls]`"),
 ];
 
 const MECHANISMS: [&str; 3] = ["plain", "amqplain", "external"];
 
 impl BrokerUrl {
-    /// Reads a URL. `amqp://host` and `amqp://host/` both mean the vhost `/`: no broker has one
-    /// whose name is empty unless an operator makes it.
+    /// Parses a URL. `amqp://host` and `amqp://host/` both mean the vhost `/`: a broker has a vhost
+    /// with an empty name only if an operator created one.
     ///
     /// # Errors
-    /// If it is no `amqp` or `amqps` URL with a host, or asks for what the bridge does not do.
+    /// If the text is not an `amqp` or `amqps` URL with a host, or has an unsupported parameter.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
         let (scheme, _) = text.split_once("://").ok_or(UrlError::Form)?;
-        if !["amqp", "amqps"]
-            .iter()
-            .any(|known| scheme.eq_ignore_ascii_case(known))
-        {
+        if !["amqp", "amqps"].contains(&&*scheme.to_ascii_lowercase()) {
             return Err(UrlError::Form);
         }
         if !url_text::is_encoded(text) {
@@ -120,7 +114,7 @@ impl BrokerUrl {
         let is_tls = url.scheme() == "amqps";
         let port = url.port().unwrap_or(if is_tls { TLS_PORT } else { PORT });
         let path = url_text::path(text);
-        // A segment of dots is taken for a way up.
+        // `Url` resolves `.` and `..` segments: a vhost of that name would be lost.
         if port == 0 || (path != "/" && url.path() == "/") {
             return Err(UrlError::Form);
         }
@@ -133,21 +127,7 @@ impl BrokerUrl {
             ("", None) => (GUEST.to_owned(), GUEST.to_owned()),
             (user, password) => (decoded(user)?, decoded(password.unwrap_or_default())?),
         };
-        let login = if url_text::has_login(&url) {
-            "***@"
-        } else {
-            ""
-        };
-        let written_port = url
-            .port()
-            .map(|port| format!(":{port}"))
-            .unwrap_or_default();
-        let masked = format!(
-            "{}://{login}{}{written_port}{}",
-            url.scheme(),
-            url_text::in_brackets(&host),
-            url.path()
-        );
+        let masked = url_text::start(&url, &url_text::in_brackets(&host)) + url.path();
         Ok(Self {
             is_tls,
             user,
@@ -160,44 +140,44 @@ impl BrokerUrl {
         })
     }
 
-    /// The same with this heartbeat, unless the URL has one of its own.
+    /// Sets the heartbeat unless the URL specifies one.
     #[must_use]
     pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
         self.parameters.heartbeat.get_or_insert(heartbeat);
         self
     }
 
-    /// Name or address, an IPv6 one without brackets.
+    /// Host name or IP address; an IPv6 address has no brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// TCP port.
+    /// TCP port: that of the URL, or 5672 (`amqp`) or 5671 (`amqps`).
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Virtual host, `/` being the default one.
+    /// Virtual host, decoded; `/` if the URL names none.
     #[must_use]
     pub fn vhost(&self) -> &str {
         &self.vhost
     }
 
-    /// Whether it is an `amqps` URL.
+    /// Whether the scheme is `amqps`.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    /// User and password, for whoever logs in. Not to be shown.
+    /// User and password for the login, decoded. Must not be shown.
     #[must_use]
     pub fn credentials(&self) -> (&str, &str) {
         (&self.user, &self.password)
     }
 
-    /// What it asks for behind its `?`.
+    /// Query parameters (the part after `?`).
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
@@ -219,49 +199,40 @@ impl Parameters {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), UrlError> {
-        let wrong = |name, expected| Err(UrlError::Parameter(name, expected));
+        let wrong = UrlError::Parameter;
         match name {
-            "heartbeat" => match value.parse::<u16>() {
-                Ok(seconds @ 1..) => self.heartbeat = Some(Duration::from_secs(seconds.into())),
-                _ => return wrong("heartbeat", "must be 1 to 65535 seconds"),
-            },
-            "connection_timeout" => match value.parse::<u32>() {
-                Ok(millis @ 1..) => {
-                    self.connection_timeout = Some(Duration::from_millis(millis.into()));
-                }
-                _ => {
-                    return wrong(
-                        "connection_timeout",
-                        "must be a number of milliseconds above 0",
-                    );
-                }
-            },
-            "frame_max" => match value.parse() {
-                Ok(bytes) => self.frame_max = Some(bytes),
-                Err(_) => return wrong("frame_max", "must be a number of bytes"),
-            },
-            "auth_mechanism" => {
-                let value = value.to_ascii_lowercase();
-                match MECHANISMS.iter().find(|known| **known == value) {
-                    Some(mechanism) => self.auth_mechanism = Some(mechanism),
-                    None => return wrong("auth_mechanism", "must be plain, amqplain or external"),
-                }
+            "heartbeat" => {
+                let seconds = value.parse::<NonZero<u16>>();
+                let seconds = seconds.map_err(|_| wrong("heartbeat", "1 to 65535 seconds"))?;
+                self.heartbeat = Some(Duration::from_secs(seconds.get().into()));
             }
-            // Every certificate is verified anyway.
+            "connection_timeout" => {
+                let expected = "a number of milliseconds above 0";
+                let millis = value.parse::<NonZero<u32>>();
+                let millis = millis.map_err(|_| wrong("connection_timeout", expected))?;
+                self.connection_timeout = Some(Duration::from_millis(millis.get().into()));
+            }
+            "frame_max" => {
+                let bytes = value.parse();
+                self.frame_max = Some(bytes.map_err(|_| wrong("frame_max", "a number of bytes"))?);
+            }
+            "auth_mechanism" => {
+                let mut known = MECHANISMS.into_iter();
+                let mechanism = known.find(|known| known.eq_ignore_ascii_case(value));
+                let expected = "plain, amqplain or external";
+                self.auth_mechanism = Some(mechanism.ok_or(wrong("auth_mechanism", expected))?);
+            }
+            // No effect: the bridge verifies every certificate.
             "verify" if value == "verify_peer" => {}
             "verify" => {
-                return wrong(
-                    "verify",
-                    "must be verify_peer: a certificate is always verified; trust its authority with `rabbitmq.tls.ca_file`",
-                );
+                let expected = "verify_peer: a certificate is always verified; trust its authority \
+                                with `rabbitmq.tls.ca_file`";
+                return Err(wrong("verify", expected));
             }
             other => {
-                let refused = REFUSED.iter().find(|(name, _)| *name == other);
-                return Err(
-                    refused.map_or(UrlError::UnknownParameter, |(name, advice)| {
-                        UrlError::Parameter(name, advice)
-                    }),
-                );
+                let refused = REFUSED.into_iter().find(|(name, _)| *name == other);
+                let known = refused.map(|(name, advice)| UrlError::Refused(name, advice));
+                return Err(known.unwrap_or(UrlError::UnknownParameter));
             }
         }
         Ok(())
@@ -287,21 +258,17 @@ fn decoded(text: &str) -> Result<String, UrlError> {
     url_text::decoded(text).ok_or(UrlError::Unencoded)
 }
 
-/// As an operator wrote it, without login and parameters; three stars if it is no URL of a broker.
+/// The URL as written, without credentials and parameters; `***` if it is not a broker URL.
 fn masked(url: &Secret) -> String {
     BrokerUrl::parse(url.expose()).map_or_else(|_| MASK.to_owned(), |url| url.masked)
 }
 
-/// Writes URLs for people, for `#[serde(serialize_with)]`.
+/// Serializes URLs with masked credentials, for `#[serde(serialize_with)]`.
 ///
 /// # Errors
 /// Those of the serializer.
 pub(super) fn serialize<S: Serializer>(urls: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut list = serializer.serialize_seq(Some(urls.len()))?;
-    for url in urls {
-        list.serialize_element(&masked(url))?;
-    }
-    list.end()
+    serializer.collect_seq(urls.iter().map(masked))
 }
 
 #[cfg(test)]

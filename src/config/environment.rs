@@ -1,27 +1,38 @@
-//! Variables of the environment: which are configuration, and which were meant to be.
+//! Environment variables: those that set a key, and those that look like a misspelt key.
 
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
-use super::finding::Finding;
-use super::layers::{ENVIRONMENT_PREFIX, SECTIONS};
-use super::merging::Assignment;
-use super::{Config, queues::Queue, routing::Status, sources::Source};
+use config::ValueKind;
 
-/// What the prefix is made of.
+use super::Config;
+use super::assignment::Assignment;
+use super::finding::ConfigFinding;
+use super::layers::{ENVIRONMENT_PREFIX, walk};
+use super::queues::QueueConfig;
+use super::routing::StatusRouting;
+use super::sources::SourceConfig;
+
+/// The prefix without its underscores.
 const LEAD: &str = "DESKBRIDGE";
-/// A lead that is as similar is a misspelt one.
+/// The sections of the configuration: the first part of every key.
+pub(super) static SECTIONS: LazyLock<Vec<String>> = LazyLock::new(sections);
+/// The variables of all keys.
+static KNOWN: LazyLock<Vec<String>> = LazyLock::new(known_variables);
+/// Stands for a name or an index that the operator chooses.
+const NAME: &str = "<NAME>";
+/// From this similarity on, the start of a name counts as a misspelt prefix.
 const SIMILARITY_MIN: f64 = 0.8;
 
-/// The variables that set a key, and findings about those that nearly do.
+/// The variables that set a key, and findings for those that look like a misspelt key.
 pub(super) fn assignments(
     variables: &[(OsString, OsString)],
-) -> (Vec<Assignment<'_>>, Vec<Finding>) {
+) -> (Vec<Assignment<'_>>, Vec<ConfigFinding>) {
     let mut assignments = Vec::new();
     let mut findings = Vec::new();
-    let known = known_names();
     for (name, value) in variables {
         let Some(name) = name.to_str() else { continue };
-        if let Some(finding) = near_miss(name, &known) {
+        if let Some(finding) = near_miss(name) {
             findings.push(finding);
             continue;
         }
@@ -31,18 +42,18 @@ pub(super) fn assignments(
         match value.to_str() {
             Some(text) => assignments.push(Assignment {
                 lead: &name[..ENVIRONMENT_PREFIX.len()],
-                parts: key.split("__").collect(),
+                parts: key.split("__").map(str::to_owned).collect(),
                 is_variable: true,
                 text,
             }),
-            None => findings.push(Finding::new("", "the value is not UTF-8").at(Some(name))),
+            None => findings.push(ConfigFinding::new("", "the value is not UTF-8").at(Some(name))),
         }
     }
     assignments.sort_unstable_by_key(|assignment| assignment.origin(usize::MAX));
     (assignments, findings)
 }
 
-/// What stands behind the prefix, which may be written in either case.
+/// The part of a name after the prefix, which is matched without regard to case.
 pub(super) fn without_prefix(name: &str) -> Option<&str> {
     let (prefix, key) = name.split_at_checked(ENVIRONMENT_PREFIX.len())?;
     prefix
@@ -50,26 +61,21 @@ pub(super) fn without_prefix(name: &str) -> Option<&str> {
         .then_some(key)
 }
 
-/// A variable that looks like one of ours and is none. Kubernetes makes variables such as
-/// `DESKBRIDGE_HTTP_PORT` of the names of services: one underscore alone says nothing.
-fn near_miss(name: &str, known: &[String]) -> Option<Finding> {
+/// A finding for a variable that looks like one of ours and sets nothing. Kubernetes derives
+/// variables such as `DESKBRIDGE_HTTP_PORT` from service names, so a name with single underscores
+/// counts only if its words are those of a key.
+fn near_miss(name: &str) -> Option<ConfigFinding> {
     let upper = name.to_ascii_uppercase();
     let key = without_prefix(&upper);
-    let is_section = |word: &str| SECTIONS.contains(&word.to_ascii_lowercase().as_str());
+    let is_section = |word: &str| SECTIONS.contains(&word.to_ascii_lowercase());
     if key.is_some_and(|key| is_section(key.split("__").next().unwrap_or(key))) {
         return None;
     }
     let in_words = words(&upper);
-    if let Some(meant) = known.iter().find(|known| words(known) == in_words) {
+    if let Some(meant) = KNOWN.iter().find(|known| is_meant(known, &in_words)) {
         let problem =
-            format!("is not read: two underscores stand between the parts of a key, `{meant}`");
-        return Some(Finding::new("", problem).at(Some(name)));
-    }
-    if let Some((start, end)) = meant_for_a_table(&in_words) {
-        let problem = format!(
-            "is not read: two underscores stand between the parts of a key, `{start}__<NAME>__{end}`"
-        );
-        return Some(Finding::new("", problem).at(Some(name)));
+            format!("is unknown: the parts of a key are separated by two underscores, `{meant}`");
+        return Some(ConfigFinding::new("", problem).at(Some(name)));
     }
     let (lead, _) = upper.split_once("__").filter(|_| key.is_none())?;
     let is_misspelt = strsim::normalized_damerau_levenshtein(lead, LEAD) >= SIMILARITY_MIN;
@@ -77,60 +83,59 @@ fn near_miss(name: &str, known: &[String]) -> Option<Finding> {
         .strip_prefix(LEAD)
         .is_some_and(|section| is_section(section.trim_start_matches('_')));
     (is_misspelt || is_joined).then(|| {
-        let problem = format!(
-            "is not read: variables of the configuration begin with `{ENVIRONMENT_PREFIX}`"
-        );
-        // What is behind may be anything.
-        Finding::new("", problem).at(Some(&format!("{}__…", &name[..lead.len()])))
+        let problem =
+            format!("is unknown: configuration variables begin with `{ENVIRONMENT_PREFIX}`");
+        // The rest of the name is not shown: it could contain a secret.
+        ConfigFinding::new("", problem).at(Some(&format!("{}__…", &name[..lead.len()])))
     })
 }
 
-/// The key of a section whose name lies in between.
-fn meant_for_a_table(in_words: &str) -> Option<(&'static str, String)> {
-    let tables = [
-        ("DESKBRIDGE__SOURCES", fields(&Source::default())),
-        ("DESKBRIDGE__ROUTING__STATUSES", fields(&Status::default())),
-        ("DESKBRIDGE__QUEUES", fields(&Queue::default())),
-    ];
-    tables.into_iter().find_map(|(start, fields)| {
-        let rest = in_words.strip_prefix(&words(start))?;
-        let is_end =
-            |field: &String| rest.len() > field.len() + 2 && rest.ends_with(&format!("_{field}"));
-        fields.into_iter().find(is_end).map(|field| (start, field))
-    })
+/// Whether the words of a variable are those of this known one.
+fn is_meant(known: &str, in_words: &str) -> bool {
+    let Some((table, field)) = known.split_once(NAME) else {
+        return words(known) == in_words;
+    };
+    let rest = in_words.strip_prefix(&words(table));
+    let name = rest.and_then(|rest| rest.strip_suffix(&format!("_{}", words(field))));
+    name.is_some_and(|name| name.len() > 1)
 }
 
-fn fields(of: &impl serde::Serialize) -> Vec<String> {
-    match serde_json::to_value(of) {
-        Ok(serde_json::Value::Object(fields)) => {
-            fields.keys().map(|key| key.to_uppercase()).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// A name with single underscores.
+/// The words of a name, joined by single underscores.
 fn words(name: &str) -> String {
     let words: Vec<_> = name.split('_').filter(|word| !word.is_empty()).collect();
     words.join("_")
 }
 
-/// The variable of every key that has no name of the operator's in it.
-fn known_names() -> Vec<String> {
-    fn collect(name: &str, value: &serde_json::Value, names: &mut Vec<String>) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (key, value) in fields {
-                    collect(&format!("{name}__{}", key.to_uppercase()), value, names);
-                }
-            }
-            _ => names.push(name.to_owned()),
-        }
-    }
+/// The variable that sets a key.
+pub(super) fn variable(key: &str) -> String {
+    let name = key.to_uppercase().replace('.', "__");
+    format!("{ENVIRONMENT_PREFIX}{name}")
+}
+
+fn known_variables() -> Vec<String> {
+    let mut complete = Config::default();
+    complete
+        .sources
+        .insert(NAME.into(), SourceConfig::default());
+    let status = StatusRouting::default();
+    complete.routing.statuses.insert(NAME.into(), status);
+    complete.queues.push(QueueConfig::default());
+    let tree = serde_json::to_value(complete).and_then(serde_json::from_value);
     let mut names = Vec::new();
-    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
-    collect(LEAD, &defaults, &mut names);
+    walk("", &tree.unwrap_or_default(), &mut |key, value| {
+        if !matches!(value.kind, ValueKind::Table(_)) {
+            names.push(variable(&key.replace("[0]", &format!(".{NAME}"))));
+        }
+    });
+    names.sort();
     names
+}
+
+fn sections() -> Vec<String> {
+    let section = |name: &String| Some(name.split("__").nth(1)?.to_lowercase());
+    let mut sections: Vec<_> = KNOWN.iter().filter_map(section).collect();
+    sections.dedup();
+    sections
 }
 
 #[cfg(test)]
@@ -138,11 +143,11 @@ mod tests {
     use super::*;
 
     fn missed(name: &str) -> Option<String> {
-        near_miss(name, &known_names()).map(|finding| finding.to_string())
+        near_miss(name).map(|finding| finding.to_string())
     }
 
     #[test]
-    fn near_misses_are_found_and_say_what_was_meant() {
+    fn misspelled_names_are_found_with_a_suggestion() {
         for (name, meant) in [
             ("DESKBRIDGE_HTTP__LISTEN", "`DESKBRIDGE__HTTP__LISTEN`"),
             ("DESKBRIDGE_HTTP_LISTEN", "`DESKBRIDGE__HTTP__LISTEN`"),
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_others_are_left_alone() {
+    fn foreign_variables_are_ignored() {
         for name in [
             "PATH",
             "DESKBRIDGE_CONFIG",

@@ -1,4 +1,4 @@
-//! One TOML file: its values, each with file and line, or what is wrong with its syntax.
+//! One TOML file: its values, each with file and line, or its syntax errors as findings.
 
 use std::fs;
 use std::ops::Range;
@@ -7,121 +7,86 @@ use std::path::Path;
 use config::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
-use super::finding::Finding;
-use super::layers::{Layer, SECTIONS};
+use super::environment::SECTIONS;
+use super::finding::ConfigFinding;
 
-/// Keys are shorter.
+/// Every key of the configuration is shorter, so a longer name could be a secret.
 const KEY_BYTES_MAX: usize = 32;
 
-/// Reads and parses a file.
-pub(super) fn read(path: &Path) -> Result<Layer, Vec<Finding>> {
+const QUOTED_PATH: &str = "a key in quotes that contains `.` or `[`; \
+    write the section as `[http]` or `[[queues]]` and its keys below it";
+
+/// Reads a file and parses it as TOML.
+pub(super) fn read(path: &Path) -> Result<Value, Vec<ConfigFinding>> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| {
-        vec![Finding::new("", format!("cannot read the file: {error}")).at(Some(&name))]
+        vec![ConfigFinding::new("", format!("cannot read the file: {error}")).at(Some(&name))]
     })?;
     parse(&name, &text)
 }
 
-/// Parses the text of a file of that name.
-pub(super) fn parse(name: &str, text: &str) -> Result<Layer, Vec<Finding>> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        let mut findings: Vec<_> = errors
-            .iter()
-            .map(|error| syntax_finding(name, text, error))
+/// Parses the text of a file; `name` is used in origins.
+pub(super) fn parse(name: &str, text: &str) -> Result<Value, Vec<ConfigFinding>> {
+    let (table, mut errors) = DeTable::parse_recoverable(text);
+    let place =
+        |span: Option<Range<usize>>| line_and_column(text, span.map_or(0, |span| span.start));
+    // A later error on the same line is a consequence of the first.
+    errors.dedup_by_key(|error| place(error.span()).0);
+    if errors.is_empty() {
+        let origin = |span| format!("{name}:{}", place(Some(span)).0);
+        let keys = table.get_ref().keys();
+        // Merging would read such a key as a path: `"queues[9]"` as an element of a list.
+        let paths = keys.filter(|key| key.get_ref().contains(['.', '[', ']']));
+        let findings: Vec<_> = paths
+            .map(|key| ConfigFinding::new("", QUOTED_PATH).at(Some(&origin(key.span()))))
             .collect();
-        // What goes wrong later on the same line is a consequence.
-        findings.dedup_by(|later, first| later.line == first.line);
-        return Err(findings
-            .into_iter()
-            .map(|located| located.finding)
-            .collect());
+        return match &*findings {
+            [] => Ok(value(None, DeValue::Table(table.into_inner()), &origin)),
+            _ => Err(findings),
+        };
     }
-    let mut parsing = Parsing {
-        name,
-        text,
-        tables: Vec::new(),
-        findings: Vec::new(),
+    let finding = |error: &toml::de::Error| {
+        let (line, column) = place(error.span());
+        let problem = format!(
+            "{}: {}",
+            error.message().replace('\n', ", "),
+            shown_line(text, line)
+        );
+        ConfigFinding::new("", problem).at(Some(&format!("{name}:{line}:{column}")))
     };
-    let values = parsing.table("", table.into_inner());
-    if parsing.findings.is_empty() {
-        Ok(Layer {
-            values,
-            tables: parsing.tables,
-        })
-    } else {
-        Err(parsing.findings)
-    }
+    Err(errors.iter().map(finding).collect())
 }
 
-struct Parsing<'a> {
-    name: &'a str,
-    text: &'a str,
-    tables: Vec<(String, String)>,
-    findings: Vec<Finding>,
-}
-
-impl Parsing<'_> {
-    fn origin(&self, span: &Range<usize>) -> String {
-        format!("{}:{}", self.name, line_and_column(self.text, span.start).0)
-    }
-
-    fn table(&mut self, path: &str, table: DeTable<'_>) -> Map<String, Value> {
-        let mut values = Map::new();
-        for (key, value) in table {
-            let origin = self.origin(&key.span());
-            let key = key.into_inner().into_owned();
-            let path = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
-            let value = self.value(&path, &origin, value.into_inner());
-            values.insert(key, value);
+/// A value with its origin. A number that is too large stays one, which the reader refuses.
+fn value(
+    origin: Option<&String>,
+    value: DeValue<'_>,
+    origin_of: &impl Fn(Range<usize>) -> String,
+) -> Value {
+    match value {
+        DeValue::String(text) => Value::new(origin, text.into_owned()),
+        DeValue::Boolean(value) => Value::new(origin, value),
+        DeValue::Datetime(value) => Value::new(origin, value.to_string()),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Value::new(origin, number),
+            Err(_) => Value::new(origin, u128::MAX),
+        },
+        DeValue::Float(number) => Value::new(origin, number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Table(table) => {
+            let entries = table.into_iter().map(|(key, below)| {
+                let origin = origin_of(key.span());
+                let below = self::value(Some(&origin), below.into_inner(), origin_of);
+                (key.into_inner().into_owned(), below)
+            });
+            Value::new(origin, entries.collect::<Map<_, _>>())
         }
-        values
-    }
-
-    fn value(&mut self, path: &str, origin: &String, value: DeValue<'_>) -> Value {
-        match value {
-            DeValue::String(text) => Value::new(Some(origin), text.into_owned()),
-            DeValue::Boolean(value) => Value::new(Some(origin), value),
-            DeValue::Datetime(value) => Value::new(Some(origin), value.to_string()),
-            DeValue::Integer(number) => self.number(
-                path,
-                origin,
-                i64::from_str_radix(number.as_str(), number.radix()),
-            ),
-            DeValue::Float(number) => self.number(path, origin, number.as_str().parse::<f64>()),
-            DeValue::Table(table) => {
-                self.tables.push((path.to_owned(), origin.clone()));
-                Value::new(Some(origin), self.table(path, table))
-            }
-            DeValue::Array(array) => {
-                let elements = array.into_iter().enumerate().map(|(index, element)| {
-                    let origin = self.origin(&element.span());
-                    self.value(&format!("{path}[{index}]"), &origin, element.into_inner())
-                });
-                let elements: Vec<Value> = elements.collect();
-                Value::new(Some(origin), elements)
-            }
+        DeValue::Array(array) => {
+            let elements = array.into_iter().map(|element| {
+                let origin = origin_of(element.span());
+                self::value(Some(&origin), element.into_inner(), origin_of)
+            });
+            Value::new(origin, elements.collect::<Vec<_>>())
         }
-    }
-
-    fn number<T: Into<config::ValueKind>, E>(
-        &mut self,
-        path: &str,
-        origin: &String,
-        number: Result<T, E>,
-    ) -> Value {
-        number.map_or_else(
-            |_| {
-                self.findings
-                    .push(Finding::new(path, "the number is too large").at(Some(origin)));
-                Value::default()
-            },
-            |number| Value::new(Some(origin), number),
-        )
     }
 }
 
@@ -134,28 +99,13 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
-struct Located {
-    line: usize,
-    finding: Finding,
-}
-
-fn syntax_finding(name: &str, text: &str, error: &toml::de::Error) -> Located {
-    let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
-    let shown = shown_line(text, line);
-    let problem = format!("{}: {shown}", error.message().replace('\n', ", "));
-    Located {
-        line,
-        finding: Finding::new("", problem).at(Some(&format!("{name}:{line}:{column}"))),
-    }
-}
-
-/// What of a line of the file is certainly no value: the name of a section or of a key.
+/// The part of a line that is certainly not a value: the name of a section or of a key.
 fn shown_line(text: &str, number: usize) -> String {
     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
     match line.split_once('=') {
         _ if is_header(line) => format!("`{line}`"),
         Some((name, _)) if is_key(name.trim()) => format!("`{} = …`", name.trim()),
-        _ => "a line that is not shown, as it could hold a secret".into(),
+        _ => "the line is not shown, because it could contain a secret".into(),
     }
 }
 
@@ -163,10 +113,10 @@ fn is_header(line: &str) -> bool {
     let name = line.trim_start_matches('[');
     let section = name.split(['.', ']']).next().unwrap_or_default();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.]".contains(c);
-    name != line && name.chars().all(is_plain) && SECTIONS.contains(&section)
+    name != line && name.chars().all(is_plain) && SECTIONS.iter().any(|known| known == section)
 }
 
-/// Letters only: a line of a secret over several lines has other characters, too.
+/// Lower-case letters, `_` and `.` only: a line of a multi-line secret has other characters too.
 fn is_key(name: &str) -> bool {
     name.len() <= KEY_BYTES_MAX
         && name

@@ -1,28 +1,28 @@
-//! What is wrong with a configuration: one line a finding, all of them at once. Never a secret.
+//! Findings: what is wrong with a configuration, one line each, never with a secret.
 
 use std::fmt;
 
 use super::layers;
-use crate::telemetry::foreign;
+use crate::foreign;
 
-/// Longer names that resemble no key are not shown.
+/// A longer name that resembles no key is not shown: it could be a secret.
 const NAME_BYTES_MAX: usize = 15;
-/// Less similar names are not worth a question.
+/// Minimum similarity (0 to 1) for suggesting a key.
 const SIMILARITY_MIN: f64 = 0.5;
 
-/// One thing an operator has to change.
+/// One problem that the operator has to fix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Finding {
-    /// Dotted path of the key; empty when a whole file is meant.
+pub struct ConfigFinding {
+    /// Dotted path of the key; empty if the finding is about a file or a variable.
     pub key: String,
-    /// What is wrong and what to do about it.
+    /// What is wrong and how to fix it.
     pub problem: String,
-    /// File and line, environment variable or flag the value came from.
+    /// Where the value came from: file and line, environment variable or flag.
     pub origin: Option<String>,
 }
 
-impl Finding {
-    /// A finding at a key, its origin not yet known.
+impl ConfigFinding {
+    /// A finding for a key, without an origin.
     #[must_use]
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Finding {
         }
     }
 
-    /// The same with the place its value came from.
+    /// The same finding with the origin of its value.
     #[must_use]
     pub fn at(self, origin: Option<&str>) -> Self {
         Self {
@@ -41,8 +41,8 @@ impl Finding {
         }
     }
 
-    /// A key that no section knows, with the nearest of those it could have been. What does not
-    /// look like a key is not shown: a secret may stand there for want of a `=`.
+    /// A finding for an unknown key, with the most similar known key. A name that does not look
+    /// like a key is not shown: if a `=` is missing, it may contain a secret.
     pub(super) fn unknown_key(key: &str, known: &[&str], origin: Option<&str>) -> Self {
         let name = key.rsplit('.').next().unwrap_or(key);
         let parent = &key[..key.len() - name.len()];
@@ -50,29 +50,31 @@ impl Finding {
         let is_similar = similarity >= SIMILARITY_MIN;
         let begun = known.iter().find(|known| is_run_together(name, known));
         let shown = match begun {
-            Some(known) => format!("{known}…"),
-            None if looks_like_a_key(name, is_similar) => name.to_owned(),
-            None => "…".to_owned(),
+            Some(known) => format!("{parent}{known}…"),
+            None if looks_like_a_key(name, is_similar) => key.to_owned(),
+            None => format!("{parent}…"),
         };
         let advice = match begun {
-            Some(known) => format!("did you mean `{parent}{known}`, and a `=` is missing?"),
+            Some(known) => format!("did you mean `{parent}{known} = …`? a `=` is missing"),
             None if is_similar => format!("did you mean `{parent}{nearest}`?"),
-            None => format!("the nearest is `{parent}{nearest}` of {}", known.join(", ")),
+            None => {
+                let known = known.join(", ");
+                format!("the most similar is `{parent}{nearest}`; known are {known}")
+            }
         };
-        let shown = format!("{parent}{shown}");
         let origin = origin.map(|origin| layers::origin_of(&shown, origin));
         Self::new(shown, format!("unknown key; {advice}")).at(origin.as_deref())
     }
 
-    /// Whether one of the two keys contains the other, so that one is the cause of the other.
+    /// Whether one of the two keys contains the other; then one finding may cause the other.
     pub(super) fn touches(&self, other: &Self) -> bool {
         let (own, other) = (standing_for(&self.key), standing_for(&other.key));
         contains(own, other) || contains(other, own)
     }
 }
 
-/// One line, whatever stands in the configuration.
-impl fmt::Display for Finding {
+/// Always one line: control characters from the configuration are escaped.
+impl fmt::Display for ConfigFinding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, problem) = (foreign::line(&self.key), foreign::line(&self.problem));
         let origin = self.origin.as_deref().map(foreign::line);
@@ -85,26 +87,23 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is wrong with a configuration; never empty.
+/// All findings of a configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order of their keys.
-    pub findings: Vec<Finding>,
+    /// Sorted by key, never empty.
+    pub findings: Vec<ConfigFinding>,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, finding) in self.findings.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(formatter, "{separator}{finding}")?;
-        }
-        Ok(())
+        let lines: Vec<_> = self.findings.iter().map(ToString::to_string).collect();
+        formatter.write_str(&lines.join("\n"))
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-/// The key whose value a file gives.
+/// For a `…_file` key of `[rabbitmq]`, the key whose value the file contains.
 fn standing_for(key: &str) -> &str {
     match key {
         "rabbitmq.url_file" => "rabbitmq.urls",
@@ -119,29 +118,29 @@ fn contains(outer: &str, inner: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// A name of letters only: keys have nothing else, and few secrets are so.
+/// Whether a name consists of letters, `_` and `-`, like a key; few secrets do.
 fn looks_like_a_key(name: &str, is_similar: bool) -> bool {
     let is_plain = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
     name.chars().all(is_plain)
         && (name.len() <= NAME_BYTES_MAX || (is_similar && name.len() <= 2 * NAME_BYTES_MAX))
 }
 
-/// Whether a known name has something behind it that is no word of a key.
+/// Whether `name` is the known key directly followed by text that does not look like a key.
 fn is_run_together(name: &str, known: &str) -> bool {
     let behind = name.get(known.len()..).filter(|_| name.starts_with(known));
     behind.is_some_and(|behind| behind.len() > 1 && !looks_like_a_key(behind, false))
 }
 
-/// The most similar of the known names and how similar it is, from 0 to 1.
+/// The most similar known name and its similarity, from 0 to 1.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> (f64, &'a str) {
-    known
+    let all = known
         .iter()
-        .map(|candidate| (similarity(name, candidate), *candidate))
-        .max_by(|(left, _), (right, _)| left.total_cmp(right))
-        .unwrap_or_default()
+        .map(|candidate| (similarity(name, candidate), *candidate));
+    let nearest = all.max_by(|(left, _), (right, _)| left.total_cmp(right));
+    nearest.unwrap_or_default()
 }
 
-/// Spelt alike, or made of the same words in another order.
+/// Similarity of spelling, or of the same words in another order; at most 1.
 fn similarity(left: &str, right: &str) -> f64 {
     let in_order = |name: &str| {
         let mut words: Vec<&str> = name.split(['_', '-']).collect();
@@ -160,9 +159,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_key_is_named_or_else_all_of_them() {
+    fn nearest_key_or_all_keys_are_named() {
         let known = ["listen", "body_bytes_max", "sessions_max"];
-        let problem = |key| Finding::unknown_key(key, &known, None).problem;
+        let problem = |key| ConfigFinding::unknown_key(key, &known, None).problem;
         assert_eq!(
             problem("http.listn"),
             "unknown key; did you mean `http.listen`?"
@@ -173,22 +172,22 @@ mod tests {
         );
         assert_eq!(
             problem("http.tls"),
-            "unknown key; the nearest is `http.listen` of listen, body_bytes_max, sessions_max"
+            "unknown key; the most similar is `http.listen`; known are listen, body_bytes_max, sessions_max"
         );
         assert_eq!(
-            Finding::unknown_key("htp", &["http", "admin"], None).problem,
+            ConfigFinding::unknown_key("htp", &["http", "admin"], None).problem,
             "unknown key; did you mean `http`?"
         );
     }
 
     #[test]
-    fn what_does_not_look_like_a_key_is_not_shown() {
+    fn text_unlike_a_key_is_not_shown() {
         let known = ["secrets", "secret_files", "signature"];
         for (key, origin, expected) in [
             (
                 "sources.x.secretshunter2hunter2",
                 "--set sources.x.secretshunter2hunter2",
-                "sources.x.secrets…: unknown key; did you mean `sources.x.secrets`, and a `=` is missing? (--set sources.x.secrets…)",
+                "sources.x.secrets…: unknown key; did you mean `sources.x.secrets = …`? a `=` is missing (--set sources.x.secrets…)",
             ),
             (
                 "sources.x.hunter2",
@@ -201,23 +200,23 @@ mod tests {
                 "sources.x.secret: unknown key; did you mean `sources.x.secrets`? (a.toml:4)",
             ),
         ] {
-            let shown = Finding::unknown_key(key, &known, Some(origin)).to_string();
+            let shown = ConfigFinding::unknown_key(key, &known, Some(origin)).to_string();
             assert!(shown.starts_with(expected), "{shown}");
             assert!(!shown.to_lowercase().contains("hunter2"), "{shown}");
         }
     }
 
     #[test]
-    fn a_finding_is_one_line_whatever_stands_in_the_file() {
-        let finding = Finding::new("a\nb", "\u{1b}[2Jof \r\n ä").at(Some("x\n:1"));
+    fn finding_is_one_line_whatever_the_input() {
+        let finding = ConfigFinding::new("a\nb", "\u{1b}[2Jof \r\n ä").at(Some("x\n:1"));
         assert_eq!(finding.to_string(), r"a\nb: \u{1b}[2Jof \r\n ä (x\n:1)");
     }
 
     #[test]
-    fn findings_touch_when_one_key_contains_the_other() {
+    fn findings_overlap_if_one_key_contains_the_other() {
         let check = |left: &str, right: &str, expected| {
             assert_eq!(
-                Finding::new(left, "").touches(&Finding::new(right, "")),
+                ConfigFinding::new(left, "").touches(&ConfigFinding::new(right, "")),
                 expected,
                 "{left} {right}"
             );

@@ -1,4 +1,4 @@
-//! `[http]` and `[admin]`: the two listeners and their limits.
+//! `[http]` and `[admin]`: the public and the admin listener, with their limits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,50 +8,45 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::networks::Network;
+use super::units::{Quantity as _, Size, Span};
 
-/// What an address and a port look like, as a regular expression (ECMA-262).
+/// Pattern of an IP address and a port for the JSON Schema (ECMA-262).
 const ADDRESS_PATTERN: &str =
     r"^\s*(\[[0-9A-Fa-f:.]+(%[0-9]+)?\]|[0-9]{1,3}(\.[0-9]{1,3}){3}):[0-9]{1,5}\s*$";
 
-/// The public listener.
+/// The public listener, which receives webhooks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Address and port.
+    /// IP address and port to listen on.
     #[serde(deserialize_with = "address")]
     #[schemars(extend("pattern" = ADDRESS_PATTERN))]
     pub listen: SocketAddr,
-    /// Largest body of a webhook, in bytes.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Maximum size of a webhook's body in bytes; a larger one is answered 413.
+    #[serde(with = "Size")]
     pub body_bytes_max: u64,
-    /// Most sessions of one webhook.
+    /// Maximum number of sessions in one webhook; more are answered 413.
     pub sessions_max: usize,
-    /// From the first byte of a request to the end of its head.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// Maximum time from the first byte of a request to the end of its headers.
+    #[serde(with = "Span")]
     pub header_timeout: Duration,
-    /// From the end of the head to the end of the body.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// Maximum time from the end of the headers to the end of the body.
+    #[serde(with = "Span")]
     pub body_timeout: Duration,
-    /// Bytes per second that a body must arrive with after its first five seconds; 0: any pace.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Minimum rate of a body in bytes per second, checked after its first 5 s; 0: no minimum.
+    #[serde(with = "Size")]
     pub body_rate_min: u64,
-    /// How long a connection is kept without a request; longer than a proxy in front keeps it.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// How long an idle connection is kept; set it longer than the proxy in front keeps its own.
+    #[serde(with = "Span")]
     pub idle_timeout: Duration,
-    /// Open connections.
+    /// Maximum number of open connections.
     pub connections_max: usize,
-    /// Open connections of one client address, or of one IPv6 network of 64 bits.
+    /// Maximum number of open connections per client address, or per /64 network with IPv6.
     pub connections_per_client_max: Option<usize>,
-    /// Addresses and networks of proxies, which speak for many clients.
+    /// Proxies whose `X-Forwarded-For` is trusted; they have no limit per client.
     pub trusted_proxies: Vec<Network>,
-    /// Bytes of all bodies held in memory at once.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Maximum size of all bodies in memory at once, in bytes.
+    #[serde(with = "Size")]
     pub buffered_bytes_max: u64,
 }
 
@@ -73,19 +68,20 @@ impl Default for Http {
     }
 }
 
-/// The operators' listener.
+/// The admin listener: health, status and metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// Address and port.
+#[schemars(rename = "Admin")]
+pub struct AdminConfig {
+    /// IP address and port to listen on.
     #[serde(deserialize_with = "address")]
     #[schemars(extend("pattern" = ADDRESS_PATTERN))]
     pub listen: SocketAddr,
-    /// Names it is asked for by, without a port, beside IP addresses and `localhost`.
+    /// Accepted names in `Host`, without a port; IP addresses and `localhost` are always accepted.
     pub hosts: Vec<String>,
 }
 
-impl Default for Admin {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 9180).into(),

@@ -1,45 +1,42 @@
-//! URLs of HTTP that may hold a secret: that of the management API, and where `send` posts.
+//! HTTP URLs that may contain a secret: the management API, and the target of `send`.
 
 use std::fmt;
 
-use serde::Serializer;
+use serde::{Serialize, Serializer};
 
-use super::sources::{MASK, Secret};
+use super::sources::Secret;
 use super::url_text::{self, SPECIAL};
 
-/// Paths that begin so are the bridge's own and no secret.
+/// Paths with this prefix belong to the bridge and are shown; any other could be a secret.
 const OWN_PATH: &str = "/webhooks/";
 
-/// An `http` or `https` URL. Shown without login, parameters and foreign paths.
+/// An `http` or `https` URL. Shown without credentials, parameters and unknown paths.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     url: url::Url,
     login: Option<(String, String)>,
 }
 
-/// Why a text is not a usable URL. Quotes nothing: the URL may hold a password.
+/// Why a text is not a usable URL. Never quotes the text: it may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HttpUrlError {
-    /// Not `http` or `https`, no host, or no URL at all.
+    /// Not a URL, a scheme other than `http` and `https`, or no host.
     #[error("must be http://… or https://… with a host")]
     Form,
-    /// A character that ends user or password too early.
-    #[error("a special character stands for itself: {SPECIAL}")]
+    /// A special character in user or password that is not percent-encoded.
+    #[error("a special character is not encoded: {SPECIAL}")]
     Unencoded,
 }
 
 impl HttpUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// If it is no `http` or `https` URL with a host.
+    /// If the text is not an `http` or `https` URL with a host.
     pub fn parse(text: &str) -> Result<Self, HttpUrlError> {
         let text = text.trim();
         let (scheme, _) = text.split_once("://").ok_or(HttpUrlError::Form)?;
-        if !["http", "https"]
-            .iter()
-            .any(|known| scheme.eq_ignore_ascii_case(known))
-        {
+        if !["http", "https"].contains(&&*scheme.to_ascii_lowercase()) {
             return Err(HttpUrlError::Form);
         }
         if !url_text::is_encoded(text) {
@@ -50,32 +47,26 @@ impl HttpUrl {
             return Err(HttpUrlError::Form);
         }
         let decoded = |part| url_text::decoded(part).ok_or(HttpUrlError::Unencoded);
-        let login = if url_text::has_login(&url) {
-            Some((
-                decoded(url.username())?,
-                decoded(url.password().unwrap_or_default())?,
-            ))
-        } else {
-            None
-        };
+        let (user, password) = (url.username(), url.password().unwrap_or_default());
+        let login = (decoded(user)?, decoded(password)?);
+        let login = url_text::has_login(&url).then_some(login);
         Ok(Self { url, login })
     }
 
-    /// User and password, if it names them. Not to be shown.
+    /// User and password, if the URL contains them. Must not be shown.
     #[must_use]
     pub fn login(&self) -> Option<(&str, &str)> {
-        self.login
-            .as_ref()
-            .map(|(user, password)| (user.as_str(), password.as_str()))
+        let login = self.login.as_ref();
+        login.map(|(user, password)| (user.as_str(), password.as_str()))
     }
 
-    /// Whether there is something behind a `?`.
+    /// Whether the URL has a query (`?…`).
     #[must_use]
     pub fn has_query(&self) -> bool {
         self.url.query().is_some()
     }
 
-    /// The whole URL but for the login, to be asked. Not to be shown.
+    /// The URL to request: complete, but without credentials. Must not be shown.
     #[must_use]
     pub fn request(&self) -> String {
         let mut url = self.url.clone();
@@ -89,17 +80,13 @@ impl HttpUrl {
 impl fmt::Display for HttpUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.url;
-        let login = if self.login.is_some() { "***@" } else { "" };
-        let host = url.host_str().unwrap_or_default();
-        write!(formatter, "{}://{login}{host}", url.scheme())?;
-        if let Some(port) = url.port() {
-            write!(formatter, ":{port}")?;
-        }
-        match url.path() {
-            path if path == "/" || path.starts_with(OWN_PATH) => formatter.write_str(path)?,
-            _ => formatter.write_str("/***")?,
-        }
-        formatter.write_str(if self.has_query() { "?***" } else { "" })
+        let start = url_text::start(url, url.host_str().unwrap_or_default());
+        let path = match url.path() {
+            path if path == "/" || path.starts_with(OWN_PATH) => path,
+            _ => "/***",
+        };
+        let query = if self.has_query() { "?***" } else { "" };
+        write!(formatter, "{start}{path}{query}")
     }
 }
 
@@ -109,17 +96,14 @@ impl fmt::Debug for HttpUrl {
     }
 }
 
-/// Writes a URL for people, for `#[serde(serialize_with)]`.
+/// Serializes a URL as it may be shown, for `#[serde(serialize_with)]`.
 ///
 /// # Errors
 /// Those of the serializer.
 pub(super) fn serialize<S: Serializer>(url: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
-    if url.expose().is_empty() {
-        return serializer.serialize_str("");
-    }
     match HttpUrl::parse(url.expose()) {
         Ok(url) => serializer.collect_str(&url),
-        Err(_) => serializer.serialize_str(MASK),
+        Err(_) => url.serialize(serializer),
     }
 }
 
@@ -128,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_shown_without_login_path_and_parameters() {
+    fn url_is_shown_without_login_path_and_query() {
         let check = |url: &str, shown: &str, request: &str| {
             let url = HttpUrl::parse(url).unwrap();
             assert_eq!(url.to_string(), shown);
@@ -155,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_without_quoting_it() {
+    fn other_urls_are_refused_without_quoting() {
         for (url, expected) in [
             ("hunter2", HttpUrlError::Form),
             ("ftp://u:hunter2@h", HttpUrlError::Form),

@@ -1,4 +1,4 @@
-//! `[journal]`: where events lie, how much and how long.
+//! `[journal]`: where events are stored, how much space they may use and how long they are kept.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,33 +6,34 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The disk.
+use super::units::{Quantity as _, Size, Span};
+
+/// The journal's directory, size limits and retention.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Journal {
-    /// Directory of `journal.db` and `journal.lock`; made if absent, mode 0700. A relative one in a
-    /// file is relative to that file's directory, elsewhere to the working directory.
+#[schemars(rename = "Journal")]
+pub struct JournalConfig {
+    /// Directory of `journal.db`, `archive.db` and `journal.lock`; created with mode 0700 if
+    /// missing. A relative path in a configuration file is relative to that file's directory;
+    /// from the environment or a flag, it is relative to the working directory.
     pub dir: PathBuf,
-    /// Bytes on the disk of unsettled events at which webhooks are answered 503.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Maximum size of pending events on disk, in bytes; at this size webhooks are answered 503.
+    #[serde(with = "Size")]
     pub backlog_bytes_max: u64,
-    /// Free bytes of the file system below which settled events are deleted early and, when none
-    /// are left, webhooks are answered 503. Free pages of the database count as free.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Minimum free space of the file system, in bytes. Below it, completed events are deleted
+    /// early; when none are left, webhooks are answered 503. Free pages of the database count as
+    /// free space.
+    #[serde(with = "Size")]
     pub disk_free_min: u64,
-    /// How long settled events are kept; 0: not at all.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// How long completed events are kept for search and replay; 0: not at all.
+    #[serde(with = "Span")]
     pub retention: Duration,
-    /// How many bytes of settled events are kept on the disk.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Maximum size of completed events on disk, in bytes.
+    #[serde(with = "Size")]
     pub retention_bytes: u64,
 }
 
-impl Default for Journal {
+impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             dir: "data/journal".into(),

@@ -1,152 +1,103 @@
-//! From layers to a configuration that can take effect, or to everything that is wrong with it.
+//! Turns layers into a valid configuration, or into all its findings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use config::{Value, ValueKind};
+use super::finding::{ConfigError, ConfigFinding};
+use super::layers::Layers;
+use super::{Config, reader, secrets, validation};
 
-use super::finding::{ConfigError, Finding};
-use super::layers::{Layer, Layers};
-use super::{Config, layers, merging, reader, secrets, validation};
-
-/// A configuration as it takes effect, and what it was made of.
+/// A valid configuration and where its values came from.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// Every value, contents of secret files included.
+    /// All values, including the contents of secret files.
     pub config: Config,
-    /// One sentence for each source that waits for its secret (`await_secret`).
-    pub awaited: Vec<Finding>,
-    /// The files it was read from, weakest first.
-    pub files: Vec<PathBuf>,
-    /// Where each value that is not a default came from, by dotted key.
+    /// One finding for each source that waits for its secret (`await_secret`).
+    pub missing_secrets: Vec<ConfigFinding>,
+    /// The origin of each value that is not a default, by dotted key.
     pub origins: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// Reads, merges and checks all layers.
+    /// Reads, merges and validates all layers. `further` returns findings of other modules.
     ///
     /// # Errors
-    /// Everything that is wrong, at once; of layers that cannot be read at all, only that.
-    pub fn load(layers: &Layers) -> Result<Loaded, ConfigError> {
-        let read = layers.read().map_err(|findings| ConfigError { findings })?;
-        let tree = layers::merge(&read);
-        let origins = origins(&tree, &read);
-        let mut first = merging::misplaced_urls(&tree);
-        first.extend(merging::ambiguous_names(&tree));
-        let (mut config, wrong) = reader::read::<Self>(tree);
-        let mut findings = first;
-        add_independent(&mut findings, wrong);
-        let mut resolved = secrets::resolve(&mut config, &read);
-        add_independent(&mut findings, resolved.missing);
-        add_independent(&mut findings, config.findings());
-        for finding in findings.iter_mut().chain(&mut resolved.awaited) {
-            if finding.origin.is_none() {
-                finding.origin = place(&finding.key, &origins);
-            }
+    /// All findings at once; if a layer cannot be read at all, only why not.
+    pub(crate) fn load(
+        layers: &Layers,
+        further: impl FnOnce(&Self) -> Vec<ConfigFinding>,
+    ) -> Result<Loaded, ConfigError> {
+        match gather(layers, further)? {
+            (loaded, findings) if findings.is_empty() => Ok(loaded),
+            (_, findings) => Err(ConfigError { findings }),
         }
-        if findings.is_empty() {
-            anchor(&mut config, &origins, &layers.files);
-            let (awaited, files) = (resolved.awaited, layers.files.clone());
-            return Ok(Loaded {
-                config,
-                awaited,
-                files,
-                origins,
-            });
-        }
-        findings.sort();
-        Err(ConfigError { findings })
     }
 
-    /// The values as far as they can be read, unchecked, and a wrong one at its default: for
-    /// commands that need a few of them only.
+    /// Reads the values without validation, for commands that need only a few of them. An invalid
+    /// value is replaced by its default.
     ///
     /// # Errors
-    /// What keeps a layer from being read at all.
+    /// If a layer cannot be read at all.
     pub fn peek(layers: &Layers) -> Result<Self, ConfigError> {
-        let read = layers.read().map_err(|findings| ConfigError { findings })?;
-        let tree = layers::merge(&read);
-        let origins = origins(&tree, &read);
-        let (mut config, _) = reader::read::<Self>(tree);
-        secrets::resolve(&mut config, &read);
-        anchor(&mut config, &origins, &layers.files);
-        Ok(config)
+        gather(layers, |_| Vec::new()).map(|(loaded, _)| loaded.config)
     }
 
-    /// What is wrong with the values as a whole. Pure: looks at no file.
+    /// Validates the values and how they relate. Pure: accesses no files.
     #[must_use]
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self) -> Vec<ConfigFinding> {
         validation::findings(self)
     }
 }
 
-/// A relative `journal.dir` is relative to the file that names it, so that every command finds the
-/// same journal wherever it is started. One from elsewhere is relative to the working directory.
-fn anchor(config: &mut Config, origins: &BTreeMap<String, String>, files: &[PathBuf]) {
-    let Some(origin) = origins.get("journal.dir") else {
-        return;
-    };
-    let is_named_in = |file: &&PathBuf| {
-        let line = origin.strip_prefix(&*file.to_string_lossy());
-        line.is_some_and(|line| line.starts_with(':'))
-    };
-    if let Some(directory) = files
-        .iter()
-        .find(is_named_in)
-        .and_then(|file| file.parent())
-    {
-        // An absolute path stays what it is.
+/// The configuration and its findings, sorted. An invalid value is replaced by its default.
+fn gather(
+    layers: &Layers,
+    further: impl FnOnce(&Config) -> Vec<ConfigFinding>,
+) -> Result<(Loaded, Vec<ConfigFinding>), ConfigError> {
+    let (tree, origins) = layers.read()?;
+    let mut findings = secrets::misplaced_urls(&tree);
+    let (mut config, wrong) = reader::read::<Config>(tree);
+    findings.extend(validation::ambiguous_names(&config));
+    add_independent(&mut findings, wrong);
+    let rank = |key| origins.get(key).map(|origin| layers.rank(origin));
+    let urls_and_file = rank("rabbitmq.urls").cmp(&rank("rabbitmq.url_file"));
+    let mut resolved = secrets::resolve(&mut config, urls_and_file);
+    add_independent(&mut findings, resolved.missing);
+    let mut later = config.findings();
+    later.extend(further(&config));
+    add_independent(&mut findings, later);
+    for finding in findings.iter_mut().chain(&mut resolved.missing_secrets) {
+        if finding.origin.is_none() {
+            finding.origin = origin(&finding.key, &origins).cloned();
+        }
+    }
+    findings.sort();
+    // A relative directory belongs to the file that names it, so that every command finds the same
+    // journal. From the environment or a flag, it stays relative to the working directory.
+    let origin = origins.get("journal.dir");
+    let file = origin.and_then(|origin| layers.file_of(origin));
+    if let Some(directory) = file.and_then(|file| layers.files[file].parent()) {
+        // `join` keeps an absolute path unchanged.
         config.journal.dir = directory.join(&config.journal.dir);
     }
+    let loaded = Loaded {
+        config,
+        missing_secrets: resolved.missing_secrets,
+        origins,
+    };
+    Ok((loaded, findings))
 }
 
-/// Adds what is not just a consequence of what was found before.
-fn add_independent(findings: &mut Vec<Finding>, mut later: Vec<Finding>) {
+/// Adds those later findings that are not consequences of earlier ones.
+fn add_independent(findings: &mut Vec<ConfigFinding>, mut later: Vec<ConfigFinding>) {
     later.retain(|later| !findings.iter().any(|earlier| earlier.touches(later)));
     findings.append(&mut later);
 }
 
-/// Where the value of a key came from, or the list it belongs to.
-fn place(key: &str, origins: &BTreeMap<String, String>) -> Option<String> {
+/// The origin of a key's value, or of the list element or list that contains it.
+#[must_use]
+pub fn origin<'o>(key: &str, origins: &'o BTreeMap<String, String>) -> Option<&'o String> {
     let element = key.rfind(']').map(|end| &key[..=end]);
     let list = key.rfind('[').map(|start| &key[..start]);
-    [Some(key), element, list]
-        .into_iter()
-        .flatten()
-        .find_map(|key| origins.get(key))
-        .cloned()
-}
-
-/// Where every value and table of the tree came from, by dotted key.
-fn origins(tree: &Value, layers: &[Layer]) -> BTreeMap<String, String> {
-    let mut origins: BTreeMap<_, _> = layers
-        .iter()
-        .flat_map(|layer| layer.tables.clone())
-        .collect();
-    collect_origins("", tree, &mut origins);
-    origins
-}
-
-fn collect_origins(path: &str, value: &Value, origins: &mut BTreeMap<String, String>) {
-    if let Some(origin) = value.origin() {
-        origins.insert(path.to_owned(), origin.to_owned());
-    }
-    match &value.kind {
-        ValueKind::Table(table) => {
-            for (key, value) in table {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                collect_origins(&path, value, origins);
-            }
-        }
-        ValueKind::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                collect_origins(&format!("{path}[{index}]"), value, origins);
-            }
-        }
-        _ => {}
-    }
+    let mut known = [Some(key), element, list].into_iter().flatten();
+    known.find_map(|key| origins.get(key))
 }

@@ -1,21 +1,26 @@
-//! Networks as people write them: `"192.0.2.7"`, `"10.0.0.0/8"`, `"2001:db8::/32"`.
+//! IP addresses and networks in CIDR notation: `"192.0.2.7"`, `"10.0.0.0/8"`, `"2001:db8::/32"`.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An address, or a network with the length of its prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network(IpNet);
+/// Pattern of an address or a network for the JSON Schema (ECMA-262).
+const PATTERN: &str = r"^\s*[0-9A-Fa-f:.]+(/[0-9]{1,3})?\s*$";
+
+/// An IP network; a single address is a network with the full prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(
+    description = "An IP address, or a network in CIDR notation: address, slash, prefix length.",
+    extend("pattern" = PATTERN, "examples" = ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"])
+)]
+pub struct Network(#[schemars(with = "String")] IpNet);
 
 impl Network {
-    /// Whether this address is one of the network, also if IPv6 carries it as an IPv4 address.
+    /// Whether the network contains this address. An IPv4-mapped IPv6 address counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
@@ -23,30 +28,17 @@ impl Network {
 }
 
 impl FromStr for Network {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let network = match text.parse::<IpAddr>() {
             Ok(address) => Ok(address.to_canonical().into()),
-            Err(_) => text.parse::<IpNet>(),
+            Err(_) => text.parse(),
         };
-        network.map(Self).map_err(|_| {
-            "expected an address such as \"192.0.2.7\" or a network such as \"10.0.0.0/8\""
-                .to_owned()
-        })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-impl Serialize for Network {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let expected =
+            "expected an address such as \"192.0.2.7\" or a network such as \"10.0.0.0/8\"";
+        network.map(Self).map_err(|_| expected)
     }
 }
 
@@ -57,18 +49,9 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-impl JsonSchema for Network {
-    fn schema_name() -> Cow<'static, str> {
-        "Network".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "An IP address, or a network: an address, a slash, the length of the prefix.",
-            "examples": ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"],
-            "type": "string",
-            "pattern": r"^\s*[0-9A-Fa-f:.]+(/[0-9]{1,3})?\s*$",
-        })
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 
@@ -77,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_networks_are_read_and_told_apart() {
+    fn addresses_and_networks_are_parsed() {
         let contains = |network: &str, address: &str| {
             let network: Network = network.parse().unwrap();
             network.contains(address.parse().unwrap())

@@ -1,15 +1,27 @@
-//! How names of files with secrets are shown: a secret that stands where the name of its file
-//! belongs is not.
+//! How paths of secret files are shown. If an operator writes a secret where its path belongs, the
+//! secret is masked.
 
 use std::path::{Path, PathBuf};
 
-use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use super::sources::MASK;
 
-/// The name, or three stars if nothing says that it is one: neither the file is there nor a
-/// directory it would be in.
+/// Where systemd puts the secrets of the packaged service (`LoadCredential` in
+/// packaging/deskbridge.service), and where the operator puts them.
+const CREDENTIALS: (&str, &str) = ("/run/credentials/deskbridge.service", "secret_");
+const SECRETS: &str = "/etc/deskbridge/secrets";
+
+/// The file that the operator edits, if systemd copies it to this path when the service starts.
+#[must_use]
+pub(super) fn original(path: &Path) -> Option<PathBuf> {
+    let (directory, prefix) = CREDENTIALS;
+    let name = path.strip_prefix(directory).ok()?.to_str()?;
+    Some(Path::new(SECRETS).join(name.strip_prefix(prefix)?))
+}
+
+/// The path, or `***` if neither the file nor its parent directory exists: then the text could be
+/// a secret.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     if is_one(path) {
@@ -19,10 +31,13 @@ pub fn shown(path: &Path) -> String {
     }
 }
 
-/// The same for a sentence, with the reason.
+/// The path for a message, in backquotes; a masked one with the reason. For a copy that systemd
+/// makes, the path of the original.
 #[must_use]
 pub fn in_words(path: &Path) -> String {
-    if is_one(path) {
+    if let Some(original) = original(path) {
+        format!("`{}`", original.display())
+    } else if is_one(path) {
         format!("`{}`", path.display())
     } else {
         format!("{MASK} (no such directory; the value is not shown, it could be a secret itself)")
@@ -31,13 +46,13 @@ pub fn in_words(path: &Path) -> String {
 
 fn is_one(path: &Path) -> bool {
     let is_directory = |parent: &Path| {
-        // A secret may begin with a slash.
+        // `/` always exists, and a secret may begin with a slash.
         parent.parent().is_some() && parent.is_dir()
     };
     path.exists() || path.parent().is_some_and(is_directory)
 }
 
-/// Writes a path for people, for `#[serde(serialize_with)]`.
+/// Serializes a path as it may be shown, for `#[serde(serialize_with)]`.
 ///
 /// # Errors
 /// Those of the serializer.
@@ -49,7 +64,7 @@ pub(super) fn serialize_one<S: Serializer>(
     path.as_deref().map(shown).serialize(serializer)
 }
 
-/// The same for several.
+/// Serializes several paths as they may be shown.
 ///
 /// # Errors
 /// Those of the serializer.
@@ -57,11 +72,7 @@ pub(super) fn serialize_all<S: Serializer>(
     paths: &[PathBuf],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut list = serializer.serialize_seq(Some(paths.len()))?;
-    for path in paths {
-        list.serialize_element(&shown(path))?;
-    }
-    list.end()
+    serializer.collect_seq(paths.iter().map(|path| shown(path)))
 }
 
 #[cfg(test)]
@@ -69,7 +80,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_be_a_path_is_shown() {
+    fn credential_is_named_as_the_operator_knows_it() {
+        let check = |path, expected: Option<&str>| {
+            assert_eq!(original(Path::new(path)), expected.map(PathBuf::from));
+        };
+        let credential = "/run/credentials/deskbridge.service/secret_rabbitmq-url";
+        check(credential, Some("/etc/deskbridge/secrets/rabbitmq-url"));
+        check("/run/credentials/deskbridge.service/other", None);
+        check("/run/credentials/other.service/secret_x", None);
+        assert_eq!(
+            in_words(Path::new(credential)),
+            "`/etc/deskbridge/secrets/rabbitmq-url`"
+        );
+    }
+
+    #[test]
+    fn only_plausible_paths_are_shown() {
         let dir = tempfile::tempdir().unwrap();
         let in_it = dir.path().join("absent");
         assert_eq!(shown(&in_it), in_it.display().to_string());

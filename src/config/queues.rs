@@ -1,76 +1,56 @@
-//! `[[queues]]`: consumer queues the bridge declares.
+//! `[[queues]]`: consumer queues that the bridge declares.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Exchanges that a queue with a `retry_delay` needs beside it; the first two are queues as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Satellite {
-    /// Takes what its consumers reject.
-    Rejected,
-    /// Lets a message wait before it comes again.
-    Retry,
-    /// Brings it back.
-    Retried,
-}
-
-impl Satellite {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rejected, Self::Retry, Self::Retried];
-
-    /// What it is called, behind the queue's name.
-    #[must_use]
-    pub const fn suffix(self) -> &'static str {
-        match self {
-            Self::Rejected => ".rejected",
-            Self::Retry => ".retry",
-            Self::Retried => ".retried",
-        }
-    }
-}
+use super::units::{Optional, Size, Span};
 
 /// One consumer queue: a quorum queue that dead-letters to the dead-letter exchange.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["name", "keys"]))]
-pub struct Queue {
-    /// Its name.
+#[schemars(rename = "Queue")]
+pub struct QueueConfig {
+    /// Name of the queue.
     pub name: String,
     /// Exchange to bind to; the default exchange of `[routing]` if absent.
     pub exchange: Option<String>,
-    /// Binding keys.
+    /// Binding keys: `*` matches one word, `#` any number of words.
     pub keys: Vec<String>,
-    /// Deliveries before a message is dead-lettered; with a `retry_delay`, rejections.
+    /// Maximum number of deliveries before a message is dead-lettered; with a `retry_delay`, the
+    /// maximum number of rejections.
     pub delivery_limit: u32,
-    /// How long a message waits; for ever if absent.
-    #[serde(with = "super::units::optional")]
-    #[schemars(with = "Option<super::units::Span>")]
+    /// Message TTL; without it, messages do not expire.
+    #[serde(with = "Optional::<Span>")]
+    #[schemars(with = "Span")]
     pub ttl: Option<Duration>,
-    /// Messages at most; then publishing is refused (`reject-publish`).
+    /// Maximum number of messages; a full queue rejects messages (`reject-publish`).
     pub messages_max: Option<u64>,
-    /// Bytes at most; then publishing is refused.
-    #[serde(with = "super::units::optional")]
-    #[schemars(with = "Option<super::units::Size>")]
+    /// Maximum size in bytes; a full queue rejects messages (`reject-publish`).
+    #[serde(with = "Optional::<Size>")]
+    #[schemars(with = "Size")]
     pub bytes_max: Option<u64>,
-    /// One consumer at a time, in order.
+    /// Deliver to one consumer at a time, so that order is kept.
     pub single_active_consumer: bool,
-    /// How long a rejected message waits before it comes again.
-    #[serde(with = "super::units::optional")]
-    #[schemars(with = "Option<super::units::Span>")]
+    /// Delay before a rejected message is delivered again; without it, it is dead-lettered at once.
+    #[serde(with = "Optional::<Span>")]
+    #[schemars(with = "Span")]
     pub retry_delay: Option<Duration>,
 }
 
-impl Queue {
-    /// The name of one of its satellites.
+impl QueueConfig {
+    /// The exchanges of a queue with a `retry_delay` (below RabbitMQ 4.3): one that receives the
+    /// messages that consumers reject, one that delays them, and one that routes them back to the
+    /// queue. The first two are queues too.
     #[must_use]
-    pub fn satellite(&self, satellite: Satellite) -> String {
-        format!("{}{}", self.name, satellite.suffix())
+    pub fn satellites(&self) -> [String; 3] {
+        ["rejected", "retry", "retried"].map(|kind| format!("{}.{kind}", self.name))
     }
 }
 
-impl Default for Queue {
+impl Default for QueueConfig {
     fn default() -> Self {
         Self {
             name: String::new(),

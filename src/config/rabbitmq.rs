@@ -1,4 +1,4 @@
-//! `[rabbitmq]` and `[retry]`: the broker, and how to publish to it.
+//! `[rabbitmq]` and `[retry]`: the connection to the broker, publishing and retries.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,86 +7,80 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::sources::Secret;
+use super::units::{Quantity as _, Size, Span};
 
-/// Where a broker is unless the configuration says otherwise.
+/// Default of `rabbitmq.urls`.
 const URL: &str = "amqp://guest:guest@localhost:5672/%2f";
 
-/// The broker and how to publish to it.
+/// The connection to the broker, and limits for publishing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RabbitMq {
     /// Brokers to try in turn, such as `amqp://user:password@host:5672/%2f` or `amqps://…`.
-    // A secret is masked when it is written.
+    // Serialization masks credentials, so the schema's default is given separately.
     #[serde(serialize_with = "super::broker_url::serialize")]
     #[schemars(extend("default" = [URL]))]
     pub urls: Vec<Secret>,
-    /// A file with the URLs, one a line or separated by commas.
+    /// A file with the URLs, one per line or separated by commas.
     #[serde(serialize_with = "super::paths::serialize_one")]
     pub url_file: Option<PathBuf>,
-    /// Management API for `check`; empty: not asked.
+    /// URL of the management API, used by `check`; empty: not used.
     #[serde(serialize_with = "super::http_url::serialize")]
     pub management_url: Secret,
-    /// A file with that URL.
+    /// A file with the URL of the management API.
     #[serde(serialize_with = "super::paths::serialize_one")]
     pub management_url_file: Option<PathBuf>,
-    /// Whether the bridge declares what it needs or only checks it.
+    /// Whether the bridge declares exchanges and queues or only verifies them.
     pub topology: TopologyMode,
-    /// For the TCP connection and the handshake together.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// Maximum time for TCP connect, TLS and AMQP handshake together.
+    #[serde(with = "Span")]
     pub connect_timeout: Duration,
-    /// AMQP heartbeat.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// AMQP heartbeat; a broker that is silent for twice as long counts as disconnected.
+    #[serde(with = "Span")]
     pub heartbeat: Duration,
-    /// A route that confirms nothing for that long is stuck.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// A route without a confirm for this long becomes stalled (`stuck` in `/status`).
+    #[serde(with = "Span")]
     pub confirm_timeout: Duration,
-    /// First delay before a new connection.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// First delay between connection attempts.
+    #[serde(with = "Span")]
     pub reconnect_delay_min: Duration,
-    /// Longest delay before a new connection.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// Maximum delay between connection attempts.
+    #[serde(with = "Span")]
     pub reconnect_delay_max: Duration,
-    /// Messages published and not yet confirmed.
+    /// Maximum number of messages published and not yet confirmed.
     pub in_flight_max: usize,
-    /// Their bodies together.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Maximum size of their bodies together, in bytes; a larger message is published alone.
+    #[serde(with = "Size")]
     pub in_flight_bytes_max: u64,
-    /// Larger messages are dead-lettered without a body.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// The broker's `max_message_size`, in bytes; larger messages are dead-lettered without a body.
+    #[serde(with = "Size")]
     pub message_bytes_max: u64,
-    /// For `amqps` URLs.
+    /// TLS settings for `amqps` URLs.
     pub tls: Tls,
 }
 
-/// Whether the bridge declares what it needs or only checks it.
+/// Whether the bridge declares exchanges and queues or only verifies them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum TopologyMode {
-    /// Declare what is missing.
+    /// Declare what is missing at every connect.
     #[default]
     Declare,
     /// Declare nothing; report what is missing.
     Verify,
 }
 
-/// For `amqps` URLs.
+/// TLS settings for `amqps` URLs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// Certificate authorities (PEM); the system's if absent.
+    /// Certificate authorities (PEM); those of the system if absent.
     #[serde(serialize_with = "super::paths::serialize_one")]
     pub ca_file: Option<PathBuf>,
-    /// Our certificate chain (PEM).
+    /// The bridge's client certificate chain (PEM).
     #[serde(serialize_with = "super::paths::serialize_one")]
     pub cert_file: Option<PathBuf>,
-    /// Its key (PEM, PKCS#8).
+    /// Private key of the client certificate (PEM, PKCS#8).
     #[serde(serialize_with = "super::paths::serialize_one")]
     pub key_file: Option<PathBuf>,
 }
@@ -112,19 +106,17 @@ impl Default for RabbitMq {
     }
 }
 
-/// When a refused message is published again.
+/// Delays and attempts for a message that the broker rejected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// First delay.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// First delay before a rejected message is published again.
+    #[serde(with = "Span")]
     pub delay_min: Duration,
-    /// Longest delay.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// Maximum delay between two attempts.
+    #[serde(with = "Span")]
     pub delay_max: Duration,
-    /// Times a message is published in all before it becomes a dead letter.
+    /// Maximum number of publish attempts, the first included; then it becomes a dead letter.
     pub attempts_max: u32,
 }
 

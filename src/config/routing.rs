@@ -1,4 +1,4 @@
-//! `[routing]`, `[unrouted]` and `[dead_letter]`: exchanges and keys.
+//! `[routing]`, `[unrouted]` and `[dead_letter]`: exchanges and routing keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,29 +6,33 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Exchange and key by status.
+use super::units::{Quantity as _, Size, Span};
+
+/// Exchange and routing key of each status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Routing {
-    /// Exchange of every status without one of its own.
+#[schemars(rename = "Routing")]
+pub struct RoutingConfig {
+    /// Topic exchange for every status without its own.
     pub exchange: String,
-    /// Key template of every status without one of its own.
+    /// Routing key template for every status without its own.
     pub routing_key: String,
-    /// What differs, by status.
-    pub statuses: BTreeMap<String, Status>,
+    /// Overrides by status.
+    pub statuses: BTreeMap<String, StatusRouting>,
 }
 
-/// What differs for one status.
+/// Overrides for one status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-pub struct Status {
-    /// Its exchange.
+#[schemars(rename = "Status")]
+pub struct StatusRouting {
+    /// Topic exchange for this status.
     pub exchange: Option<String>,
-    /// Its key template.
+    /// Routing key template for this status.
     pub routing_key: Option<String>,
 }
 
-impl Default for Routing {
+impl Default for RoutingConfig {
     fn default() -> Self {
         Self {
             exchange: "chat-sessions".into(),
@@ -38,19 +42,18 @@ impl Default for Routing {
     }
 }
 
-/// Where events wait that nobody has subscribed to.
+/// Alternate exchange and queue for events that match no binding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Unrouted {
-    /// Alternate exchange, and the queue of the same name; empty: none, such events are returned.
+    /// Alternate exchange, and the queue of the same name; empty: none, and the broker returns
+    /// unroutable events.
     pub exchange: String,
-    /// How long an event waits there.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Span")]
+    /// TTL of an event in this queue.
+    #[serde(with = "Span")]
     pub ttl: Duration,
-    /// How much waits there; the oldest go first.
-    #[serde(with = "super::units")]
-    #[schemars(with = "super::units::Size")]
+    /// Maximum size of this queue in bytes; beyond it the broker drops the oldest events.
+    #[serde(with = "Size")]
     pub bytes_max: u64,
 }
 
@@ -64,15 +67,16 @@ impl Default for Unrouted {
     }
 }
 
-/// Where rejected and refused events go.
+/// Exchange and queue for dead letters: invalid events, and events the broker kept rejecting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct DeadLetter {
-    /// Exchange, and the queue of the same name.
+#[schemars(rename = "DeadLetter")]
+pub struct DeadLetterExchange {
+    /// Topic exchange, and the queue of the same name.
     pub exchange: String,
 }
 
-impl Default for DeadLetter {
+impl Default for DeadLetterExchange {
     fn default() -> Self {
         Self {
             exchange: "chat-sessions.dead-letter".into(),

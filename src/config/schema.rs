@@ -1,5 +1,5 @@
-//! JSON Schema of a configuration file. Made of the structs that the reader fills, so that a key
-//! has to be told once; only what the structs cannot say is added here. Looks at no file.
+//! JSON Schema of a configuration file, derived from the configuration structs. This module adds
+//! only what the structs cannot express. It accesses no files.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::Config;
 use super::units::{DURATION_PATTERN, SIZE_PATTERN, Size, Span};
 
-const DESCRIPTION: &str = "A configuration file of deskbridge (TOML). Every key may be left out; \
-    later files, DESKBRIDGE__… variables and --set are stronger. What goes together is looked at by \
-    `deskbridge check`.";
+const DESCRIPTION: &str = "A configuration file of deskbridge (TOML). Every key is optional. Later \
+    files, DESKBRIDGE__… variables and --set override it. `deskbridge check` also validates how \
+    values relate.";
 
-/// The schema (draft 2020-12) of a whole file.
+/// The JSON Schema (draft 2020-12) of a whole configuration file.
 #[must_use]
 pub fn schema() -> Schema {
     let settings = SchemaSettings::draft2020_12()
@@ -59,7 +59,7 @@ impl JsonSchema for Size {
     }
 }
 
-/// TOML has no null: a key that may be absent is just left out.
+/// Removes null from types and defaults: TOML has none, an optional key is left out.
 fn without_null(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");
@@ -68,27 +68,14 @@ fn without_null(schema: &mut Schema) {
             schema.insert("type".into(), only);
         }
     }
-    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
-        choices.retain(|choice| *choice != json!({ "type": "null" }));
-        if let [Value::Object(only)] = choices.as_slice() {
-            let only = only.clone();
-            schema.remove("anyOf");
-            let object = schema.ensure_object();
-            only.into_iter().for_each(|(key, value)| {
-                object.entry(key).or_insert(value);
-            });
-        }
-    }
     if schema.get("default") == Some(&Value::Null) {
         schema.remove("default");
     }
 }
 
-/// Defaults stand at the keys: neither at whole sections nor at what has to be given.
+/// Keeps defaults of single keys only: removes those of whole sections and of required keys.
 fn with_defaults_at_keys(schema: &mut Schema) {
-    let is_section =
-        schema.get("$ref").is_some() && schema.get("default").is_some_and(Value::is_object);
-    if is_section {
+    if schema.get("$ref").is_some() && schema.get("default").is_some_and(Value::is_object) {
         schema.remove("default");
     }
     let required = schema.get("required").and_then(Value::as_array).cloned();
@@ -100,16 +87,12 @@ fn with_defaults_at_keys(schema: &mut Schema) {
     }
 }
 
-/// Formats that no validator knows become limits, which all of them know.
+/// Replaces integer formats such as `uint32`, which validators do not know, by a `maximum`.
 fn with_plain_numbers(schema: &mut Schema) {
-    let format = schema.get("format").and_then(Value::as_str);
-    let maximum = match format {
-        Some("uint32") => Some(json!(u32::MAX)),
+    match schema.get("format").and_then(Value::as_str) {
+        Some("uint32") => schema.insert("maximum".into(), json!(u32::MAX)),
         Some("uint" | "uint64") => None,
         _ => return,
     };
     schema.remove("format");
-    if let Some(maximum) = maximum {
-        schema.insert("maximum".into(), maximum);
-    }
 }

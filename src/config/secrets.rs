@@ -1,70 +1,72 @@
-//! Puts what stands in secret files into the configuration: secrets of sources, URLs of the broker.
+//! Reads secret files into the configuration: secrets of sources, and URLs with credentials.
 
 use std::cmp::Ordering;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use config::ValueKind;
+use config::{Value, ValueKind};
 
 use super::broker_url::BrokerUrl;
-use super::finding::Finding;
+use super::finding::ConfigFinding;
 use super::http_url::HttpUrl;
-use super::layers::Layer;
+use super::layers::walk;
 use super::rabbitmq::RabbitMq;
-use super::sources::{SECRET_BYTES_MIN, Secret, Signature, Source};
+use super::sources::{SECRET_BYTES_MIN, Secret, SourceConfig};
 use super::{Config, paths};
 
-/// A secret file is not larger.
+/// Maximum size of a secret file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// Windows writes it before text in UTF-8.
+/// Windows programs write it at the start of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What the files did not give.
+/// Secrets that could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
-    /// What keeps the bridge from starting.
-    pub missing: Vec<Finding>,
-    /// What a source with `await_secret` waits for.
-    pub awaited: Vec<Finding>,
+    /// Findings that prevent the start.
+    pub missing: Vec<ConfigFinding>,
+    /// Secrets that sources with `await_secret` wait for; they do not prevent the start.
+    pub missing_secrets: Vec<ConfigFinding>,
 }
 
-/// Reads every secret file into the value it stands for.
-pub(super) fn resolve(config: &mut Config, layers: &[Layer]) -> Resolved {
+/// Reads every secret file into the value that it replaces. `urls_and_file` compares the
+/// precedence of `urls` and `url_file`.
+pub(super) fn resolve(config: &mut Config, urls_and_file: Ordering) -> Resolved {
     let mut resolved = Resolved::default();
     for (name, source) in &mut config.sources {
         resolve_source(name, source, &mut resolved);
     }
-    resolve_broker(&mut config.rabbitmq, layers, &mut resolved.missing);
+    resolve_broker(&mut config.rabbitmq, urls_and_file, &mut resolved.missing);
     resolved
 }
 
-fn resolve_source(name: &str, source: &mut Source, resolved: &mut Resolved) {
+fn resolve_source(name: &str, source: &mut SourceConfig, resolved: &mut Resolved) {
     let mut absent = Vec::new();
     for (index, path) in source.secret_files.iter().enumerate() {
-        let unread = match read_secret(path) {
+        let key = format!("sources.{name}.secret_files[{index}]");
+        match read_secret(path) {
             Ok(secret) => {
                 source.secrets.push(secret);
                 source.read_from.push(index);
-                continue;
             }
-            Err(unread) => unread,
-        };
-        let key = format!("sources.{name}.secret_files[{index}]");
-        if unread.is_absent && source.await_secret {
-            absent.push((key, unread.problem));
-        } else {
-            let problem = format!("{}; put the secret of the webhook into it", unread.problem);
-            resolved.missing.push(Finding::new(key, problem));
+            Err(unread) if unread.is_absent && source.await_secret => {
+                absent.push((key, unread.problem));
+            }
+            Err(unread) => {
+                let problem = format!("{unread}; put the secret of the webhook into it");
+                resolved.missing.push(ConfigFinding::new(key, problem));
+            }
         }
     }
-    if source.secrets.is_empty() && source.signature == Signature::Required {
-        resolved.awaited.extend(awaited(name, &absent));
+    if source.secrets.is_empty() && source.is_signed() {
+        resolved
+            .missing_secrets
+            .extend(missing_secrets(name, &absent));
     }
 }
 
-/// One finding, however many files a source waits for: any of them will do.
-fn awaited(name: &str, absent: &[(String, String)]) -> Option<Finding> {
+/// One finding for all files that a source waits for: one secret is enough.
+fn missing_secrets(name: &str, absent: &[(String, String)]) -> Option<ConfigFinding> {
     let (key, advice) = match absent {
         [] => return None,
         [(key, _)] => (key.clone(), "put the secret of the webhook into it"),
@@ -75,56 +77,54 @@ fn awaited(name: &str, absent: &[(String, String)]) -> Option<Finding> {
     };
     let problems: Vec<_> = absent.iter().map(|(_, problem)| problem.as_str()).collect();
     let problem = format!("{}; {advice}", problems.join(", "));
-    Some(Finding::new(key, problem))
+    Some(ConfigFinding::new(key, problem))
 }
 
-/// The one secret in a file.
+/// Reads the one secret in a file.
 ///
 /// # Errors
-/// Why there is none; of the content nothing is said but what kind of slip it looks like.
-pub fn read_secret(path: &Path) -> Result<Secret, Unread> {
+/// If the file cannot be read or does not contain a usable secret. The error names the kind of
+/// mistake and never quotes the content.
+pub fn read_secret(path: &Path) -> Result<Secret, SecretFileError> {
     let secret = read(path)?;
-    let wrong = |problem: String| Unread {
-        problem: format!("the file {} {problem}", paths::in_words(path)),
-        is_absent: false,
-    };
-    let bytes = secret.len();
-    if let Some(slip) = slip(&secret) {
-        return Err(wrong(format!("holds {slip}")));
+    match problem_of(&secret) {
+        None => Ok(Secret::new(secret)),
+        Some(problem) => Err(SecretFileError {
+            problem: format!("the file {} {problem}", paths::in_words(path)),
+            is_absent: false,
+        }),
     }
-    if bytes < SECRET_BYTES_MIN {
-        return Err(wrong(format!(
-            "holds {bytes} bytes, a secret has at least {SECRET_BYTES_MIN}"
-        )));
-    }
-    Ok(Secret::new(secret))
 }
 
-/// What nobody puts into a secret on purpose. `=` is one only behind a name as of a variable:
-/// secrets in base64 end with it.
-pub(super) fn slip(secret: &str) -> Option<&'static str> {
-    if secret.contains('\0') {
-        return Some(
-            "NUL bytes, as text in UTF-16 does; save it as UTF-8 without a byte order mark",
-        );
+/// Why a text cannot be a secret. Never quotes it.
+pub(super) fn problem_of(secret: &str) -> Option<String> {
+    let bytes = secret.len();
+    if let Some(slip) = slip(secret) {
+        return Some(format!("contains {slip}"));
     }
-    if secret.contains(['\n', '\r']) {
-        return Some(
-            "several lines; a file holds one secret and nothing else, `secret_files` may name several",
-        );
-    }
-    if !secret.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-        return Some(
-            "control characters or characters beyond ASCII; type or copy the secret again",
-        );
-    }
-    if secret.starts_with(['"', '\'']) || secret.ends_with(['"', '\'']) {
-        return Some("quotes around the secret, or one of them; take them away");
-    }
-    let (name, value) = secret.split_once('=')?;
-    let is_value = !value.trim_matches('=').is_empty();
-    (is_value && is_name_of_variable(name))
-        .then_some("`NAME=secret`; only what is behind the `=` is the secret")
+    (bytes < SECRET_BYTES_MIN)
+        .then(|| format!("has {bytes} bytes; at least {SECRET_BYTES_MIN} are needed"))
+}
+
+/// The mistake in a secret, if it contains what no secret contains on purpose. `=` counts only
+/// after the name of a variable, because base64 ends with it.
+fn slip(secret: &str) -> Option<&'static str> {
+    let quotes = ['"', '\''];
+    Some(if secret.contains('\0') {
+        "NUL bytes, as text in UTF-16 does; save it as UTF-8 without a byte order mark"
+    } else if secret.contains(['\n', '\r']) {
+        "several lines; put each secret into a file of its own and list the files in `secret_files`"
+    } else if !secret.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+        "control characters or characters beyond ASCII; type or copy the secret again"
+    } else if secret.starts_with(quotes) || secret.ends_with(quotes) {
+        "quotes at the start or end; remove them"
+    } else {
+        let (name, value) = secret.split_once('=')?;
+        if value.trim_matches('=').is_empty() || !is_name_of_variable(name) {
+            return None;
+        }
+        "`NAME=secret`; only the part after the `=` is the secret"
+    })
 }
 
 fn is_name_of_variable(text: &str) -> bool {
@@ -138,53 +138,65 @@ fn is_name_of_variable(text: &str) -> bool {
             || (name.len() > 2 && name == upper && name.contains('_')))
 }
 
-/// The stronger layer decides between `urls` and `url_file`; `management_url_file` stands for its URL.
-fn resolve_broker(rabbitmq: &mut RabbitMq, layers: &[Layer], missing: &mut Vec<Finding>) {
-    let [urls, url_file] = ["urls", "url_file"].map(|key| strength(layers, key));
-    if let Some(path) = &rabbitmq.url_file {
-        let problem = match urls.cmp(&url_file) {
-            Ordering::Greater => None,
-            Ordering::Equal => Some("`urls` is set too; set only one of the two".to_owned()),
-            Ordering::Less => {
-                let read = read(path);
-                // Never another broker than the one that is meant.
-                rabbitmq.urls = read.as_deref().map(split_urls).unwrap_or_default();
-                match read {
-                    Ok(_) => wrong_url(&rabbitmq.urls)
-                        .map(|problem| format!("the file {}: {problem}", paths::in_words(path))),
-                    Err(unread) => Some(format!(
-                        "{}; put the URL of the broker into it",
-                        unread.problem
-                    )),
-                }
-            }
-        };
-        missing.extend(problem.map(|problem| Finding::new("rabbitmq.url_file", problem)));
+/// Reads the URL files. Of `urls` and `url_file`, the one set by the stronger layer counts;
+/// `management_url_file` always replaces `management_url`. If a file cannot be read, there is no
+/// URL, rather than the default broker.
+fn resolve_broker(
+    rabbitmq: &mut RabbitMq,
+    urls_and_file: Ordering,
+    missing: &mut Vec<ConfigFinding>,
+) {
+    let key = "rabbitmq.url_file";
+    match (&rabbitmq.url_file, urls_and_file) {
+        (Some(path), Ordering::Less) => {
+            let advice = "; put the URL of the broker into it";
+            let text = read_urls(key, path, advice, wrong_url, missing);
+            rabbitmq.urls = split_urls(&text);
+        }
+        (Some(_), Ordering::Equal) => {
+            let problem = "`urls` is set too; set only one of the two";
+            missing.push(ConfigFinding::new(key, problem));
+        }
+        _ => {}
     }
     if let Some(path) = &rabbitmq.management_url_file {
-        let read = read(path);
-        rabbitmq.management_url = Secret::new(read.as_deref().unwrap_or_default());
-        let problem = match read {
-            Ok(url) => management_problem(&url)
-                .map(|problem| format!("the file {}: {problem}", paths::in_words(path))),
-            Err(unread) => Some(unread.problem),
-        };
-        missing
-            .extend(problem.map(|problem| Finding::new("rabbitmq.management_url_file", problem)));
+        let key = "rabbitmq.management_url_file";
+        rabbitmq.management_url =
+            Secret::new(read_urls(key, path, "", management_problem, missing));
     }
 }
 
-fn wrong_url(urls: &[Secret]) -> Option<String> {
-    urls.iter().enumerate().find_map(|(index, url)| {
+/// The text of a URL file; empty if it cannot be read. `advice` follows the reason.
+fn read_urls(
+    key: &str,
+    path: &Path,
+    advice: &str,
+    problem_of: fn(&str) -> Option<String>,
+    missing: &mut Vec<ConfigFinding>,
+) -> String {
+    let read = read(path);
+    let problem = match &read {
+        Ok(text) => {
+            problem_of(text).map(|problem| format!("the file {}: {problem}", paths::in_words(path)))
+        }
+        Err(unread) => Some(format!("{unread}{advice}")),
+    };
+    missing.extend(problem.map(|problem| ConfigFinding::new(key, problem)));
+    read.unwrap_or_default()
+}
+
+fn wrong_url(urls: &str) -> Option<String> {
+    let mut urls = split_urls(urls).into_iter().enumerate();
+    urls.find_map(|(index, url)| {
         let error = BrokerUrl::parse(url.expose()).err()?;
         Some(format!("URL number {}: {error}", index + 1))
     })
 }
 
-/// Why a URL is not one of a management API.
+/// Why a URL cannot be used for the management API.
 pub(super) fn management_problem(url: &str) -> Option<String> {
     match HttpUrl::parse(url) {
-        Ok(url) if url.has_query() => Some("must have nothing behind a `?`".into()),
+        Ok(url) if url.has_query() => Some("must have no query (`?…`)".into()),
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     }
@@ -197,44 +209,64 @@ fn split_urls(text: &str) -> Vec<Secret> {
         .collect()
 }
 
-/// The strongest layer that sets a key of `[rabbitmq]`.
-fn strength(layers: &[Layer], key: &str) -> Option<usize> {
-    layers.iter().rposition(|layer| {
-        let section = layer.values.get("rabbitmq").map(|section| &section.kind);
-        matches!(section, Some(ValueKind::Table(section)) if section.contains_key(key))
-    })
+/// Findings for URLs with credentials in keys that are not masked: they would be shown.
+pub(super) fn misplaced_urls(tree: &Value) -> Vec<ConfigFinding> {
+    let mut findings = Vec::new();
+    walk("", tree, &mut |key, value| {
+        let ValueKind::String(text) = &value.kind else {
+            return;
+        };
+        let is_masked = key.starts_with("rabbitmq.urls")
+            || key == "rabbitmq.management_url"
+            || (key.starts_with("sources.") && key.contains(".secrets"));
+        if text.contains("://") && text.contains('@') && !is_masked {
+            let problem = "contains a URL with credentials; put it into `rabbitmq.urls`, or into \
+                           the file that `rabbitmq.url_file` names";
+            findings.push(ConfigFinding::new(key, problem).at(value.origin()));
+        }
+    });
+    findings
 }
 
-/// Why a secret file gave nothing.
+/// Why a secret file could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}")]
-pub struct Unread {
+pub struct SecretFileError {
     problem: String,
-    /// Missing or empty: it may still come.
+    /// Whether the file is missing or empty, so that it may still be provided.
     is_absent: bool,
 }
 
-/// The text of a file without a byte order mark and surrounding white space.
-fn read(path: &Path) -> Result<String, Unread> {
+/// Reads a text file without its byte order mark and surrounding white space.
+fn read(path: &Path) -> Result<String, SecretFileError> {
     let shown = paths::in_words(path);
-    let fail = |problem, is_absent| Err(Unread { problem, is_absent });
-    match read_bounded(path) {
+    let (problem, is_absent) = match read_bounded(path) {
         Ok(bytes) => match text(&bytes).map(str::trim) {
-            Some("") => fail(format!("the file {shown} is empty"), true),
-            Some(text) => Ok(text.to_owned()),
-            None => fail(
+            Some("") => (format!("the file {shown} is empty"), true),
+            Some(text) => return Ok(text.to_owned()),
+            None => (
                 format!("the file {shown} is not text in UTF-8; save it as UTF-8 or ASCII"),
                 false,
             ),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fail(format!("the file {shown} is missing"), true)
-        }
-        // An engine makes a directory of a file that is to be mounted and is not there.
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            fail(format!("{shown} is a directory, not a file"), true)
-        }
-        Err(error) => fail(format!("the file {shown} cannot be read: {error}"), false),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => (format!("the file {shown} {}", why_absent(path)), true),
+            // Container engines create a directory if the file to mount does not exist.
+            ErrorKind::IsADirectory => (format!("{shown} is a directory, not a file"), true),
+            _ => (format!("the file {shown} cannot be read: {error}"), false),
+        },
+    };
+    Err(SecretFileError { problem, is_absent })
+}
+
+/// Systemd makes its copies when the service starts, and deletes them when it ends.
+fn why_absent(path: &Path) -> &'static str {
+    if paths::original(path).is_none() {
+        "is missing"
+    } else if path.parent().is_some_and(Path::is_dir) {
+        "was missing when the service started"
+    } else {
+        "can be read only while the service runs (`systemctl start deskbridge`)"
     }
 }
 
@@ -248,10 +280,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
         .take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is larger than 64 KiB",
-        ));
+        return Err(io::Error::other("it is larger than 64 KiB"));
     }
     Ok(bytes)
 }

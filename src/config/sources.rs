@@ -1,4 +1,4 @@
-//! `[sources.<name>]`: who may post, and with which secrets.
+//! `[sources.<name>]`: DeskDirector instances that may post, and their secrets.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,38 +6,39 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Shorter secrets could be guessed.
+/// Minimum length of a secret in bytes; a shorter one could be guessed.
 pub const SECRET_BYTES_MIN: usize = 16;
 
-/// One DeskDirector instance: both its webhooks post to the same URL, both secrets stand here.
+/// One DeskDirector instance. Both its webhooks post to the same URL, so both secrets belong here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-pub struct Source {
-    /// Secrets, any of which may have signed a body.
+#[schemars(rename = "Source")]
+pub struct SourceConfig {
+    /// Secrets, at least 16 bytes each; a body may be signed with any of them.
     pub secrets: Vec<Secret>,
-    /// Files with one secret each; white space around it and a byte order mark are dropped.
+    /// Files with one secret each; surrounding white space and a byte order mark are ignored.
     #[serde(serialize_with = "super::paths::serialize_all")]
     pub secret_files: Vec<PathBuf>,
-    /// Which of `secret_files` the last so many of `secrets` were read from.
+    /// Indices in `secret_files`: where the last `read_from.len()` entries of `secrets` came from.
     #[serde(skip)]
     pub read_from: Vec<usize>,
-    /// Whether bodies are signed.
-    pub signature: Signature,
-    /// Come up without a secret: as long as the files are missing or empty, every request of this
-    /// source is refused, and log and `/readyz` say what is missing.
+    /// Whether a signature is required.
+    pub signature: SignatureMode,
+    /// Start without a secret. While the files are missing or empty, every request of this source
+    /// is refused, and the log and `/readyz` report what is missing.
     pub await_secret: bool,
 }
 
-impl Source {
-    /// Whether a body without a right signature is refused.
+impl SourceConfig {
+    /// Whether a body without a valid signature is refused.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        self.signature == Signature::Required
+        self.signature == SignatureMode::Required
     }
 
-    /// Where a secret stands, by its place among `secrets`: below which key, and in which file.
+    /// The key of the secret at this index in `secrets`, and the file it was read from, if any.
     #[must_use]
-    pub fn place(&self, secret: usize) -> (String, Option<&Path>) {
+    pub fn secret_origin(&self, secret: usize) -> (String, Option<&Path>) {
         let written = self.secrets.len() - self.read_from.len();
         match secret.checked_sub(written) {
             None => (format!("secrets[{secret}]"), None),
@@ -52,21 +53,22 @@ impl Source {
     }
 }
 
-/// Whether bodies of a source are signed.
+/// Whether a source requires signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
-pub enum Signature {
-    /// A body without a right signature is refused.
+#[schemars(rename = "Signature")]
+pub enum SignatureMode {
+    /// A body without a valid signature is refused.
     #[default]
     Required,
-    /// Anybody may post.
+    /// No signature is checked: anybody may post.
     None,
 }
 
-/// Stands for what is never shown.
+/// Shown instead of a secret.
 pub(super) const MASK: &str = "***";
 
-/// A value that is never shown.
+/// A secret value; `Debug`, `Display` and serialization mask it.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline, description = "Masked wherever it is shown.")]
@@ -79,7 +81,7 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for the one place that needs it.
+    /// The secret in plain text. Must not be shown.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_never_shown_whatever_it_looks_like() {
+    fn secret_is_never_shown() {
         for secret in [
             "0123456789abcdef",
             "1e5",

@@ -1,26 +1,26 @@
-//! `[telemetry]`: logs.
+//! `[telemetry]`: log format and level.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Logs.
+/// Log format and level; logs go to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
-    /// For people or for machines.
+    /// Plain text or JSON.
     pub log_format: LogFormat,
-    /// A level, or `tracing` directives.
+    /// A level, or directives of `tracing` such as `info,deskbridge::http=debug`.
     pub log_level: String,
 }
 
-/// For people or for machines.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One line for people.
+    /// One plain text line per event.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,23 +1,17 @@
-//! Durations (`"10s"`, `"1h30m"`) and sizes (`"64MiB"`) as people write them, both ways.
+//! Parses and formats durations (`"10s"`, `"1h30m"`) and sizes (`"64MiB"`).
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::{Error, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::{Deserializer, Serialize, Serializer};
 
-/// What [`parse_duration`] reads, as a regular expression (ECMA-262).
+/// Pattern of what [`parse_duration`] accepts, for the JSON Schema (ECMA-262).
 pub(super) const DURATION_PATTERN: &str = r"^\s*([0-9]+\s*(ms|s|m|h|d|w)\s*)+$";
 
-/// What [`parse_size`] reads, as a regular expression (ECMA-262).
+/// Pattern of what [`Size`] accepts, for the JSON Schema (ECMA-262).
 pub(super) const SIZE_PATTERN: &str = r"^\s*(\+?[0-9]+|[0-9]+\s*([KkMmGgTt][Ii]?)?[Bb])\s*$";
-
-/// Stands for a duration in the schema of the configuration.
-pub(super) struct Span;
-
-/// Stands for bytes in the schema of the configuration.
-pub(super) struct Size;
 
 const DURATIONS: [(&str, u64); 6] = [
     ("w", 604_800_000),
@@ -40,212 +34,175 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// Reads `"10s"`, `"200ms"`, `"7d"`, `"1h30m"`, `"0s"`.
+/// Parses `"10s"`, `"200ms"`, `"7d"`, `"1h30m"` or `"0s"`: whole numbers, each with a unit.
 ///
 /// # Errors
-/// What is expected, when it is something else.
+/// What is expected, if the text is not a duration or overflows.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("expected {}", <Duration as Quantity>::EXPECTED);
-    let mut rest = text.trim();
-    let mut milliseconds = Some(0_u64);
-    let mut parts = 0;
-    while !rest.is_empty() {
-        let (number, unit, behind) = number_and_unit(rest).ok_or_else(wrong)?;
-        let (_, factor) = DURATIONS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(wrong)?;
-        milliseconds = milliseconds.and_then(|sum| {
-            number
-                .checked_mul(*factor)
-                .and_then(|part| sum.checked_add(part))
-        });
-        parts += 1;
-        rest = behind.trim_start();
-    }
-    match milliseconds {
-        Some(milliseconds) if parts > 0 => Ok(Duration::from_millis(milliseconds)),
-        _ => Err(wrong()),
-    }
+    let parts = |text: &str| {
+        let (mut milliseconds, mut rest) = leading(text, &DURATIONS, str::eq)?;
+        while !rest.trim_start().is_empty() {
+            let (part, behind) = leading(rest.trim_start(), &DURATIONS, str::eq)?;
+            (milliseconds, rest) = (milliseconds.checked_add(part)?, behind);
+        }
+        Some(Duration::from_millis(milliseconds))
+    };
+    parts(text.trim()).ok_or_else(|| format!("expected {}", Span::EXPECTED))
 }
 
-/// Reads `"64MiB"`, `"16MB"`, `"512 B"` or a plain number of bytes.
-///
-/// # Errors
-/// What is expected, when it is something else.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("expected {}", <u64 as Quantity>::EXPECTED);
-    let trimmed = text.trim();
-    if let Ok(bytes) = trimmed.parse() {
-        return Ok(bytes);
-    }
-    let (number, unit, rest) = number_and_unit(trimmed).ok_or_else(wrong)?;
-    let known = SIZES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit));
-    let bytes = known.and_then(|(_, factor)| number.checked_mul(*factor));
-    bytes.filter(|_| rest.is_empty()).ok_or_else(wrong)
-}
-
-fn number_and_unit(text: &str) -> Option<(u64, &str, &str)> {
+/// The product of the number and the unit at the start of a text, and the rest of the text.
+fn leading<'t>(
+    text: &'t str,
+    units: &[(&str, u64)],
+    is_same: fn(&str, &str) -> bool,
+) -> Option<(u64, &'t str)> {
     let (digits, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let rest = rest.trim_start();
-    let end = rest
-        .find(|c: char| !c.is_ascii_alphabetic())
-        .unwrap_or(rest.len());
-    let (unit, behind) = rest.split_at(end);
-    Some((digits.parse().ok()?, unit, behind))
+    let end = rest.find(|c: char| !c.is_ascii_alphabetic());
+    let (unit, behind) = rest.split_at(end.unwrap_or(rest.len()));
+    let (_, factor) = units.iter().find(|(name, _)| is_same(name, unit))?;
+    let number: u64 = digits.parse().ok()?;
+    Some((number.checked_mul(*factor)?, behind))
 }
 
-/// Writes a duration as [`parse_duration`] reads it, in the largest unit that is exact.
+/// Formats a duration for [`parse_duration`], in the largest exact unit up to days.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
-    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    if milliseconds == 0 {
-        return "0s".into();
+    match u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) {
+        0 => "0s".into(),
+        milliseconds => in_largest_exact(milliseconds, &DURATIONS[1..]),
     }
-    let days_and_smaller = DURATIONS.iter().skip(1);
-    let (unit, factor) = largest_exact(milliseconds, days_and_smaller).unwrap_or(("ms", 1));
-    format!("{}{unit}", milliseconds / factor)
 }
 
-/// Writes a size as [`parse_size`] reads it, in the largest unit that is exact.
+/// Formats a size in the largest exact unit.
 #[must_use]
 pub fn format_size(bytes: u64) -> String {
-    if bytes == 0 {
-        return "0B".into();
+    match bytes {
+        0 => "0B".into(),
+        bytes => in_largest_exact(bytes, &SIZES),
     }
-    let (unit, factor) = largest_exact(bytes, SIZES.iter()).unwrap_or(("B", 1));
-    format!("{}{unit}", bytes / factor)
 }
 
-fn largest_exact<'a>(
-    value: u64,
-    units: impl Iterator<Item = &'a (&'static str, u64)>,
-) -> Option<(&'static str, u64)> {
-    units
-        .copied()
-        .find(|(_, factor)| value.is_multiple_of(*factor))
+fn in_largest_exact(value: u64, units: &[(&str, u64)]) -> String {
+    let is_exact = |(_, factor): &&(&str, u64)| value.is_multiple_of(*factor);
+    let (unit, factor) = units.iter().find(is_exact).unwrap_or(&("", 1));
+    format!("{}{unit}", value / factor)
 }
 
-/// A quantity with a unit: `#[serde(with = "super::units")]` reads and writes it.
-pub trait Quantity: Copy {
-    /// What a value must be, for error messages.
+/// A quantity with a unit. Its types are used as `#[serde(with = "Span")]`, which also gives the
+/// JSON Schema of the field.
+pub(super) trait Quantity {
+    /// The type of the field.
+    type Value: Copy;
+    /// The accepted form, for error messages.
     const EXPECTED: &'static str;
-    /// Reads it with its unit.
-    ///
-    /// # Errors
-    /// What is expected, when it is something else.
-    fn parse(text: &str) -> Result<Self, String>;
-    /// Takes a number without a unit, where that has a meaning.
-    fn from_number(number: u64) -> Option<Self>;
-    /// Writes it as [`Quantity::parse`] reads it.
-    fn format(self) -> String;
+
+    fn parse(text: &str) -> Result<Self::Value, String>;
+    /// Converts a number without a unit; `None` if it needs a unit.
+    fn from_number(number: u64) -> Option<Self::Value>;
+    fn format(value: Self::Value) -> String;
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self::Value, D::Error> {
+        let present = deserializer.deserialize_any(QuantityVisitor::<Self>(PhantomData))?;
+        present.ok_or_else(|| D::Error::custom(format_args!("expected {}", Self::EXPECTED)))
+    }
+
+    fn serialize<S: Serializer>(value: &Self::Value, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Self::format(*value))
+    }
 }
 
-impl Quantity for Duration {
+/// A duration.
+pub(super) struct Span;
+
+impl Quantity for Span {
+    type Value = Duration;
     const EXPECTED: &'static str = "a duration such as \"10s\", \"200ms\" or \"7d\"";
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Duration, String> {
         parse_duration(text)
     }
 
-    fn from_number(number: u64) -> Option<Self> {
-        (number == 0).then_some(Self::ZERO)
+    fn from_number(number: u64) -> Option<Duration> {
+        (number == 0).then_some(Duration::ZERO)
     }
 
-    fn format(self) -> String {
-        format_duration(self)
+    fn format(value: Duration) -> String {
+        format_duration(value)
     }
 }
 
-/// Bytes.
-impl Quantity for u64 {
+/// A size in bytes.
+pub(super) struct Size;
+
+impl Quantity for Size {
+    type Value = u64;
     const EXPECTED: &'static str = "a size such as \"64MiB\", \"16MB\" or a number of bytes";
 
-    fn parse(text: &str) -> Result<Self, String> {
-        parse_size(text)
+    /// Parses `"64MiB"`, `"16MB"`, `"512 B"` or a number of bytes. Units ignore case.
+    fn parse(text: &str) -> Result<u64, String> {
+        let text = text.trim();
+        let with_unit = || {
+            let (bytes, rest) = leading(text, &SIZES, str::eq_ignore_ascii_case)?;
+            rest.is_empty().then_some(bytes)
+        };
+        let bytes = text.parse().ok().or_else(with_unit);
+        bytes.ok_or_else(|| format!("expected {}", Self::EXPECTED))
     }
 
-    fn from_number(number: u64) -> Option<Self> {
+    fn from_number(number: u64) -> Option<u64> {
         Some(number)
     }
 
-    fn format(self) -> String {
-        format_size(self)
+    fn format(value: u64) -> String {
+        format_size(value)
     }
 }
 
-struct QuantityVisitor<Q>(PhantomData<Q>);
+/// An optional quantity, for `#[serde(with = "Optional::<Span>")]`.
+pub(super) struct Optional<Q>(PhantomData<Q>);
 
-impl<Q: Quantity> Visitor<'_> for QuantityVisitor<Q> {
-    type Value = Q;
+impl<Q: Quantity> Optional<Q> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Q::Value>, D::Error> {
+        deserializer.deserialize_option(QuantityVisitor::<Q>(PhantomData))
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(
+        value: &Option<Q::Value>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(Q::format).serialize(serializer)
+    }
+}
+
+struct QuantityVisitor<Q: ?Sized>(PhantomData<Q>);
+
+impl<'de, Q: Quantity + ?Sized> Visitor<'de> for QuantityVisitor<Q> {
+    type Value = Option<Q::Value>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(Q::EXPECTED)
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Q, E> {
-        Q::parse(text).map_err(E::custom)
+    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Q, E> {
-        Q::from_number(number).ok_or_else(|| E::invalid_type(Unexpected::Unsigned(number), &self))
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Q, E> {
-        let unsigned = u64::try_from(number).ok().and_then(Q::from_number);
-        unsigned.ok_or_else(|| E::invalid_type(Unexpected::Signed(number), &self))
-    }
-}
-
-/// Reads a quantity, for `#[serde(with)]`.
-///
-/// # Errors
-/// What is expected, when it is something else.
-pub fn deserialize<'de, Q: Quantity, D: Deserializer<'de>>(deserializer: D) -> Result<Q, D::Error> {
-    deserializer.deserialize_any(QuantityVisitor(PhantomData))
-}
-
-/// Writes a quantity, for `#[serde(with)]`.
-///
-/// # Errors
-/// Those of the serializer.
-pub fn serialize<Q: Quantity, S: Serializer>(value: &Q, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&value.format())
-}
-
-/// The same for a quantity that may be absent.
-pub mod optional {
-    use super::{Deserialize, Deserializer, Quantity, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(bound = "Q: Quantity")]
-    struct Present<Q: Quantity>(#[serde(with = "super")] Q);
-
-    /// Reads a quantity that may be absent, for `#[serde(with)]`.
-    ///
-    /// # Errors
-    /// What is expected, when it is something else.
-    pub fn deserialize<'de, Q: Quantity, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Q>, D::Error> {
-        let present: Option<Present<Q>> = Option::deserialize(deserializer)?;
-        Ok(present.map(|present| present.0))
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Q::parse(text).map(Some).map_err(E::custom)
     }
 
-    /// Writes a quantity that may be absent, for `#[serde(with)]`.
-    ///
-    /// # Errors
-    /// Those of the serializer.
-    pub fn serialize<Q: Quantity, S: Serializer>(
-        value: &Option<Q>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => serializer.serialize_str(&value.format()),
-            None => serializer.serialize_none(),
-        }
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        let value = number.try_into().ok().and_then(Q::from_number);
+        let wrong = || E::invalid_type(Unexpected::Signed(number), &self);
+        value.map(Some).ok_or_else(wrong)
     }
 }
 
@@ -254,21 +211,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
-        let check = |text: &str, milliseconds: Option<u64>| {
-            assert_eq!(
-                parse_duration(text).ok(),
-                milliseconds.map(Duration::from_millis),
-                "{text}"
-            );
-        };
-        check("10s", Some(10_000));
-        check("200ms", Some(200));
-        check("7d", Some(604_800_000));
-        check("1h30m", Some(5_400_000));
-        check(" 1h 30m ", Some(5_400_000));
-        check("0s", Some(0));
-        check("1w", Some(604_800_000));
+    fn durations_are_parsed_in_common_notations() {
+        for (text, milliseconds) in [
+            ("10s", 10_000),
+            ("200ms", 200),
+            ("7d", 604_800_000),
+            ("1h30m", 5_400_000),
+            (" 1h 30m ", 5_400_000),
+            ("0s", 0),
+            ("1w", 604_800_000),
+        ] {
+            let expected = Duration::from_millis(milliseconds);
+            assert_eq!(parse_duration(text), Ok(expected), "{text}");
+        }
         for wrong in [
             "",
             "10",
@@ -277,24 +232,27 @@ mod tests {
             "-1s",
             "10 parsecs",
             "1s!",
+            "10S",
             "99999999999999999999s",
             "9999999999999w",
         ] {
-            check(wrong, None);
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
-        let check =
-            |text: &str, bytes: Option<u64>| assert_eq!(parse_size(text).ok(), bytes, "{text}");
-        check("64MiB", Some(64 << 20));
-        check("10GiB", Some(10 << 30));
-        check("16MB", Some(16_000_000));
-        check("16mb", Some(16_000_000));
-        check("512 B", Some(512));
-        check("1048576", Some(1 << 20));
-        check("0", Some(0));
+    fn sizes_are_parsed_in_common_notations() {
+        for (text, bytes) in [
+            ("64MiB", 64 << 20),
+            ("10GiB", 10 << 30),
+            ("16MB", 16_000_000),
+            ("16mb", 16_000_000),
+            ("512 B", 512),
+            ("1048576", 1 << 20),
+            ("0", 0),
+        ] {
+            assert_eq!(Size::parse(text), Ok(bytes), "{text}");
+        }
         for wrong in [
             "",
             "MiB",
@@ -305,18 +263,18 @@ mod tests {
             "99999999999TiB",
             "8 bit",
         ] {
-            check(wrong, None);
+            assert!(Size::parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_values_are_read_back() {
         for milliseconds in [0, 1, 200, 1000, 90_000, 5_400_000, 604_800_000, 1_234_567] {
             let duration = Duration::from_millis(milliseconds);
             assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
         }
         for bytes in [0, 1, 1000, 1024, 10 << 20, 16_000_000, 10 << 30, u64::MAX] {
-            assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+            assert_eq!(Size::parse(&format_size(bytes)), Ok(bytes));
         }
         assert_eq!(format_duration(Duration::from_hours(7 * 24)), "7d");
         assert_eq!(format_size(10 << 20), "10MiB");

@@ -1,16 +1,18 @@
-//! What is published next, and what an outcome means. A pure state machine: no clock, no I/O, no
-//! tokio; it takes what happened and gives what to do.
+//! The scheduler: decides what is published next and what an outcome means. A pure state machine
+//! without clock, I/O or tokio: inputs are events that happened, outputs are [`Action`]s.
 //!
-//! - A **lane** is one session of one source with the first of its unsettled events in hand, in
-//!   order. At most one of them is unconfirmed. A reject has a lane of its own.
-//! - Everything in hand is also in the journal. A lane can be let go at any time; its route is
-//!   then marked as `behind` and taken from the journal again. That is how memory stays bounded
-//!   and how retries, parked routes and a long backlog are one and the same case.
-//! - A route that is stuck or closed is **suspect**: nothing of it stays in hand, and it is probed
-//!   on a connection of its own with a window of one event that doubles with every success.
+//! - A **session queue** holds the oldest pending events of one session of one source in memory, in
+//!   order. At most one of them is unconfirmed. Each reject has a queue of its own.
+//! - Every buffered event is also in the journal, so a queue can be evicted at any time. Its route
+//!   is then marked with `needs_fetch`, and the events are fetched from the journal again. The same
+//!   mechanism therefore bounds memory and handles retries, unavailable routes and a long backlog.
+//! - Each route has a circuit breaker. A route that is stalled or unavailable is **tripped**: none
+//!   of its events stay in memory. It is probed over a separate connection, first with a window of
+//!   one event; each success doubles the size (half-open probe).
 
-mod lanes;
 mod outcomes;
+mod pauses;
+mod queues;
 mod refusals;
 mod routes;
 #[cfg(test)]
@@ -23,88 +25,93 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::lanes::{Lane, LaneId, LaneKey};
+use self::queues::{QueueId, QueueKey, SessionQueue};
 use self::refusals::Refusals;
 use self::routes::RouteFlow;
-use self::windows::Window;
-use super::retry::Backoff;
-use crate::journal::{Change, Held, Request, RouteId, Seq};
+use self::windows::OutstandingWindow;
+use crate::backoff::Backoff;
+use crate::journal::{FetchRequest, QueuedEvent, RouteId, Seq, Transition};
 use crate::rabbitmq::Link;
-use crate::telemetry::status::RetryingStatus;
+use crate::telemetry::status::{Pause, RetryingStatus};
 
-/// Milliseconds on the forwarder's clock, which begins with the process and only goes forward.
+/// Milliseconds on the forwarder's clock, which is monotonic and starts with the forwarder.
 pub type Millis = u64;
 
-/// What bounds the flow.
+/// Limits of the flow.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    /// Messages published and not yet marked as settled on the disk.
+pub struct FlowLimits {
+    /// Messages that are unconfirmed, or whose change of state is not yet committed.
     pub in_flight_max: usize,
-    /// Bodies of unconfirmed messages; one larger than this travels alone.
+    /// Total body bytes of unconfirmed messages. A larger body is published alone.
     pub in_flight_bytes_max: u64,
-    /// Larger bodies become dead letters without a body.
+    /// Body bytes of a message. An event with a larger body becomes a dead letter without a body.
     pub message_bytes_max: u64,
-    /// A route that confirms nothing for that long while something is outstanding is stuck.
+    /// A route with unconfirmed messages of which none is confirmed for this long is stalled.
     pub confirm_timeout: Duration,
-    /// Times a message is published before it becomes a dead letter.
+    /// How often an event is published before it becomes a dead letter.
     pub attempts_max: u32,
 }
 
-/// What the flow wants done.
+/// A task for the forwarder's loop.
 #[derive(Debug)]
 pub enum Action {
-    /// Publish these, together and in order; report the outcome of all of them.
+    /// Publish these events together and in order, and report the outcome of all of them.
     Publish {
-        /// Names the window in reports.
+        /// Identifies the window in publisher events.
         window: u64,
         /// The connection to use.
         link: Link,
-        /// Whether to look for the exchange first.
+        /// Whether to check that the exchange exists before publishing.
         ensure_exchange: bool,
         /// The events, all of one route.
-        events: Vec<Held>,
+        events: Vec<QueuedEvent>,
     },
-    /// Take events of a route from the journal and answer with `taken`.
-    Take(Request),
-    /// Write this into the journal; it is acknowledged with a later commit.
-    Change(Change),
-    /// Drop the connection: what is outstanding on it has no known outcome any more.
+    /// Fetch events of a route from the journal and pass the result to [`Flow::fetched`].
+    Fetch(FetchRequest),
+    /// Write this change to the journal, which acknowledges it with a later commit.
+    Transition(Transition),
+    /// Drop the connection for this reason. The outcomes of its unconfirmed messages are then
+    /// unknown.
     Reconnect(Link, String),
 }
 
 /// The forwarder's state.
 #[derive(Debug)]
 pub struct Flow {
-    limits: Limits,
+    limits: FlowLimits,
     retry: Backoff,
-    /// Lanes by session: looked up once, when an event comes in.
-    lane_ids: HashMap<LaneKey, LaneId>,
-    lanes: HashMap<LaneId, Lane>,
-    next_lane: u64,
-    /// Lane of every event that is in hand or whose change is not acknowledged.
-    seqs: HashMap<Seq, LaneId>,
+    /// Queue ids by session. Looked up once per event, when it arrives.
+    queue_ids: HashMap<QueueKey, QueueId>,
+    queues: HashMap<QueueId, SessionQueue>,
+    next_queue: u64,
+    /// The queue of every event that is buffered or whose change is not yet acknowledged.
+    seqs: BTreeMap<Seq, QueueId>,
     routes: BTreeMap<RouteId, RouteFlow>,
+    pauses: Vec<Pause>,
     refusals: Refusals,
-    windows: BTreeMap<u64, Window>,
+    windows: BTreeMap<u64, OutstandingWindow>,
     next_window: u64,
     links: [LinkState; 2],
-    taking: Option<Taking>,
-    /// Where the turn of routes goes on, for windows and for takes.
-    turn: RouteId,
-    /// A route whose next event needs room: nothing else goes out before it.
-    waiting: Option<RouteId>,
-    /// Events in hand and their bodies.
-    held: usize,
-    held_bytes: u64,
-    /// Unconfirmed messages and their bodies.
+    pending_fetch: Option<PendingFetch>,
+    /// The route that was served last, by a window or by a fetch. The search for the next
+    /// one starts after it.
+    round_robin_cursor: RouteId,
+    /// A route whose next event exceeds the free in-flight bytes. If it can start a window, it is
+    /// served before the others.
+    blocked_on_memory: Option<RouteId>,
+    /// Number of buffered events, and their body bytes.
+    buffered: usize,
+    buffered_bytes: u64,
+    /// Number of unconfirmed messages, and their body bytes.
     in_flight: usize,
     in_flight_bytes: u64,
-    /// Changes that are not acknowledged.
-    unmarked: usize,
+    /// Changes that the journal has not acknowledged yet.
+    awaiting_commit: usize,
     actions: VecDeque<Action>,
-    /// Lanes of an older generation hold routes of an earlier configuration.
+    /// Increases with each reset. Queues of an older generation have routes of an earlier
+    /// configuration.
     generation: u32,
-    /// Grows when a route changes its state.
+    /// Increases when a route changes its state.
     version: u64,
     is_halted: bool,
 }
@@ -116,62 +123,53 @@ enum LinkState {
     Blocked,
 }
 
-/// A take that is under way, with what happened since its snapshot may have been made.
+/// A fetch in progress, with what has happened since it was requested: its snapshot may be older
+/// than that.
 #[derive(Debug)]
-struct Taking {
+struct PendingFetch {
     route_id: RouteId,
     generation: u32,
-    /// A head of that route was let pass: the result may not have it.
+    /// A head of that route was not buffered, and the result may not contain it.
     has_missed_head: bool,
-    /// Something that is not a head was let pass: no run of the result is known to be complete.
+    /// A follower was not buffered, so no batch of the result can be assumed to be complete.
     has_missed_follower: bool,
-    /// Lanes let go meanwhile: the result may have what is already done.
-    gone: HashSet<LaneKey>,
+    /// Queues removed in the meantime: the result may contain events of theirs that are complete.
+    gone: HashSet<QueueKey>,
 }
 
-/// Events in hand, as a multiple of what may be in flight: what a busy second brings is published
-/// without being read back from the journal. Their bodies are bounded on their own.
-const HELD_FACTOR: usize = 16;
-/// The part of them that one route may have: one that stops leaves room for the others.
+/// Limit of buffered events, as a multiple of `in_flight_max`: the events of a busy second are
+/// published without being read back from the journal. Their bodies have a limit of their own.
+const BUFFERED_FACTOR: usize = 16;
+/// One route may have a quarter of them: a route that stops leaves room for the others.
 const ROUTE_PART: usize = 4;
-/// Bytes in hand, as a multiple of what may be in flight.
-const HELD_BYTES_FACTOR: u64 = 2;
-/// Windows of an open route that are outstanding together: one is filled while others are
-/// confirmed, and a quarter of what may be in flight is left to the other routes.
-const WINDOWS_PER_ROUTE_MAX: usize = 3;
-/// Windows outstanding together: each needs a channel.
-const WINDOWS_MAX: usize = 32;
-
-/// Channels that so many routes need at most, all of them busy.
-#[must_use]
-pub fn channels_max(routes: usize) -> usize {
-    WINDOWS_MAX.min(routes.saturating_mul(WINDOWS_PER_ROUTE_MAX))
-}
+/// Limit of buffered body bytes, as a multiple of `in_flight_bytes_max`.
+const BUFFERED_BYTES_FACTOR: u64 = 2;
 
 impl Flow {
-    /// A flow with nothing in hand.
+    /// Creates a flow with no events, not connected to a broker.
     #[must_use]
-    pub fn new(limits: Limits, retry: Backoff) -> Self {
+    pub fn new(limits: FlowLimits, retry: Backoff) -> Self {
         Self {
             limits,
             retry,
-            lane_ids: HashMap::new(),
-            lanes: HashMap::new(),
-            next_lane: 1,
-            seqs: HashMap::new(),
+            queue_ids: HashMap::new(),
+            queues: HashMap::new(),
+            next_queue: 1,
+            seqs: BTreeMap::new(),
             routes: BTreeMap::new(),
+            pauses: Vec::new(),
             refusals: Refusals::default(),
             windows: BTreeMap::new(),
             next_window: 1,
             links: [LinkState::Down; 2],
-            taking: None,
-            turn: 0,
-            waiting: None,
-            held: 0,
-            held_bytes: 0,
+            pending_fetch: None,
+            round_robin_cursor: 0,
+            blocked_on_memory: None,
+            buffered: 0,
+            buffered_bytes: 0,
             in_flight: 0,
             in_flight_bytes: 0,
-            unmarked: 0,
+            awaiting_commit: 0,
             actions: VecDeque::new(),
             generation: 0,
             version: 0,
@@ -179,57 +177,63 @@ impl Flow {
         }
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action. Call it until it returns `None`, after every input and at
+    /// `next_deadline`.
     pub fn next_action(&mut self, now: Millis, wall: Timestamp) -> Option<Action> {
         if self.actions.is_empty() && !self.is_halted {
-            self.wake(now);
+            self.mark_due_routes(now);
             self.watch_confirms(now);
             self.start_window(now, wall);
         }
         if self.actions.is_empty() && !self.is_halted {
-            self.start_take(now);
+            self.start_fetch(now);
         }
         self.actions.pop_front()
     }
 
-    /// These routes have something in the journal that is not in hand.
-    pub fn behind(&mut self, routes: impl IntoIterator<Item = RouteId>) {
+    /// Records that the journal has events of these routes that are not buffered.
+    pub fn mark_needs_fetch(&mut self, routes: impl IntoIterator<Item = RouteId>) {
         for route_id in routes {
-            self.route(route_id).is_behind = true;
+            self.route(route_id).needs_fetch = true;
         }
     }
 
-    /// The configuration has changed: what is in hand and not on its way is let go, and what comes
-    /// back is not published again from here but taken anew. Call `behind` with the journal's
-    /// routes then.
-    pub fn forget(&mut self) {
+    /// Evicts every buffered event that is not in flight, because the configuration has changed.
+    /// Events in flight without a successful outcome are then fetched again instead of being
+    /// published again from memory. Call `mark_needs_fetch` with the journal's routes afterwards.
+    pub fn reset(&mut self) {
         self.generation += 1;
         self.refusals.clear();
-        let waiting: Vec<LaneId> = self
+        let waiting: Vec<QueueId> = self
             .routes
             .values_mut()
             .flat_map(|route| std::mem::take(&mut route.ready))
             .collect();
-        for lane_id in waiting {
-            self.let_go(lane_id);
+        for queue_id in waiting {
+            self.evict(queue_id);
         }
-        for lane in self.lanes.values_mut() {
-            let followers = lane.queue.split_off(lane.queue.len().min(1));
-            lane.has_more |= !followers.is_empty();
-            for held in followers {
-                self.held -= 1;
-                self.held_bytes -= held.event.body.len() as u64;
-                self.seqs.remove(&held.seq);
-            }
+        let mut dropped = Vec::new();
+        for queue in self.queues.values_mut() {
+            let followers = queue.events.split_off(queue.events.len().min(1));
+            queue.has_more |= !followers.is_empty();
+            dropped.extend(followers);
         }
+        self.drop_events(dropped);
+        self.forget_names();
     }
 
-    /// From now on nothing new goes out.
+    /// From now on, no new window and no fetch is started.
     pub fn halt(&mut self) {
         self.is_halted = true;
     }
 
-    /// When to ask for actions again though nothing happened.
+    /// Whether [`Flow::halt`] was called.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.is_halted
+    }
+
+    /// When to call `next_action` again if there is no input before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
         let confirm_timeout = millis(self.limits.confirm_timeout);
@@ -239,60 +243,57 @@ impl Flow {
             .min()
     }
 
-    /// Whether everything in the journal that can be published has been.
+    /// Whether every pending event that can be published has been published. Events of tripped
+    /// routes, and those that wait for a retry, do not count.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.lanes.is_empty()
-            && self.taking.is_none()
+        let mut routes = self.routes.values();
+        self.queues.is_empty()
+            && self.pending_fetch.is_none()
             && self.actions.is_empty()
-            && !self
-                .routes
-                .values()
-                .any(|route| route.is_behind && route.suspect.is_none())
+            && !routes.any(|route| route.needs_fetch && route.breaker.is_none())
     }
 
-    /// Whether nothing is on its way to the broker or to the disk.
+    /// Whether no message is unconfirmed and every change is committed.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.in_flight == 0 && self.unmarked == 0
+    pub fn has_nothing_outstanding(&self) -> bool {
+        self.in_flight == 0 && self.awaiting_commit == 0
     }
 
-    /// Whether messages can be published now.
+    /// Whether the main connection is up and not blocked.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.links[index(Link::Main)] == LinkState::Up
     }
 
-    /// Unconfirmed messages.
+    /// Number of unconfirmed messages.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Grows whenever `statuses` would show something new.
+    /// Increases whenever the result of `statuses` changes.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Events that were refused and are tried again, by route and reason.
+    /// Events that were rejected and are retried, by route and reason.
     #[must_use]
     pub fn retrying(&self) -> Vec<RetryingStatus> {
         self.refusals.statuses()
     }
 
-    /// Grows whenever `retrying` would show something new.
+    /// Increases whenever the result of `retrying` changes.
     #[must_use]
     pub fn refusals_version(&self) -> u64 {
         self.refusals.version()
     }
 
-    /// A route's name, if it was seen.
+    /// The exchange and routing key of a route, if an event of it has been seen.
     #[must_use]
     pub fn route_of(&self, route_id: RouteId) -> Option<Arc<crate::webhook::routing::Route>> {
-        self.routes
-            .get(&route_id)
-            .and_then(|route| route.route.clone())
+        self.routes.get(&route_id)?.route.clone()
     }
 }
 
@@ -303,6 +304,6 @@ fn index(link: Link) -> usize {
     }
 }
 
-fn millis(duration: Duration) -> Millis {
+pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

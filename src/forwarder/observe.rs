@@ -1,5 +1,5 @@
-//! What operators see of the forwarder: metrics, log lines, the state of the routes. Decides
-//! nothing.
+//! What operators see of the forwarder: metrics, log lines and the states of the routes. Makes no
+//! decisions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,38 +9,37 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::flow::Flow;
+use super::messages;
 use super::refusal_log::{RefusalLog, Throttle};
-use crate::journal::{Change, Held, Seq};
-use crate::rabbitmq::{Outcome, Report};
+use crate::journal::{QueuedEvent, Transition};
+use crate::rabbitmq::{Outcome, PublisherEvent};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{RetryingStatus, RouteState, RouteStatus};
-use crate::webhook::Content;
+use crate::telemetry::traces::{Origin, Publication, Traces};
 
 pub(super) struct Observer {
     metrics: Arc<Metrics>,
+    traces: Traces,
     routes: watch::Sender<Vec<RouteStatus>>,
     version: u64,
     retrying: watch::Sender<Vec<RetryingStatus>>,
     refusals_version: u64,
     refusal_log: RefusalLog,
     event_lines: Throttle,
-    sent: HashMap<u64, Sent>,
-}
-
-/// A window on its way.
-struct Sent {
-    at: Instant,
-    events: Vec<Held>,
+    /// By window in flight: when it was sent, and its events.
+    sent: HashMap<u64, (Instant, Vec<QueuedEvent>)>,
 }
 
 impl Observer {
     pub(super) fn new(
         metrics: Arc<Metrics>,
+        traces: Traces,
         routes: watch::Sender<Vec<RouteStatus>>,
         retrying: watch::Sender<Vec<RetryingStatus>>,
     ) -> Self {
         Self {
             metrics,
+            traces,
             routes,
             version: 0,
             retrying,
@@ -51,114 +50,110 @@ impl Observer {
         }
     }
 
-    pub(super) fn published(&mut self, window: u64, events: &[Held]) {
-        let sent = Sent {
-            at: Instant::now(),
-            events: events.to_vec(),
-        };
-        self.sent.insert(window, sent);
+    pub(super) fn published(&mut self, window: u64, events: &[QueuedEvent]) {
+        self.sent.insert(window, (Instant::now(), events.to_vec()));
     }
 
-    pub(super) fn reported(&mut self, report: &Report) {
-        let Report::Done(window, outcomes) = report else {
+    pub(super) fn reported(&mut self, report: &PublisherEvent) {
+        let PublisherEvent::Done(window, outcomes) = report else {
             return;
         };
-        let Some(sent) = self.sent.remove(window) else {
+        let Some((sent_at, events)) = self.sent.remove(window) else {
             return;
         };
-        let (elapsed, now) = (sent.at.elapsed(), Timestamp::now());
-        for (outcome, held) in outcomes.iter().zip(&sent.events) {
+        let (elapsed, now) = (sent_at.elapsed(), Timestamp::now());
+        for (outcome, queued) in outcomes.iter().zip(&events) {
+            self.traces.published(publication(outcome, queued, elapsed));
             match outcome {
                 Outcome::Delivered => {
                     self.metrics.publish_confirmed(elapsed);
-                    let since = now.duration_since(held.event.envelope.received_at);
+                    let since = now.duration_since(queued.event.envelope.received_at);
                     let since = Duration::try_from(since);
                     self.metrics.delivered(since.unwrap_or_default());
-                    self.log_dead_letter(held);
+                    self.log_dead_letter(queued);
                 }
                 Outcome::Returned(_) => {
                     self.metrics.publish_retried("unroutable");
-                    self.log_refusal(held, "unroutable");
+                    self.log_refusal(queued, "unroutable");
                 }
                 Outcome::Nacked => {
                     self.metrics.publish_retried("nacked");
-                    self.log_refusal(held, "nacked");
+                    self.log_refusal(queued, "nacked");
                 }
-                Outcome::ChannelClosed(..) => self.metrics.publish_retried("channel-closed"),
+                Outcome::ChannelClosed { .. } => self.metrics.publish_retried("channel-closed"),
                 Outcome::Unknown => self.metrics.publish_retried("unknown"),
             }
         }
     }
 
-    /// The first refusal of an event; how it goes on is in `/status`.
-    fn log_refusal(&mut self, held: &Held, reason: &'static str) {
-        if held.attempts > 0 {
+    /// Logs the first rejection of an event. Later ones appear only in `/status`.
+    fn log_refusal(&mut self, queued: &QueuedEvent, reason: &'static str) {
+        if queued.attempts > 0 {
             return;
         }
         if let Some(suppressed) = self.event_lines.permit(Instant::now()) {
             tracing::info!(
-                session = held.event.session(),
-                message_id = %held.event.message_id,
-                exchange = &*held.route.exchange,
-                routing_key = &*held.route.routing_key,
+                session = queued.event.session(),
+                message_id = %queued.event.message_id,
+                exchange = &*queued.route.exchange,
+                routing_key = &*queued.route.routing_key,
                 reason,
                 suppressed,
-                "event refused by the broker; trying again"
+                "broker rejected the event; retrying"
             );
         }
     }
 
-    /// A dead letter has reached its exchange.
-    fn log_dead_letter(&mut self, held: &Held) {
-        let (reason, detail) = match (&held.condemned, &held.event.content) {
-            (Some(letter), _) => (letter.reason, &*letter.detail),
-            (None, Content::Reject(reject)) => (reject.reason, &*reject.detail),
-            (None, Content::Session(_)) => return,
+    /// Logs a dead letter that its exchange has accepted; nothing for other events.
+    fn log_dead_letter(&mut self, queued: &QueuedEvent) {
+        let Some((reason, detail)) = messages::cause(queued) else {
+            return;
         };
-        let seq: Seq = held.seq;
         if let Some(suppressed) = self.event_lines.permit(Instant::now()) {
             tracing::info!(
-                event = seq,
-                session = held.event.session(),
-                message_id = %held.event.message_id,
-                status = &*held.label,
-                exchange = &*held.route.exchange,
-                routing_key = &*held.route.routing_key,
+                event = queued.seq,
+                session = queued.event.session(),
+                message_id = %queued.event.message_id,
+                status = &*queued.routed_status,
+                exchange = &*queued.route.exchange,
+                routing_key = &*queued.route.routing_key,
                 reason = reason.as_str(),
                 detail,
-                attempts = held.attempts,
+                attempts = queued.attempts,
                 suppressed,
                 "event dead-lettered"
             );
         }
     }
 
-    pub(super) fn changed(changes: &[Change]) {
+    /// Logs the events that become dead letters with these changes.
+    pub(super) fn log_new_dead_letters(changes: &[Transition]) {
         for change in changes {
-            if let Change::Defer {
+            if let Transition::Reschedule {
                 seq,
                 attempts,
-                condemned: Some(letter),
+                dead_letter_cause: Some(cause),
                 ..
             } = change
             {
                 tracing::warn!(
                     event = seq,
-                    reason = letter.reason.as_str(),
+                    reason = cause.reason.as_str(),
                     attempts,
-                    "a session was refused for good and goes to the dead-letter exchange"
+                    "event becomes a dead letter"
                 );
             }
         }
     }
 
-    /// After each round: has a route changed?
-    pub(super) fn look(&mut self, flow: &Flow) {
+    /// Publishes what has changed: the states of the routes, and the events being retried. Called
+    /// after each round of the loop.
+    pub(super) fn publish_status(&mut self, flow: &Flow) {
         self.metrics.in_flight(flow.in_flight());
         if flow.refusals_version() != self.refusals_version {
             self.refusals_version = flow.refusals_version();
             let retrying = flow.retrying();
-            self.refusal_log.look(&retrying);
+            self.refusal_log.log_changes(&retrying);
             self.retrying.send_replace(retrying);
         }
         if flow.version() == self.version {
@@ -171,25 +166,61 @@ impl Observer {
     }
 }
 
+fn publication<'a>(
+    outcome: &Outcome,
+    queued: &'a QueuedEvent,
+    elapsed: Duration,
+) -> Publication<'a> {
+    let event = &*queued.event;
+    Publication {
+        origin: Origin {
+            webhook_id: event.envelope.webhook_id,
+            traceparent: event.envelope.traceparent.as_deref(),
+            tracestate: event.envelope.tracestate.as_deref(),
+        },
+        exchange: &queued.route.exchange,
+        routing_key: &queued.route.routing_key,
+        message_id: event.message_id,
+        session: event.session(),
+        body_bytes: event.body.len(),
+        elapsed,
+        error: match outcome {
+            Outcome::Delivered => messages::cause(queued).map(|(reason, _)| reason.as_str()),
+            Outcome::Returned(_) => Some("unroutable"),
+            Outcome::Nacked => Some("nacked"),
+            Outcome::ChannelClosed { .. } => Some("channel-closed"),
+            Outcome::Unknown => Some("unknown"),
+        },
+    }
+}
+
 fn log_changes(before: &[RouteStatus], now: &[RouteStatus]) {
     for route in now {
         let known = before.iter().find(|other| {
             other.exchange == route.exchange && other.routing_key == route.routing_key
         });
-        let was = known.map_or(RouteState::Open, |other| other.state);
+        let was = known.map_or(RouteState::Healthy, |other| other.state);
         let (exchange, routing_key) = (&*route.exchange, &*route.routing_key);
         match route.state {
             state if state == was => {}
-            RouteState::Open => tracing::info!(exchange, routing_key, "a route flows again"),
+            RouteState::Healthy if was == RouteState::Paused => {
+                tracing::info!(exchange, routing_key, "route resumed by an operator");
+            }
+            RouteState::Healthy => tracing::info!(exchange, routing_key, "route recovered"),
+            RouteState::Paused => tracing::warn!(
+                exchange,
+                routing_key,
+                "route paused by an operator; its events stay in the journal"
+            ),
             state => tracing::warn!(
                 exchange,
                 routing_key,
                 reason = route.reason.as_deref().unwrap_or_default(),
-                "a route is {}; its events wait in the journal",
-                if state == RouteState::Stuck {
-                    "stuck"
+                "route {}; its events stay in the journal",
+                if state == RouteState::Stalled {
+                    "stalled (`stuck` in /status): the broker confirms none of its messages"
                 } else {
-                    "closed"
+                    "unavailable (`closed` in /status): its exchange is missing or forbidden"
                 },
             ),
         }

@@ -1,5 +1,5 @@
-//! Log lines about refusals: one when those of a route begin, one when they end, and a bounded
-//! number about single events.
+//! Log lines about rejected events: one when the rejections of a route begin, one when they end,
+//! and a limited number about single events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,26 +7,27 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::status::RetryingStatus;
 
-/// A route whose refusals begin again so soon after their end is not told of twice.
+/// If the rejections of a route begin again within this time after their end, they are not logged
+/// again.
 const PAUSE: Duration = Duration::from_mins(1);
-/// Routes whose end of refusals is remembered for that.
+/// Number of routes whose end of rejections is remembered for that.
 const REMEMBERED_MAX: usize = 1_000;
-/// Lines about routes, and about single events, in each period.
+/// Lines per period: this many about routes, and this many about single events.
 const LINES_MAX: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(10);
 
-type Key = (Arc<str>, Arc<str>, &'static str);
+type RouteReason = (Arc<str>, Arc<str>, &'static str);
 
-/// What has been told of the refusals.
+/// Which rejections have been logged.
 #[derive(Debug, Default)]
 pub(super) struct RefusalLog {
-    /// Whether the beginning was told.
-    going_on: HashMap<Key, bool>,
-    ended: HashMap<Key, Instant>,
+    /// Routes with rejections, and whether their beginning was logged.
+    going_on: HashMap<RouteReason, bool>,
+    ended: HashMap<RouteReason, Instant>,
     throttle: Throttle,
 }
 
-/// At most so many lines in a period; the others are counted.
+/// Limits log lines to `LINES_MAX` per period and counts the others.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     began: Option<Instant>,
@@ -35,7 +36,8 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// How many lines were suppressed before this one; `None` if this one is too.
+    /// Returns the number of lines suppressed before this one, or `None` if this one must be
+    /// suppressed, too.
     pub(super) fn permit(&mut self, now: Instant) -> Option<u64> {
         if self.began.is_none_or(|began| now - began >= PERIOD) {
             self.began = Some(now);
@@ -51,46 +53,39 @@ impl Throttle {
 }
 
 impl RefusalLog {
-    /// Tells of what has begun and what has ended since the last time.
-    pub(super) fn look(&mut self, retrying: &[RetryingStatus]) {
+    /// Logs the rejections that have begun or ended since the last call.
+    pub(super) fn log_changes(&mut self, retrying: &[RetryingStatus]) {
         let now = Instant::now();
         for one in retrying {
             let key = key(one);
-            let was_recent = self
-                .ended
-                .get(&key)
-                .is_some_and(|ended| now - *ended < PAUSE);
-            let is_told = self.going_on.entry(key).or_insert(false);
-            if *is_told || was_recent {
+            let ended = self.ended.get(&key);
+            let was_recent = ended.is_some_and(|ended| now - *ended < PAUSE);
+            let is_logged = self.going_on.entry(key).or_insert(false);
+            if *is_logged || was_recent {
                 continue;
             }
             let Some(suppressed) = self.throttle.permit(now) else {
                 continue;
             };
-            *is_told = true;
+            *is_logged = true;
             tracing::warn!(
                 exchange = &*one.exchange,
                 routing_key = &*one.routing_key,
                 reason = one.reason,
                 last_refusal = one.last_refusal,
                 suppressed,
-                "events of a route are refused; trying again"
+                "broker rejects events of this route; retrying"
             );
         }
-        let is_over = |key: &Key| !retrying.iter().any(|one| self::key(one) == *key);
-        let over: Vec<Key> = self
-            .going_on
-            .keys()
-            .filter(|key| is_over(key))
-            .cloned()
-            .collect();
-        for key in over {
-            if self.going_on.remove(&key) == Some(true) {
+        let is_over =
+            |key: &RouteReason, _: &mut bool| !retrying.iter().any(|one| self::key(one) == *key);
+        for (key, was_logged) in self.going_on.extract_if(is_over) {
+            if was_logged {
                 tracing::info!(
                     exchange = &*key.0,
                     routing_key = &*key.1,
                     reason = key.2,
-                    "no event of the route is refused any more"
+                    "broker no longer rejects events of this route"
                 );
                 self.ended.insert(key, now);
             }
@@ -101,7 +96,7 @@ impl RefusalLog {
     }
 }
 
-fn key(one: &RetryingStatus) -> Key {
+fn key(one: &RetryingStatus) -> RouteReason {
     (one.exchange.clone(), one.routing_key.clone(), one.reason)
 }
 
@@ -110,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_lines_is_counted_and_not_written() {
+    fn suppressed_lines_are_counted() {
         let mut throttle = Throttle::default();
         let now = Instant::now();
         for _ in 0..LINES_MAX {

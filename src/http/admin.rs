@@ -1,5 +1,5 @@
-//! Answers operators: is it alive, does it take webhooks, how does it stand. On a listener of its
-//! own that senders cannot reach.
+//! Answers operators: whether the bridge is alive, whether it accepts webhooks, its status and its
+//! metrics. Uses a separate listener that senders cannot reach.
 
 mod host;
 mod metrics;
@@ -20,16 +20,16 @@ use hyper::{Request, StatusCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::hold::Hold;
+use super::event_store::EventStore;
 use super::json::Json;
 use super::problem::Problem;
-use super::refused::{Peer, Reason};
+use super::refused::{Peer, RefusalReason};
 use super::sources::Sources;
 use crate::telemetry::exposition;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{BrokerStatus, ReloadStatus, RetryingStatus, RouteStatus};
+use crate::telemetry::status::{BrokerStatus, Pause, ReloadStatus, RetryingStatus, RouteStatus};
 
-/// What operators are told about.
+/// What the operators' listener reports on.
 #[derive(Debug, Clone)]
 pub struct Admin<H> {
     /// Backlog and counts.
@@ -40,23 +40,25 @@ pub struct Admin<H> {
     pub sources: Sources,
     /// Statuses that have a route of their own, without `unknown`.
     pub statuses: watch::Receiver<Vec<Arc<str>>>,
-    /// The connection to the broker.
+    /// Status of the connection to the broker.
     pub broker: watch::Receiver<BrokerStatus>,
     /// The routes in use.
     pub routes: watch::Receiver<Vec<RouteStatus>>,
-    /// Events that were refused and are tried again.
+    /// Events that the broker rejected and that are retried.
     pub retrying: watch::Receiver<Vec<RetryingStatus>>,
+    /// What operators have paused.
+    pub pauses: watch::Receiver<Vec<Pause>>,
     /// The last reload, if there was one.
     pub reload: watch::Receiver<Option<ReloadStatus>>,
     /// Cancelled when the bridge begins to stop.
     pub drain: CancellationToken,
     /// When the process started.
     pub started: Instant,
-    /// Names this listener is reached by, beside IP addresses and `localhost`.
+    /// Names by which this listener is reached, in addition to IP addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
-impl<H: Hold> Admin<H> {
+impl<H: EventStore> Admin<H> {
     /// All URLs of the operators' listener.
     pub fn router(self) -> Router {
         let hosts: Arc<[String]> = Arc::from(self.hosts.clone());
@@ -66,13 +68,13 @@ impl<H: Hold> Admin<H> {
             .route("/status", get(status::<H>))
             .route("/metrics", get(metrics::<H>))
             .method_not_allowed_fallback(other_method)
-            .fallback(elsewhere)
+            .fallback(not_found)
             .with_state(Arc::new(self))
             .layer(from_fn_with_state(hosts, host::check))
     }
 
-    /// Why no webhook is accepted, one sentence each; empty if they are.
-    fn obstacles(&self) -> Vec<String> {
+    /// Why webhooks are not accepted, one sentence per reason; empty if they are accepted.
+    fn unready_reasons(&self) -> Vec<String> {
         let draining = self
             .drain
             .is_cancelled()
@@ -92,41 +94,34 @@ impl<H: Hold> Admin<H> {
     }
 }
 
-/// Whether webhooks are accepted; the broker has no say in it.
-async fn readyz<H: Hold>(State(admin): State<Arc<Admin<H>>>) -> Response {
-    let obstacles = admin.obstacles();
-    if obstacles.is_empty() {
+/// Answers whether webhooks are accepted, which does not depend on the broker.
+async fn readyz<H: EventStore>(State(admin): State<Arc<Admin<H>>>) -> Response {
+    let unready_reasons = admin.unready_reasons();
+    if unready_reasons.is_empty() {
         "ready\n".into_response()
     } else {
-        Problem::unavailable(obstacles.join("; "), 1).into_response()
+        Problem::unavailable(unready_reasons.join("; "), 1).into_response()
     }
 }
 
-async fn status<H: Hold>(State(admin): State<Arc<Admin<H>>>) -> Response {
+async fn status<H: EventStore>(State(admin): State<Arc<Admin<H>>>) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(status::of(&admin))).into_response()
 }
 
-async fn metrics<H: Hold>(State(admin): State<Arc<Admin<H>>>) -> Response {
+async fn metrics<H: EventStore>(State(admin): State<Arc<Admin<H>>>) -> Response {
     let content_type = HeaderValue::from_static(exposition::CONTENT_TYPE);
     ([(CONTENT_TYPE, content_type)], metrics::page(&admin)).into_response()
 }
 
 async fn other_method(request: Request<Body>) -> Problem {
-    report(&request, Reason::Method);
+    Peer::refused_request(&request, RefusalReason::Method, None);
     Problem::method_not_allowed("GET, HEAD")
 }
 
-fn report(request: &Request<Body>, reason: Reason) {
-    if let Some(peer) = Peer::of(request) {
-        let subject = format!("{} {}", request.method(), request.uri().path());
-        peer.refused(reason, &subject, None);
-    }
-}
-
-async fn elsewhere(request: Request<Body>) -> Problem {
-    report(&request, Reason::UnknownPath);
+async fn not_found(request: Request<Body>) -> Problem {
+    Peer::refused_request(&request, RefusalReason::UnknownPath, None);
     Problem::new(
         StatusCode::NOT_FOUND,
-        "There are /livez, /readyz, /status and /metrics.",
+        "This listener serves /livez, /readyz, /status and /metrics.",
     )
 }

@@ -1,10 +1,9 @@
-//! Reads the body of a request whole, within a budget of memory that all requests share, within
-//! its time and at no less than a certain pace. What a body reserves follows what has arrived of
-//! it.
+//! Reads the complete body of a request: within a memory budget that all requests share, before a
+//! deadline, and at a minimum rate. The memory that a body reserves grows with what has arrived.
 //!
-//! Small bodies have a reserve of their own: however many large ones are unfinished, a small one
-//! does not wait for them. In both parts, when a body waits for memory and none comes free, an
-//! unfinished one is given up for it.
+//! Small bodies have a reserve of their own, so that a small body never waits for unfinished large
+//! ones. In both parts, if a body waits for memory and none is freed, an unfinished body is closed
+//! to free some.
 
 mod pool;
 
@@ -21,39 +20,45 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::config::http::Http;
 use crate::memory;
 pub(super) use pool::Reserved;
-use pool::{Pool, Unfinished, units};
+use pool::{EvictionDelays, Pool, Unfinished, units};
 
-/// Longer bodies are not small.
+/// Maximum length of a small body.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 
-/// What small bodies have for themselves, at most.
+/// Maximum size of the reserve for small bodies.
 const SMALL_RESERVE_BYTES: u64 = 4 << 20;
 
-/// Of the rest, what complete bodies have for themselves until they are held: strangers cannot take
-/// that, since what is complete is verified at once.
+/// Fraction of the remaining memory that is reserved for complete bodies until the journal has
+/// stored them. Unauthenticated senders cannot occupy it: a complete body is verified at once.
 const COMPLETE_PART: (u64, u64) = (4, 5);
 
-/// What a body reserves with its first bytes beyond them, and at least with every step.
+/// Minimum that each reservation adds beyond what has arrived.
 const STEP_BYTES_MIN: u64 = 1 << 10;
 
-/// What a body reserves at most with one step.
+/// Maximum that each reservation adds beyond what has arrived.
 const STEP_BYTES_MAX: u64 = 1 << 20;
 
-/// What an event takes until it is held, beside its bytes.
+/// Memory that an event takes until it is stored, in addition to its bytes.
 const EVENT_BYTES: u64 = 384;
 
-/// What events take at once: two of the largest webhooks are split while others wait.
+/// Maximum memory for events that are not stored yet: enough to split two of the largest webhooks
+/// at once, while others wait.
 const EVENTS_BYTES_MAX: u64 = 8 << 20;
 
-/// How long the pace of a body is not judged.
+/// Time after the start of a body in which its rate is not checked.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a body waits for memory before one that has stalled is closed, if nothing comes free
-/// meanwhile.
-const SMALL_PATIENCE: Duration = Duration::from_millis(25);
-const LARGE_PATIENCE: Duration = Duration::from_millis(100);
+const SMALL_DELAYS: EvictionDelays = EvictionDelays {
+    wait: Duration::from_millis(25),
+    stall: Duration::from_millis(25),
+};
 
-/// The memory that all bodies, and the events made of them, share.
+const LARGE_DELAYS: EvictionDelays = EvictionDelays {
+    wait: Duration::from_millis(100),
+    stall: Duration::from_millis(500),
+};
+
+/// The memory that all bodies, and the events split from them, share.
 #[derive(Debug)]
 pub(super) struct Budget {
     body_bytes_max: u64,
@@ -61,15 +66,15 @@ pub(super) struct Budget {
     pub(super) rate_grace: Duration,
     small: Arc<Pool>,
     large: Arc<Pool>,
-    /// What the events of whole bodies may take, in units.
+    /// Memory for the events of complete bodies, in units.
     events: Arc<Semaphore>,
 }
 
-/// A whole body; its part of the budget is free again when this is dropped.
-#[derive(Debug)]
-pub(super) struct Buffered {
-    pub(super) bytes: Bytes,
-    pub(super) reserved: Option<Reserved>,
+/// Gives tests access to the unfinished bodies.
+#[cfg(test)]
+pub(super) struct Bodies {
+    small: Arc<Pool>,
+    large: Arc<Pool>,
 }
 
 /// Why a body was not read.
@@ -78,19 +83,19 @@ pub(super) enum BodyError {
     /// It is longer than allowed.
     #[error("the body is too large")]
     TooLarge,
-    /// It did not arrive in time, or not at the least pace.
+    /// It did not arrive before the deadline, or not at the minimum rate.
     #[error("the body is too slow")]
     TooSlow,
-    /// There was no memory for it in time, or another one needed its memory.
+    /// No memory was available for it in time, or its memory was needed for another body.
     #[error("the memory for bodies is exhausted")]
     Exhausted,
-    /// The connection or the chunks broke.
+    /// The connection was closed early, or the chunked encoding is invalid.
     #[error("the body is incomplete")]
     Broken,
 }
 
 impl Budget {
-    /// With the limits of the public listener.
+    /// A budget with the limits of the public listener.
     pub(super) fn new(config: &Http) -> Self {
         let body_bytes_max = config.body_bytes_max;
         let shared = config.buffered_bytes_max.saturating_sub(body_bytes_max);
@@ -98,24 +103,24 @@ impl Budget {
         let complete_bytes = (shared - small) / COMPLETE_PART.1 * COMPLETE_PART.0;
         let complete = pool::semaphore(complete_bytes);
         let large_bytes = shared - small - complete_bytes;
-        let large = Arc::new(Pool::new(large_bytes, 1, &complete, LARGE_PATIENCE));
+        let large = Arc::new(Pool::new(large_bytes, 1, &complete, LARGE_DELAYS));
         Self {
             body_bytes_max,
             rate_min: config.body_rate_min,
             rate_grace: RATE_GRACE,
             small: if small < SMALL_BYTES_MAX {
-                // There is no room for a reserve.
+                // There is too little memory for a separate reserve.
                 Arc::clone(&large)
             } else {
-                Arc::new(Pool::new(small, 0, &complete, SMALL_PATIENCE))
+                Arc::new(Pool::new(small, 0, &complete, SMALL_DELAYS))
             },
             large,
             events: Arc::new(Semaphore::new(units(EVENTS_BYTES_MAX) as usize)),
         }
     }
 
-    /// Reserves until `deadline` what the events of a body may take: a short body can have many.
-    /// Whoever has that needs nothing more to be held.
+    /// Reserves memory for the events of a body, which can be many even if it is short. Waits until
+    /// `deadline` at most. After this, the request needs no more memory until it is stored.
     pub(super) async fn reserve_for_events(
         &self,
         body: &[u8],
@@ -132,15 +137,16 @@ impl Budget {
             .map_err(|_| BodyError::Exhausted)
     }
 
-    /// Reads a body until `deadline`.
+    /// Reads a complete body, until `deadline` at the latest. Its memory returns to the budget when
+    /// the reservation is dropped.
     pub(super) async fn read(
         &self,
         mut body: Body,
         deadline: Instant,
-    ) -> Result<Buffered, BodyError> {
+    ) -> Result<(Bytes, Option<Reserved>), BodyError> {
         let announced = body.size_hint().upper();
         let bytes_max = announced.unwrap_or(u64::MAX).min(self.body_bytes_max);
-        // One of unknown length is small until it is not.
+        // A body of unknown length counts as small until it outgrows the limit.
         let is_small = announced.is_none_or(|bytes| bytes <= SMALL_BYTES_MAX);
         let pool = if is_small { &self.small } else { &self.large };
         let mut buffer = Buffer {
@@ -157,14 +163,14 @@ impl Budget {
             let frame = tokio::select! {
                 biased;
                 frame = body.frame() => frame,
-                () = buffer.unfinished.given_up() => return Err(BodyError::Exhausted),
+                () = buffer.unfinished.evicted() => return Err(BodyError::Exhausted),
                 () = sleep_until(late) => return Err(buffer.too_late()),
             };
             let Some(frame) = frame else {
                 return Ok(buffer.finish());
             };
             let frame = frame.map_err(|_| BodyError::Broken)?;
-            // Trailers are not looked at.
+            // Trailers are ignored.
             if let Ok(data) = frame.into_data() {
                 buffer.push(&data).await?;
             }
@@ -172,7 +178,40 @@ impl Budget {
     }
 }
 
-/// A body on its way in.
+#[cfg(test)]
+impl Budget {
+    pub(super) fn bodies(&self) -> Bodies {
+        Bodies {
+            small: Arc::clone(&self.small),
+            large: Arc::clone(&self.large),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Bodies {
+    /// Number of bodies that were ever in the large part; all bodies if there is no reserve.
+    pub(super) fn entered_large(&self) -> u64 {
+        self.large.entered()
+    }
+
+    /// Number of bodies that were ever in the small part.
+    pub(super) fn entered_small(&self) -> u64 {
+        self.small.entered()
+    }
+
+    /// Occupies all memory for large bodies until the result is dropped.
+    pub(super) fn take_all_large(&self) -> Vec<OwnedSemaphorePermit> {
+        self.large.take_all()
+    }
+
+    /// Whether a body waits for memory.
+    pub(super) fn is_any_waiting(&self) -> bool {
+        self.small.waiting() + self.large.waiting() > 0
+    }
+}
+
+/// A body that is being received.
 struct Buffer<'a> {
     budget: &'a Budget,
     bytes: memory::Buffer,
@@ -180,12 +219,12 @@ struct Buffer<'a> {
     bytes_max: u64,
     deadline: Instant,
     begun: Instant,
-    /// How long it had to wait for memory, which is not its sender's fault.
+    /// How long the body waited for memory, which does not count against its sender.
     waited: Duration,
 }
 
 impl Buffer<'_> {
-    /// When it is too late for the next bytes.
+    /// The time by which the next bytes must arrive.
     fn late(&self) -> Instant {
         let microseconds = (self.bytes.len() as u64).saturating_mul(1_000_000);
         let Some(microseconds) = microseconds.checked_div(self.budget.rate_min) else {
@@ -196,7 +235,7 @@ impl Buffer<'_> {
         late.map_or(self.deadline, |late| late.min(self.deadline))
     }
 
-    /// A body that had to wait for memory is not late by its sender's fault.
+    /// The error for a late body. If it had to wait for memory, its sender is not to blame.
     fn too_late(&self) -> BodyError {
         if Instant::now() >= self.deadline && !self.waited.is_zero() {
             BodyError::Exhausted
@@ -218,13 +257,15 @@ impl Buffer<'_> {
         Ok(())
     }
 
-    /// Makes room for `length` bytes in all, and for some more that are likely to follow.
+    /// Reserves memory for `length` bytes in total, and for more that are likely to follow.
     async fn reserve(&mut self, length: u64) -> Result<(), BodyError> {
         let ahead = length.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
-        let target = (length + ahead).min(self.bytes_max);
-        let is_large = target > SMALL_BYTES_MAX;
-        if is_large && !self.unfinished.is_in(&self.budget.large) {
-            self.unfinished = self.budget.large.move_in(&mut self.unfinished);
+        let is_large = length > SMALL_BYTES_MAX;
+        // A body that is small so far may remain small.
+        let step_max = if is_large { u64::MAX } else { SMALL_BYTES_MAX };
+        let target = (length + ahead).min(self.bytes_max).min(step_max);
+        if is_large {
+            self.unfinished.move_to(&self.budget.large);
         }
         let reserving = self.unfinished.reserve(target, self.bytes_max);
         let waited = tokio::select! {
@@ -239,10 +280,8 @@ impl Buffer<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Buffered {
-        Buffered {
-            reserved: self.unfinished.finish(self.bytes.len() as u64),
-            bytes: self.bytes.freeze(),
-        }
+    fn finish(self) -> (Bytes, Option<Reserved>) {
+        let reserved = self.unfinished.finish(self.bytes.len() as u64);
+        (self.bytes.freeze(), reserved)
     }
 }

@@ -1,291 +1,217 @@
-//! One connection from its first byte to its last: hyper speaks HTTP/1.1, the deadlines are ours.
+//! One connection from its first byte to its last. hyper speaks HTTP/1.1; the deadlines are
+//! enforced here.
 //!
-//! hyper's own header timeout begins with the previous answer, so it could not tell a sender that
-//! keeps an idle connection from one that sends its head byte by byte.
+//! hyper's own header timeout starts with the previous answer. It therefore cannot distinguish a
+//! sender that keeps an idle connection from one that sends its head byte by byte.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::service::Service;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep_until};
 use tower::ServiceExt;
 
+use super::limits::{ConnectionLimits, Stop};
 use super::progress::{Phase, Progress};
-use super::refused::{Peer, Reason, Refusals};
-use super::server::{Limits, Stop};
+use super::refused::{Peer, RefusalReason, RequestRefusals};
 use super::socket::{Socket, discard};
 
-/// Header fields of one request; more are answered 431.
+/// Maximum number of header fields of a request; more are answered with 431.
 const HEADERS_MAX: usize = 100;
 
-/// Bytes of one request's head; more are answered 431.
+/// Maximum size of a request's head in bytes; a larger one is answered with 431.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// What all connections of one listener share.
 pub(super) struct Connections {
     pub(super) router: Router,
-    pub(super) limits: Limits,
+    pub(super) limits: ConnectionLimits,
     pub(super) stop: Stop,
-    pub(super) refusals: Arc<Refusals>,
+    pub(super) refusals: Arc<RequestRefusals>,
 }
 
-/// Returns when the connection is closed.
+/// One connection and what it shares with the others.
+struct Client {
+    connections: Arc<Connections>,
+    peer: Arc<Peer>,
+}
+
+/// Serves one connection. Returns when it is closed.
 pub(super) async fn serve(
     stream: TcpStream,
+    address: SocketAddr,
     connections: Arc<Connections>,
     progress: Arc<Progress>,
 ) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let peer = Peer::new(Arc::clone(&connections.refusals), stream.peer_addr().ok());
-    let peer = Arc::new(peer);
-    let (shut_down, mut is_shut_down) = oneshot::channel();
-    let socket = Socket::new(stream, shut_down, Arc::clone(&progress), Arc::clone(&peer));
-    let mut presence = Presence {
-        clock: Clock::new(connections.limits.idle_timeout),
-        connections: &connections,
-        progress: &progress,
-        peer: &peer,
+    let peer = Peer::new(Arc::clone(&connections.refusals), address, progress);
+    let first_deadline = Instant::now() + connections.limits.config.idle_timeout;
+    let client = Client {
+        connections,
+        peer: Arc::new(peer),
     };
-    presence
-        .while_wanted(speak(socket, &connections, &progress, &peer))
-        .await;
-    // What hyper had for the connection is free by now.
-    if let Ok(stream) = is_shut_down.try_recv() {
-        let bytes_max = connections.limits.discard_bytes_max;
-        presence.while_wanted(discard(stream, bytes_max)).await;
+    let mut lifetime = ConnectionLifetime {
+        client: &client,
+        timer: Box::pin(sleep_until(first_deadline.into())),
+    };
+    // hyper allocates its buffers at once; a client that sends nothing needs none. Readiness
+    // is not enough: the runtime may report a new socket as readable although it is not.
+    let first_bytes = async { stream.peek(&mut [0]).await };
+    if lifetime.run_until_closed(first_bytes).await.is_none() {
+        return;
+    }
+    let socket = Socket::new(stream, Arc::clone(&client.peer));
+    // Boxed, because a future takes up space in every future through which it is passed.
+    let serving = Box::pin(serve_http(socket, &client));
+    if let Some(Some(stream)) = lifetime.run_until_closed(serving).await {
+        let bytes_max = client.connections.limits.discard_bytes_max();
+        lifetime.run_until_closed(discard(stream, bytes_max)).await;
     }
 }
 
-async fn speak(
-    socket: Socket,
-    connections: &Arc<Connections>,
-    progress: &Arc<Progress>,
-    peer: &Arc<Peer>,
-) {
-    let requests = Requests {
-        connections: Arc::clone(connections),
-        progress: Arc::clone(progress),
-        peer: Arc::clone(peer),
-    };
-    let http = http1::Builder::new()
+/// Answers requests. Returns the stream if it is shut down for writing after the last answer;
+/// hyper's buffers for the connection are free by then.
+async fn serve_http(socket: Socket, client: &Client) -> Option<TcpStream> {
+    let mut http = http1::Builder::new()
         .header_read_timeout(None)
-        // Who closes its half after the request still gets an answer.
+        // A client that closes its write half after the request still gets an answer.
         .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), requests);
-    // What was answered has been counted; what the parser ended without an answer has not.
-    if http.await.is_err_and(|error| error.is_parse()) {
-        peer.refused_as(Reason::MalformedHead);
+        .serve_connection(
+            TokioIo::new(socket),
+            service_fn(|request| client.answer(request)),
+        );
+    // Refusals with an answer are already counted; those that the parser ends without one are not.
+    if (&mut http).await.is_err_and(|error| error.is_parse()) {
+        client.peer.refused_as(RefusalReason::MalformedHead);
     }
+    let is_shut_down = client.peer.progress.phase() == Phase::Linger;
+    is_shut_down.then(|| http.into_parts().io.into_inner().stream)
 }
 
-/// How long a connection may stay.
-struct Presence<'a> {
-    connections: &'a Connections,
-    progress: &'a Progress,
-    peer: &'a Peer,
-    clock: Clock,
+/// Decides how long a connection may stay open.
+struct ConnectionLifetime<'a> {
+    client: &'a Client,
+    /// One timer for all phases. It is reset only when it fires, or when a deadline is earlier than
+    /// its own, so that a busy connection rarely touches it.
+    timer: Pin<Box<Sleep>>,
 }
 
-impl Presence<'_> {
-    /// Returns when this is done, is too late, or has to give way.
-    async fn while_wanted(&mut self, activity: impl Future<Output = ()>) {
+impl ConnectionLifetime<'_> {
+    /// Runs `activity` until it completes, the connection's deadline passes, or the connection is
+    /// evicted. Returns its result if it completed.
+    async fn run_until_closed<T>(&mut self, activity: impl Future<Output = T>) -> Option<T> {
+        let Client { connections, peer } = self.client;
+        let progress = &peer.progress;
         let mut activity = pin!(activity);
-        let mut poke = pin!(self.progress.poke.notified());
+        let mut wake = pin!(progress.wake.notified());
         // A request that has arrived is read before its connection is closed to make room.
-        let mut last_chance = pin!(yield_now());
-        let refused = std::future::poll_fn(|cx| {
-            if activity.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
+        let mut final_poll = pin!(yield_now());
+        let ended = std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = activity.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
             }
-            while poke.as_mut().poll(cx).is_ready() {
-                poke.set(self.progress.poke.notified());
+            while wake.as_mut().poll(cx).is_ready() {
+                wake.set(progress.wake.notified());
             }
-            let phase = self.progress.phase();
-            let stop = &self.connections.stop;
-            if self.progress.must_go(stop.close.is_cancelled()) {
+            let phase = progress.phase();
+            if progress.should_close(connections.stop.close.is_cancelled()) {
                 let has_begun = matches!(phase, Phase::Head | Phase::Request);
-                let is_evicted = has_begun && self.progress.is_evicted();
-                let gone = last_chance.as_mut().poll(cx);
-                return gone.map(|()| is_evicted.then_some(Reason::Evicted));
+                let is_evicted = has_begun && progress.is_evicted();
+                let gone = final_poll.as_mut().poll(cx);
+                return gone.map(|()| Err(is_evicted.then_some(RefusalReason::Evicted)));
             }
-            let limits = &self.connections.limits;
-            let expired = self
-                .clock
-                .poll_expired(cx, || self.progress.deadline(limits));
-            expired.map(|()| (phase == Phase::Head).then_some(Reason::HeadTimeout))
-        })
-        .await;
-        if let Some(reason) = refused {
-            self.peer.refused_as(reason);
-        }
-    }
-}
-
-/// One timer for all phases of a connection. It is moved only when a deadline is nearer than the
-/// one it waits for, so that a busy connection hardly touches it.
-struct Clock {
-    sleep: Pin<Box<Sleep>>,
-    set_to: Instant,
-}
-
-impl Clock {
-    /// A deadline further off than this makes it ring once in vain.
-    fn new(first: Duration) -> Self {
-        let set_to = Instant::now() + first;
-        Self {
-            sleep: Box::pin(sleep_until(set_to.into())),
-            set_to,
+            let expired = self.poll_expired(cx);
+            expired.map(|()| Err((phase == Phase::Head).then_some(RefusalReason::HeadTimeout)))
+        });
+        match ended.await {
+            Ok(done) => Some(done),
+            Err(None) => None,
+            Err(Some(reason)) => {
+                peer.refused_as(reason);
+                None
+            }
         }
     }
 
-    fn poll_expired(
-        &mut self,
-        cx: &mut Context<'_>,
-        deadline: impl Fn() -> Option<Instant>,
-    ) -> Poll<()> {
-        while let Some(deadline) = deadline() {
-            if deadline < self.set_to {
-                self.set(deadline);
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limits = &self.client.connections.limits;
+        while let Some(deadline) = self.client.peer.progress.deadline(limits).map(Into::into) {
+            if deadline < self.timer.deadline() {
+                self.timer.as_mut().reset(deadline);
             }
-            ready!(self.sleep.as_mut().poll(cx));
-            if deadline <= self.set_to {
+            ready!(self.timer.as_mut().poll(cx));
+            if deadline <= self.timer.deadline() {
                 return Poll::Ready(());
             }
-            self.set(deadline);
+            self.timer.as_mut().reset(deadline);
         }
         Poll::Pending
     }
-
-    fn set(&mut self, deadline: Instant) {
-        self.sleep.as_mut().reset(deadline.into());
-        self.set_to = deadline;
-    }
 }
 
-/// The requests of one connection, each answered by the router.
-struct Requests {
-    connections: Arc<Connections>,
-    progress: Arc<Progress>,
-    peer: Arc<Peer>,
-}
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Answer>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.progress.request_began();
-        if self.connections.limits.are_requests_trusted {
-            self.progress.request_verified(false);
+impl Client {
+    /// Passes a request to the router.
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response, Infallible>> {
+        let Self { connections, peer } = self;
+        let progress = &peer.progress;
+        // At once, because what arrives from now on is the body.
+        peer.request_began();
+        progress.request_began();
+        if connections.limits.never_evict {
+            progress.request_verified(false);
         }
-        let progress = Arc::clone(&self.progress);
-        let drain = self.connections.stop.drain.clone();
-        let router = self.connections.router.clone();
-        let is_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
-        let mut request = request.map(|body| Question {
-            body,
-            is_read: Arc::clone(&is_read),
-        });
-        self.peer.request_began();
-        let extensions = request.extensions_mut();
-        extensions.insert(Arc::clone(&progress));
-        extensions.insert(Arc::clone(&self.peer));
-        Box::pin(async move {
-            let mut response = router.oneshot(request).await?;
-            let is_last =
-                drain.is_cancelled() || progress.is_evicted() || !is_read.load(Ordering::Relaxed);
-            if is_last {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
+        if request.body().is_end_stream() {
+            progress.body_read();
+        }
+        request.extensions_mut().insert(Arc::clone(peer));
+        let answer = connections.router.clone().oneshot(request);
+        async move {
+            let mut response = answer.await?;
+            if connections.stop.drain.is_cancelled() || progress.is_answer_last() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
             }
             progress.answer_began();
-            Ok(response.map(|body| Answer { body, progress }))
-        })
-    }
-}
-
-/// The body of a request, which notes whether it was read to its end.
-struct Question {
-    body: Incoming,
-    is_read: Arc<AtomicBool>,
-}
-
-impl HttpBody for Question {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.is_read.store(true, Ordering::Relaxed);
+            let taken = AnswerTaken(Arc::clone(progress));
+            // The body is not changed; it only owns `taken` from now on.
+            Ok(response.map(|body| {
+                Body::new(body.map_err(move |error| {
+                    let _taken = &taken;
+                    error
+                }))
+            }))
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
-/// The body of a response, which notes when hyper has all of it.
-struct Answer {
-    body: Body,
-    progress: Arc<Progress>,
-}
+/// Dropped with the body of an answer: hyper has taken all of it then.
+struct AnswerTaken(Arc<Progress>);
 
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Answer {
+impl Drop for AnswerTaken {
     fn drop(&mut self) {
-        self.progress.answer_complete();
+        self.0.answer_complete();
     }
 }

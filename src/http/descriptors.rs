@@ -1,18 +1,18 @@
-//! How many connections the process may open files for. Journal and broker need some as well, and
-//! come first.
+//! For how many connections the process has file descriptors. The journal and the connections to
+//! the broker need some as well, and have priority.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that connections leave to everything else.
+/// File descriptors that are reserved for everything but HTTP connections.
 const RESERVED: u64 = 48;
 
-/// Connections there are in any case.
+/// Connections that are allowed however low the limit is.
 const CONNECTIONS_MIN: u64 = 8;
 
-/// As many of the wanted connections as there are descriptors for. Raises the limit of the process
-/// as far as it may.
+/// Returns how many of the wanted connections there are file descriptors for. First raises the soft
+/// limit of the process, if necessary and as far as the hard limit allows.
 pub(super) fn fit(connections_wanted: usize) -> usize {
-    let wanted = u64::try_from(connections_wanted).unwrap_or(u64::MAX);
+    let wanted = connections_wanted as u64;
     let needed = wanted.saturating_add(RESERVED);
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -21,14 +21,14 @@ pub(super) fn fit(connections_wanted: usize) -> usize {
     };
     let is_enough = limit.current.is_none_or(|current| current >= needed);
     if !is_enough && setrlimit(Resource::Nofile, raised).is_err() {
-        tracing::debug!("the limit of open files cannot be raised");
+        tracing::debug!("open file limit cannot be raised");
     }
     let fitting = fitting(wanted, getrlimit(Resource::Nofile).current);
     if fitting < wanted {
         tracing::warn!(
             wanted,
             fitting,
-            "the limit of open files allows fewer connections than configured"
+            "open file limit allows fewer connections than configured"
         );
     }
     usize::try_from(fitting).unwrap_or(usize::MAX)
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_descriptors_to_journal_and_broker() {
+    fn descriptors_are_reserved_for_journal_and_broker() {
         let check = |wanted, descriptors, expected| {
             assert_eq!(
                 fitting(wanted, descriptors),

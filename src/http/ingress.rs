@@ -1,12 +1,12 @@
-//! `POST /webhooks/{source}`: limits, signature, split, journal, answer. Nothing of a request is
-//! parsed before it is known to be authentic, and nothing is answered 2xx before it is held.
+//! `POST /webhooks/{source}`: limits, signature, split, journal, answer. No body is parsed before
+//! its signature is verified, and no 2xx is sent before the webhook is stored durably.
 
 mod head;
 mod receipt;
 mod recovery;
 mod refusal;
 mod routes;
-mod sealed;
+mod verify_and_split;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,107 +18,115 @@ use hyper::{HeaderMap, Request};
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use super::body::{BodyError, Budget, Reserved};
-use super::hold::Hold;
+use super::event_store::EventStore;
 use super::problem::Problem;
-use super::progress::Progress;
 use super::refused::Peer;
 use super::sources::{Source, Sources};
 use super::throttle::Throttles;
 use crate::config;
-use crate::failpoint::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::SourceRefusal;
-use crate::webhook::Webhook;
+use crate::telemetry::traces::{Origin, Traces, WebhookSpan};
 use crate::webhook::signature::{self, Keys, Signature};
+use crate::webhook::{Envelope, Webhook};
 use receipt::Receipt;
 use recovery::Recovery;
 use refusal::Refusal;
-use sealed::Sealed;
 
-/// How long a disk may take before a request is refused.
+/// How long a request waits for the disk before it is refused.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Receives webhooks.
+/// Receives webhooks and appends them to the journal.
 #[derive(Debug)]
 pub struct Ingress<H> {
+    config: config::http::Http,
     journal: H,
     sources: Sources,
     metrics: Arc<Metrics>,
+    traces: Traces,
     pub(super) budget: Budget,
-    body_bytes_max: u64,
-    body_timeout: Duration,
-    sessions_max: usize,
-    /// How long the disk may take before a request is refused.
+    /// How long a request waits for the disk before it is refused.
     pub(super) append_timeout: Duration,
     throttles: Throttles,
     recovery: Recovery,
 }
 
-impl<H: Hold> Ingress<H> {
-    /// Holds webhooks of these sources in this journal.
+impl<H: EventStore> Ingress<H> {
+    /// An ingress that stores the webhooks of `sources` in `journal`.
     pub fn new(
         config: &config::http::Http,
         sources: Sources,
         journal: H,
         metrics: Arc<Metrics>,
+        traces: Traces,
     ) -> Self {
         Self {
             journal,
             sources,
             metrics,
+            traces,
             budget: Budget::new(config),
-            body_bytes_max: config.body_bytes_max,
-            body_timeout: config.body_timeout,
-            sessions_max: config.sessions_max,
+            config: config.clone(),
             append_timeout: APPEND_TIMEOUT,
             throttles: Throttles::default(),
             recovery: Recovery::default(),
         }
     }
 
+    /// Stores the webhook of a request. Begins its span when the signature is verified.
     async fn receive(
         &self,
         source: &Arc<Source>,
+        peer: &Peer,
         request: Request<Body>,
+        span: &mut WebhookSpan,
     ) -> Result<Receipt, Refusal> {
-        let (mut head, body) = request.into_parts();
-        let progress = head.extensions.remove::<Arc<Progress>>();
+        let (head, body) = request.into_parts();
         let coding = head::content_coding(&head.headers);
         let signature = self.admit(source, &head.headers, &body, coding.as_deref())?;
-        let trace = head::trace(&head.headers);
-        // While the body is on its way nothing is kept of the head but this.
+        let (traceparent, tracestate) = head::trace(&head.headers);
+        // Nothing else of the head is kept in memory while the body arrives.
         drop(head);
-        let deadline = Instant::now() + self.body_timeout;
-        let buffered = self.budget.read(body, deadline).await?;
-        let sealed = Sealed {
-            source: Arc::clone(source),
-            signature,
-            envelope: head::envelope(&source.name, trace),
-            coding,
-            body: buffered.bytes,
-            sessions_max: self.sessions_max,
+        let began = Instant::now();
+        let deadline = began + self.config.body_timeout;
+        let (body, reserved) = self.budget.read(body, deadline).await?;
+        peer.progress.body_read();
+        let received_at = Timestamp::now();
+        let envelope = Envelope {
+            webhook_id: Uuid::now_v7(),
+            source: Arc::clone(&source.name),
+            received_at,
+            traceparent,
+            tracestate,
         };
-        let opened = sealed.open().await?;
-        if let Some(progress) = progress {
-            progress.request_verified(matches!(source.keys, Keys::AnyOf(_)));
-        }
-        let secret = opened.secret();
+        let body = verify_and_split::verify(source, signature, body).await?;
+        let is_proof = matches!(source.keys, Keys::AnyOf(_));
+        peer.progress.request_verified(is_proof);
+        *span = self
+            .traces
+            .webhook(origin(&envelope), &source.name, began.elapsed());
+        let secret = body.secret();
         let for_events = self
             .budget
-            .reserve_for_events(opened.body(), self.sessions_max, deadline)
+            .reserve_for_events(body.as_ref(), self.config.sessions_max, deadline)
             .await?;
-        let webhook = opened.split().await?;
-        let received_at = webhook.envelope.received_at;
+        let webhook =
+            verify_and_split::split(source, body, envelope, coding, self.config.sessions_max)
+                .await?;
         self.metrics.webhook_received(&source.name, received_at);
         self.sources.received(source, received_at, secret);
         let receipt = Receipt::of(&webhook);
-        self.hold(webhook, (buffered.reserved, for_events)).await?;
-        Ok(receipt)
+        let began = Instant::now();
+        let stored = self.store(webhook, (reserved, for_events)).await;
+        span.appended(began.elapsed(), stored.is_ok());
+        stored.map(|()| receipt)
     }
 
-    /// Everything that can be said without the body.
+    /// Checks everything that can be checked without the body.
     fn admit(
         &self,
         source: &Source,
@@ -126,12 +134,12 @@ impl<H: Hold> Ingress<H> {
         body: &Body,
         coding: Option<&str>,
     ) -> Result<Signature, Refusal> {
-        // A signed body is taken as it is, whatever it is called: refusing it pauses its sender.
+        // A signed body is accepted whatever its content coding: a refusal makes its sender pause.
         if coding.is_some() && matches!(source.keys, Keys::Unsigned) {
             return Err(Refusal::Encoded);
         }
         let signature = source.keys.read(headers.get_all(signature::HEADER))?;
-        if body.size_hint().lower() > self.body_bytes_max {
+        if body.size_hint().lower() > self.config.body_bytes_max {
             return Err(BodyError::TooLarge.into());
         }
         match self.journal.refusal() {
@@ -140,9 +148,9 @@ impl<H: Hold> Ingress<H> {
         }
     }
 
-    /// The memory stays reserved until the journal is done with the body, even if the sender has
-    /// gone or was refused meanwhile.
-    async fn hold(
+    /// Appends a webhook. Its memory stays reserved until the journal is done with the body, even
+    /// if the sender has disconnected or was refused in the meantime.
+    async fn store(
         &self,
         webhook: Webhook,
         reserved: (Option<Reserved>, OwnedSemaphorePermit),
@@ -154,17 +162,17 @@ impl<H: Hold> Ingress<H> {
         }
     }
 
-    /// Counts an answer, and logs what an operator should know of it.
+    /// Builds the answer, counts it, and logs what an operator should know about it.
     fn answer(
         self: &Arc<Self>,
         source: Option<&Source>,
-        peer: Option<&Peer>,
+        peer: &Peer,
         result: Result<Receipt, Refusal>,
     ) -> Response {
         let name = source.map(|source| &source.name);
         let response = match result {
             Ok(receipt) => {
-                failpoint::pass(Place::HttpAnswerBefore);
+                failpoint::pass(Failpoint::HttpAnswerBefore);
                 if let Some(source) = source {
                     self.log_accepted(source, &receipt);
                 }
@@ -203,9 +211,9 @@ impl<H: Hold> Ingress<H> {
             ..
         } = receipt;
         if self.sources.accepted(source) {
-            tracing::info!(source = name, %webhook_id, accepted, dead_lettered, "first webhook of this source accepted");
+            tracing::info!(source = name, %webhook_id, accepted, dead_lettered, "first webhook from this source accepted");
         }
-        tracing::debug!(source = name, %webhook_id, accepted, dead_lettered, "webhook held");
+        tracing::debug!(source = name, %webhook_id, accepted, dead_lettered, "webhook accepted");
         if let Some(cause) = &receipt.cause
             && let Some(suppressed) = self.throttles.should_log("nothing-valid")
         {
@@ -215,26 +223,33 @@ impl<H: Hold> Ingress<H> {
                 dead_lettered,
                 cause,
                 suppressed,
-                "webhook without a single valid session; dead-lettered"
+                "webhook has no valid session; dead-lettered"
             );
         }
     }
 
-    fn log_refused(&self, source: Option<&Arc<str>>, peer: Option<&Peer>, refusal: &Refusal) {
+    fn log_refused(&self, source: Option<&Arc<str>>, peer: &Peer, refusal: &Refusal) {
         let source = source.map(|name| &**name);
-        let peer_address = || peer.and_then(Peer::address);
-        let worth = refusal.kind_of_warning();
-        if let Some(suppressed) = worth.and_then(|kind| self.throttles.should_log(kind)) {
+        let warning_kind = refusal.kind_of_warning();
+        if let Some(suppressed) = warning_kind.and_then(|kind| self.throttles.should_log(kind)) {
             tracing::warn!(
                 source,
                 reason = %refusal,
-                peer = peer_address(),
-                forwarded_for = peer.and_then(Peer::forwarded_for),
+                peer = peer.address(),
+                forwarded_for = peer.forwarded_for(),
                 suppressed,
                 "webhook refused"
             );
         } else {
-            tracing::debug!(source, reason = %refusal, peer = peer_address(), "webhook refused");
+            tracing::debug!(source, reason = %refusal, peer = peer.address(), "webhook refused");
         }
+    }
+}
+
+fn origin(envelope: &Envelope) -> Origin<'_> {
+    Origin {
+        webhook_id: envelope.webhook_id,
+        traceparent: envelope.traceparent.as_deref(),
+        tracestate: envelope.tracestate.as_deref(),
     }
 }

@@ -1,11 +1,12 @@
-//! Answers in JSON that are safe on a terminal: text of senders and brokers stands in them.
+//! JSON answers that are safe to print on a terminal, although they contain text of senders and
+//! brokers.
 
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
-use crate::telemetry::foreign;
+use crate::foreign;
 
 /// An answer in JSON.
 pub(super) struct Json<T>(pub(super) T);
@@ -20,7 +21,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// A value as JSON.
+/// A value as JSON, in which characters that could control a terminal are escaped.
 pub(super) fn text(value: &impl Serialize) -> serde_json::Result<String> {
     let text = serde_json::to_string(value)?;
     Ok(foreign::json(&text).into_owned())

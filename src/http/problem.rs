@@ -1,5 +1,5 @@
-//! What a refusal looks like: RFC 9457 problem details that say what to do about it, and nothing
-//! of what is inside.
+//! Error responses: RFC 9457 problem details that say what to do about the problem, and reveal
+//! nothing of the internals.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::json;
 /// The media type of a problem.
 pub const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
 
-/// One refusal.
+/// One error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -41,17 +41,23 @@ impl Problem {
         }
     }
 
-    /// 405; `allow` are the methods there are.
+    /// A 500, after a panic.
+    pub(super) fn failed() -> Self {
+        let detail = "The bridge failed to process this request; see its log. Send it again.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// A 405; `allow` lists the supported methods.
     #[must_use]
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let detail = format!("This URL takes {allow} only.");
+        let detail = format!("This URL accepts only {allow}.");
         Self {
             header: Some((ALLOW, HeaderValue::from_static(allow))),
             ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         }
     }
 
-    /// 503; worth another try after so many seconds.
+    /// A 503 that asks the sender to retry after `retry_after_seconds`.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, retry_after_seconds: u32) -> Self {
         Self {
             header: Some((RETRY_AFTER, retry_after_seconds.into())),
@@ -59,7 +65,7 @@ impl Problem {
         }
     }
 
-    /// The status.
+    /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
@@ -85,8 +91,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A whole response with the status of this response's head, which a parser wrote that could not
-/// read a request.
+/// A complete response with the status in `head`: the head of the response that the parser wrote
+/// because it could not read a request.
 pub(super) fn instead_of(head: &[u8]) -> Bytes {
     let problem = unreadable(status_of(head));
     let body = problem.body();
@@ -100,7 +106,7 @@ pub(super) fn instead_of(head: &[u8]) -> Bytes {
     response.into()
 }
 
-/// The status in the first line of a response.
+/// The status in the first line of a response; 400 if it cannot be read.
 pub(super) fn status_of(head: &[u8]) -> StatusCode {
     let digits = head.get(9..12).unwrap_or_default();
     StatusCode::from_bytes(digits).unwrap_or(StatusCode::BAD_REQUEST)
@@ -115,7 +121,7 @@ fn unreadable(status: StatusCode) -> Problem {
             }
             StatusCode::URI_TOO_LONG => "Send the webhook to /webhooks/{source}.",
             _ => {
-                "This is no HTTP/1.1 request. Check the URL's scheme and port, and any proxy in between."
+                "This is not an HTTP/1.1 request. Check the URL's scheme and port, and any proxy in between."
             }
         },
     )
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parsers_refusal_keeps_its_status_and_gets_a_body() {
+    fn parser_refusal_keeps_its_status_and_gets_a_body() {
         let bytes = instead_of(b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\n");
         let text = std::str::from_utf8(&bytes).unwrap();
         assert!(
@@ -143,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_says_type_title_status_and_what_to_do() {
+    fn problem_has_type_title_status_and_advice() {
         let problem = Problem::unavailable("Try again.", 10);
         assert_eq!(
             problem.body(),

@@ -1,6 +1,6 @@
-//! Where one connection stands between requests and answers, how long it may stay there, and how
-//! much it is worth when there is no slot for a new one. The socket, the service and the ingress
-//! report what happened.
+//! The state of one connection: its phase between requests and answers, how long it may stay in
+//! this phase, and its rank when there is no slot for a new connection. The socket, the service and
+//! the ingress report what happens.
 
 use std::cmp::Reverse;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::server::Limits;
-use crate::failpoint::{self, Place};
+use super::limits::{ConnectionLimits, DISCARD_TIMEOUT};
+use crate::failpoint::{self, Failpoint};
 
-/// How long a connection is young: it has perhaps only not been heard yet.
+/// How long a connection counts as young: the server may not have read from it yet.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Bytes a young connection is taken to have passed already, so that who has just come is not
-/// behind those who sent something.
+/// Bytes that are credited to a young connection, so that a new connection does not rank below
+/// those that have already sent something.
 const YOUNG_BYTES: u64 = 16 << 10;
 
-/// The same for a connection that has carried an authentic request and is idle now: its sender is
-/// likely to use it again just when it is closed.
+/// Bytes that are credited to an idle connection that has carried an authentic request: its sender
+/// is likely to use it again at the moment when it would be closed.
 const PROVEN_BYTES: u64 = 1 << 20;
 
 /// What a connection is doing.
@@ -31,32 +31,32 @@ pub(super) enum Phase {
     Head,
     /// The head is complete; the body is not, or its signature has not been verified.
     Request,
-    /// The request is known to be authentic and waits for the disk. The ingress limits this.
+    /// The request is verified and waits for the disk, for a time that the ingress limits.
     Verified,
-    /// The answer is on its way.
+    /// The answer is being written.
     Answer,
-    /// The answer is out; what still arrives is discarded.
+    /// The last answer is written; what still arrives is discarded.
     Linger,
 }
 
-/// What a connection is worth; the least of all is closed first.
+/// The rank of a connection; the lowest one is closed first.
 ///
-/// Those that had a second come before the young ones, and within both the one with the fewest
-/// bytes per second goes first. Since young ones start with the same credit, a flood of new
-/// connections displaces itself in the order it came.
+/// Connections that have had `YOUNG` (one second) rank below young ones. Within both groups, the
+/// connection with the fewest bytes per second ranks lowest. Since all young connections start with
+/// the same credit, a flood of new connections evicts itself, in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Worth {
+pub(super) struct EvictionRank {
     is_young: bool,
     bytes_per_second: u64,
     age: Reverse<Duration>,
 }
 
-/// The standing of one connection, shared by its task and the accept loop.
+/// The state of one connection, shared by its task and the accept loop.
 #[derive(Debug)]
 pub(super) struct Progress {
-    standing: Mutex<Standing>,
-    /// Wakes the connection's task to look at its standing again.
-    pub(super) poke: Notify,
+    state: Mutex<ConnectionState>,
+    /// Wakes the connection's task so that it checks its state again.
+    pub(super) wake: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,181 +64,198 @@ pub(super) struct Progress {
     clippy::struct_excessive_bools,
     reason = "they are independent of each other"
 )]
-struct Standing {
+struct ConnectionState {
     phase: Phase,
     phase_since: Instant,
-    /// Bytes passed, and since when: of this request, this answer or this wait for one.
+    /// Bytes transferred since `bytes_since` by the current request, answer or idle period.
     bytes: u64,
     bytes_since: Instant,
-    /// The present request is authentic.
+    /// Whether the body of the current request was read to its end.
+    is_body_read: bool,
+    /// Whether the current request is verified.
     is_verified: bool,
-    /// An earlier one was.
+    /// Whether a request on this connection was signed with a secret.
     is_proven: bool,
     is_answer_complete: bool,
     is_evicted: bool,
 }
 
 impl Progress {
-    /// A connection just accepted.
+    /// The state of a connection that has just been accepted.
     pub(super) fn accepted() -> Self {
-        let now = Instant::now();
-        let standing = Standing {
-            phase: Phase::Idle,
-            phase_since: now,
-            bytes: 0,
-            bytes_since: now,
+        Self {
+            state: Mutex::new(ConnectionState::new(Phase::Idle, 0, Instant::now())),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Records bytes that have arrived.
+    pub(super) fn bytes_arrived(&self, bytes: usize) {
+        let mut state = self.state();
+        if state.phase == Phase::Idle {
+            state.enter(Phase::Head);
+            state.restart_count();
+        }
+        state.bytes += bytes as u64;
+    }
+
+    /// Records bytes that have been written.
+    pub(super) fn bytes_written(&self, bytes: usize) {
+        self.state().bytes += bytes as u64;
+    }
+
+    /// Records that the head of a request is complete.
+    pub(super) fn request_began(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Idle {
+            // The request arrived together with the previous one.
+            state.restart_count();
+        }
+        state.enter(Phase::Request);
+        state.is_body_read = false;
+    }
+
+    /// Records that the body of the request was read to its end, or that it has none.
+    pub(super) fn body_read(&self) {
+        self.state().is_body_read = true;
+    }
+
+    /// Records that the request is complete and verified: from now on it is not evicted. `is_proof`
+    /// says whether only a sender that knows a secret can have sent it.
+    pub(super) fn request_verified(&self, is_proof: bool) {
+        let mut state = self.state();
+        state.enter(Phase::Verified);
+        state.is_verified = true;
+        state.is_proven |= is_proof;
+    }
+
+    /// Records that the head of the answer is about to be written.
+    pub(super) fn answer_began(&self) {
+        let mut state = self.state();
+        state.enter(Phase::Answer);
+        state.restart_count();
+        state.is_answer_complete = false;
+    }
+
+    /// Records that hyper has taken the last byte of the answer.
+    pub(super) fn answer_complete(&self) {
+        self.state().is_answer_complete = true;
+    }
+
+    /// Records that everything hyper has taken is written to the socket.
+    pub(super) fn flushed(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Answer && state.is_answer_complete {
+            state.enter(Phase::Idle);
+            state.restart_count();
+            state.is_verified = false;
+            failpoint::pass(Failpoint::HttpAnswerAfter);
+        }
+    }
+
+    /// Records that no further request is read; from now on input is discarded.
+    pub(super) fn linger_began(&self) {
+        let mut state = self.state();
+        state.enter(Phase::Linger);
+        state.restart_count();
+        state.is_verified = false;
+    }
+
+    /// The current phase.
+    pub(super) fn phase(&self) -> Phase {
+        self.state().phase
+    }
+
+    /// The rank at `now`; `None` if the connection is protected or already evicted.
+    pub(super) fn eviction_rank(&self, now: Instant) -> Option<EvictionRank> {
+        let state = self.state();
+        let can_go = !state.is_evicted && !state.is_protected(now);
+        can_go.then(|| state.eviction_rank(now))
+    }
+
+    /// Tells the connection to close in favour of another one. Returns false if it is already
+    /// evicted, or protected because its request has been verified in the meantime.
+    pub(super) fn evict(&self) -> bool {
+        let mut state = self.state();
+        if state.is_evicted || state.is_protected(Instant::now()) {
+            return false;
+        }
+        state.is_evicted = true;
+        self.wake.notify_one();
+        true
+    }
+
+    /// Whether the connection cannot be used for another request after the next answer.
+    pub(super) fn is_answer_last(&self) -> bool {
+        let state = self.state();
+        state.is_evicted || !state.is_body_read
+    }
+
+    /// Whether the connection was told to close in favour of another one.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.state().is_evicted
+    }
+
+    /// Whether the connection must close now: because it is evicted and not protected, or because
+    /// the server is closing and no complete request head has arrived.
+    pub(super) fn should_close(&self, is_closing: bool) -> bool {
+        let state = self.state();
+        (is_closing && matches!(state.phase, Phase::Idle | Phase::Head | Phase::Linger))
+            || (state.is_evicted && !state.is_protected(Instant::now()))
+    }
+
+    /// When the current phase expires; `None` if the ingress limits it instead.
+    pub(super) fn deadline(&self, limits: &ConnectionLimits) -> Option<Instant> {
+        let state = self.state();
+        let timeout = match state.phase {
+            Phase::Idle => limits.config.idle_timeout,
+            Phase::Head => limits.config.header_timeout,
+            Phase::Request | Phase::Verified => return None,
+            Phase::Answer => limits.answer_timeout,
+            Phase::Linger => DISCARD_TIMEOUT,
+        };
+        state.phase_since.checked_add(timeout)
+    }
+
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionState {
+    fn new(phase: Phase, bytes: u64, since: Instant) -> Self {
+        Self {
+            phase,
+            phase_since: since,
+            bytes,
+            bytes_since: since,
+            is_body_read: false,
             is_verified: false,
             is_proven: false,
             is_answer_complete: false,
             is_evicted: false,
-        };
-        Self {
-            standing: Mutex::new(standing),
-            poke: Notify::new(),
         }
     }
 
-    /// Bytes have arrived.
-    pub(super) fn bytes_arrived(&self, bytes: usize) {
-        let mut standing = self.standing();
-        if standing.phase == Phase::Idle {
-            standing.enter(Phase::Head);
-            standing.count_anew();
-        }
-        standing.bytes += bytes as u64;
-    }
-
-    /// Bytes have been written.
-    pub(super) fn bytes_written(&self, bytes: usize) {
-        self.standing().bytes += bytes as u64;
-    }
-
-    /// A request's head is complete.
-    pub(super) fn request_began(&self) {
-        let mut standing = self.standing();
-        if standing.phase == Phase::Idle {
-            // It came together with the one before.
-            standing.count_anew();
-        }
-        standing.enter(Phase::Request);
-    }
-
-    /// The request is authentic and complete: from now on it is not closed to make room.
-    /// `is_proof` if only somebody who knows a secret can have sent it.
-    pub(super) fn request_verified(&self, is_proof: bool) {
-        let mut standing = self.standing();
-        standing.enter(Phase::Verified);
-        standing.is_verified = true;
-        standing.is_proven |= is_proof;
-    }
-
-    /// The head of the answer is about to be written.
-    pub(super) fn answer_began(&self) {
-        let mut standing = self.standing();
-        standing.enter(Phase::Answer);
-        standing.count_anew();
-        standing.is_answer_complete = false;
-    }
-
-    /// The last byte of the answer is in the hands of the connection.
-    pub(super) fn answer_complete(&self) {
-        self.standing().is_answer_complete = true;
-    }
-
-    /// Everything handed over has been written to the socket.
-    pub(super) fn flushed(&self) {
-        let mut standing = self.standing();
-        if standing.phase == Phase::Answer && standing.is_answer_complete {
-            standing.enter(Phase::Idle);
-            standing.count_anew();
-            standing.is_verified = false;
-            failpoint::pass(Place::HttpAnswerAfter);
-        }
-    }
-
-    /// No further request is read.
-    pub(super) fn linger_began(&self) {
-        let mut standing = self.standing();
-        standing.enter(Phase::Linger);
-        standing.count_anew();
-        standing.is_verified = false;
-    }
-
-    /// What it is doing.
-    pub(super) fn phase(&self) -> Phase {
-        self.standing().phase
-    }
-
-    /// What it is worth at this moment; `None` if it must not be closed, or is about to be.
-    pub(super) fn worth(&self, now: Instant) -> Option<Worth> {
-        let standing = self.standing();
-        let can_go = !standing.is_evicted && !standing.is_protected(now);
-        can_go.then(|| standing.worth(now))
-    }
-
-    /// Asks the connection to give its slot to another one. Whether it will: the request may have
-    /// been verified in between.
-    pub(super) fn evict(&self) -> bool {
-        let mut standing = self.standing();
-        if standing.is_evicted || standing.is_protected(Instant::now()) {
-            return false;
-        }
-        standing.is_evicted = true;
-        self.poke.notify_one();
-        true
-    }
-
-    /// Whether it was asked to give its slot to another one.
-    pub(super) fn is_evicted(&self) -> bool {
-        self.standing().is_evicted
-    }
-
-    /// Whether it has to go now: it was asked to and its request is not authentic, or everybody is
-    /// and no request is worked on.
-    pub(super) fn must_go(&self, is_closing: bool) -> bool {
-        let standing = self.standing();
-        (is_closing && standing.phase.is_headless())
-            || (standing.is_evicted && !standing.is_protected(Instant::now()))
-    }
-
-    /// When it has to be closed if nothing happens; `None`: not for its own sake.
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        let standing = self.standing();
-        let timeout = match standing.phase {
-            Phase::Idle => limits.idle_timeout,
-            Phase::Head => limits.header_timeout,
-            Phase::Request | Phase::Verified => return None,
-            Phase::Answer => limits.answer_timeout,
-            Phase::Linger => limits.discard_timeout,
-        };
-        standing.phase_since.checked_add(timeout)
-    }
-
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Standing {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.phase_since = Instant::now();
     }
 
-    fn count_anew(&mut self) {
+    fn restart_count(&mut self) {
         self.bytes = 0;
         self.bytes_since = self.phase_since;
     }
 
-    /// An authentic request keeps its connection until its answer is out, or until its sender has
-    /// not read the answer for so long that it is the sender's own fault.
+    /// A verified request keeps its connection until its answer is written. If the sender has not
+    /// read the answer for `YOUNG`, the connection loses this protection by the sender's own fault.
     fn is_protected(&self, now: Instant) -> bool {
         let is_unread =
             self.phase == Phase::Answer && now.saturating_duration_since(self.phase_since) >= YOUNG;
         self.is_verified && !is_unread
     }
 
-    fn worth(&self, now: Instant) -> Worth {
+    fn eviction_rank(&self, now: Instant) -> EvictionRank {
         let age = now.saturating_duration_since(self.bytes_since);
         let is_proven = self.phase == Phase::Idle && self.is_proven;
         let is_young = is_proven || age < YOUNG;
@@ -249,7 +266,7 @@ impl Standing {
         };
         let microseconds = u64::try_from(age.as_micros()).unwrap_or(u64::MAX).max(1);
         let bytes = self.bytes.saturating_add(credit);
-        Worth {
+        EvictionRank {
             is_young,
             bytes_per_second: bytes.saturating_mul(1_000_000) / microseconds,
             age: Reverse(age),
@@ -257,28 +274,13 @@ impl Standing {
     }
 }
 
-impl Phase {
-    fn is_headless(self) -> bool {
-        matches!(self, Self::Idle | Self::Head | Self::Linger)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn standing(phase: Phase, bytes: u64, age: Duration) -> Standing {
+    fn state(phase: Phase, bytes: u64, age: Duration) -> ConnectionState {
         let since = Instant::now().checked_sub(age).expect("the clock is older");
-        Standing {
-            phase,
-            phase_since: since,
-            bytes,
-            bytes_since: since,
-            is_verified: false,
-            is_proven: false,
-            is_answer_complete: false,
-            is_evicted: false,
-        }
+        ConnectionState::new(phase, bytes, since)
     }
 
     fn seconds(seconds: f64) -> Duration {
@@ -286,57 +288,60 @@ mod tests {
     }
 
     #[test]
-    fn who_makes_the_least_progress_goes_first() {
-        let proven = Standing {
+    fn least_progress_is_evicted_first() {
+        let proven = ConnectionState {
             is_proven: true,
-            ..standing(Phase::Idle, 0, seconds(10.0))
+            ..state(Phase::Idle, 0, seconds(10.0))
         };
         let rising = [
-            standing(Phase::Idle, 0, seconds(20.0)),
-            standing(Phase::Idle, 0, seconds(10.0)),
-            standing(Phase::Head, 100, seconds(10.0)),
-            standing(Phase::Request, 100, seconds(5.0)),
-            standing(Phase::Request, 500_000, seconds(5.0)),
-            // Young ones: in the order they came.
-            standing(Phase::Idle, 0, seconds(0.9)),
-            standing(Phase::Head, 100, seconds(0.5)),
+            state(Phase::Idle, 0, seconds(20.0)),
+            state(Phase::Idle, 0, seconds(10.0)),
+            state(Phase::Head, 100, seconds(10.0)),
+            state(Phase::Request, 100, seconds(5.0)),
+            state(Phase::Request, 500_000, seconds(5.0)),
+            // Young connections: in the order of arrival.
+            state(Phase::Idle, 0, seconds(0.9)),
+            state(Phase::Head, 100, seconds(0.5)),
             proven,
-            standing(Phase::Idle, 0, seconds(0.01)),
-            standing(Phase::Request, 5_000_000, seconds(0.5)),
+            state(Phase::Idle, 0, seconds(0.01)),
+            state(Phase::Request, 5_000_000, seconds(0.5)),
         ];
         let now = Instant::now();
-        let worths: Vec<_> = rising.iter().map(|standing| standing.worth(now)).collect();
-        assert!(worths.is_sorted(), "{worths:#?}");
+        let ranks: Vec<_> = rising
+            .iter()
+            .map(|state| state.eviction_rank(now))
+            .collect();
+        assert!(ranks.is_sorted(), "{ranks:#?}");
     }
 
     #[test]
-    fn an_authentic_request_is_protected_until_answered() {
+    fn authentic_request_is_protected_until_answered() {
         let progress = Progress::accepted();
         progress.bytes_arrived(100);
         progress.request_began();
-        assert!(progress.worth(Instant::now()).is_some());
+        assert!(progress.eviction_rank(Instant::now()).is_some());
         progress.request_verified(true);
-        assert!(progress.worth(Instant::now()).is_none());
+        assert!(progress.eviction_rank(Instant::now()).is_none());
         assert!(!progress.evict());
         progress.answer_began();
         assert!(!progress.evict(), "the answer is not out");
         progress.answer_complete();
         progress.flushed();
         assert!(progress.evict());
-        assert!(progress.must_go(false));
+        assert!(progress.should_close(false));
     }
 
     #[test]
-    fn verified_after_the_eviction_is_answered_first() {
+    fn request_verified_during_eviction_is_answered() {
         let progress = Progress::accepted();
         progress.bytes_arrived(100);
         progress.request_began();
         assert!(progress.evict());
         progress.request_verified(true);
-        assert!(!progress.must_go(false));
+        assert!(!progress.should_close(false));
         progress.answer_began();
         progress.answer_complete();
         progress.flushed();
-        assert!(progress.must_go(false));
+        assert!(progress.should_close(false));
     }
 }

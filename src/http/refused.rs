@@ -1,24 +1,25 @@
-//! Requests that are refused before they reach a source: each is counted, and a throttled line of the
-//! log says where it came from and, where the mistake can be recognised, which one it is. Without
-//! this a wrong setting of a proxy would show nowhere: no source is known that could count it.
+//! Requests that are refused before they reach a source. Each is counted, and a throttled log line
+//! says where it came from and, if the mistake can be recognised, what it is. Without this, a wrong
+//! setting of a proxy would not be visible anywhere: no source's counters include such requests.
 
-mod opening;
+mod first_bytes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::Request;
 
-use self::opening::Opening;
+use self::first_bytes::FirstBytes;
+use super::progress::Progress;
 use super::throttle::Throttles;
 use crate::telemetry::metrics::Metrics;
 
-/// Bytes of foreign text in one field of the log.
+/// Maximum length of foreign text in one field of the log, in bytes.
 const TEXT_BYTES_MAX: usize = 200;
 
 /// Why a request did not reach a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum RefusalReason {
     /// It begins with the header of the PROXY protocol.
     ProxyProtocol,
     /// It is a TLS handshake.
@@ -27,23 +28,23 @@ pub enum Reason {
     Http2,
     /// Its head has too many fields or bytes.
     HeadTooLarge,
-    /// Its head cannot be read.
+    /// Its head cannot be parsed.
     MalformedHead,
     /// Its head was not complete in time.
     HeadTimeout,
-    /// Its connection was closed to make room before its head was complete.
+    /// Its connection was closed to make room before its signature was verified.
     Evicted,
     /// There is no such URL.
     UnknownPath,
     /// There is no such source.
     UnknownSource,
-    /// The URL does not take this method.
+    /// The URL does not accept this method.
     Method,
-    /// The name it asks for is none of the listener's.
+    /// The host that it names is not one of the listener's.
     UnknownHost,
 }
 
-impl Reason {
+impl RefusalReason {
     const ALL: [Self; 11] = [
         Self::ProxyProtocol,
         Self::Tls,
@@ -75,19 +76,20 @@ impl Reason {
     }
 }
 
-/// Counts and logs what one listener refuses.
+/// Counts and logs the requests that one listener refuses.
 #[derive(Debug)]
-pub struct Refusals {
+pub struct RequestRefusals {
     listener: &'static str,
     metrics: Arc<Metrics>,
     throttles: Throttles,
 }
 
-impl Refusals {
-    /// Those of the listener that the configuration calls so.
+impl RequestRefusals {
+    /// Refusals of the listener with this name in the configuration. Creates the metric of each
+    /// reason, at zero.
     #[must_use]
     pub fn of(listener: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
-        for reason in Reason::ALL {
+        for reason in RefusalReason::ALL {
             metrics.refusal_possible(reason.as_str());
         }
         Arc::new(Self {
@@ -101,51 +103,69 @@ impl Refusals {
 /// The other end of one connection, and how its latest request began.
 #[derive(Debug)]
 pub(super) struct Peer {
-    refusals: Arc<Refusals>,
-    address: Option<SocketAddr>,
-    opening: Mutex<Opening>,
+    refusals: Arc<RequestRefusals>,
+    address: SocketAddr,
+    pub(super) progress: Arc<Progress>,
+    opening: Mutex<FirstBytes>,
 }
 
 impl Peer {
-    /// Whoever has connected from there; `None` if the kernel does not know any more.
-    pub(super) fn new(refusals: Arc<Refusals>, address: Option<SocketAddr>) -> Self {
+    /// The client at `address`.
+    pub(super) fn new(
+        refusals: Arc<RequestRefusals>,
+        address: SocketAddr,
+        progress: Arc<Progress>,
+    ) -> Self {
         Self {
             refusals,
             address,
+            progress,
             opening: Mutex::default(),
         }
     }
 
-    /// The connection that a request came on; `None` if it came on none.
-    pub(super) fn of<B>(request: &Request<B>) -> Option<Arc<Self>> {
-        request.extensions().get::<Arc<Self>>().cloned()
+    /// The peer that sent a request.
+    pub(super) fn of<B>(request: &Request<B>) -> Arc<Self> {
+        let peer = request.extensions().get::<Arc<Self>>();
+        Arc::clone(peer.expect("the connection adds it to every request"))
     }
 
-    /// Bytes of a request's head have arrived, the very first ones or more of them.
+    /// Reports the refusal of a request by its method and path.
+    pub(super) fn refused_request<B>(
+        request: &Request<B>,
+        reason: RefusalReason,
+        hint: Option<&str>,
+    ) {
+        let subject = format!("{} {}", request.method(), request.uri().path());
+        Self::of(request).refused(reason, &subject, hint);
+    }
+
+    /// Records bytes of a request's head; `is_first` marks the first ones of a request.
     pub(super) fn head_arrived(&self, bytes: &[u8], is_first: bool) {
         let mut opening = self.opening();
         if is_first {
-            *opening = Opening::default();
+            *opening = FirstBytes::default();
         }
         opening.arrived(bytes);
     }
 
-    /// The parser answers with this status on its own.
+    /// Reports a request that the parser refuses by itself, with this status.
     pub(super) fn refused_by_parser(&self, status: u16) {
         let reason = match status {
-            414 | 431 => Reason::HeadTooLarge,
-            _ => Reason::MalformedHead,
+            414 | 431 => RefusalReason::HeadTooLarge,
+            _ => RefusalReason::MalformedHead,
         };
         self.refused_as(reason);
     }
 
-    /// The head of a request was complete: what is refused on this connection now is another one.
+    /// Records that the head of a request was complete: the next refusal on this connection
+    /// concerns another request.
     pub(super) fn request_began(&self) {
         self.opening().is_reported = false;
     }
 
-    /// A request is refused whose head could not be read to its end.
-    pub(super) fn refused_as(&self, reason: Reason) {
+    /// Reports the refusal of a request whose head could not be read completely, once per request.
+    pub(super) fn refused_as(&self, reason: RefusalReason) {
         if std::mem::replace(&mut self.opening().is_reported, true) {
             return;
         }
@@ -155,8 +175,8 @@ impl Peer {
         self.refused(reason, "", hint);
     }
 
-    /// A request is refused; `subject` is what it asked for, in its sender's words.
-    pub(super) fn refused(&self, reason: Reason, subject: &str, hint: Option<&str>) {
+    /// Counts and logs the refusal of a request; `subject` is what it asked for, as sent.
+    pub(super) fn refused(&self, reason: RefusalReason, subject: &str, hint: Option<&str>) {
         let (listener, reason) = (self.refusals.listener, reason.as_str());
         self.refusals.metrics.request_refused(reason);
         let Some(suppressed) = self.refusals.throttles.should_log(reason) else {
@@ -172,27 +192,27 @@ impl Peer {
             subject,
             hint,
             suppressed,
-            "request refused before routing"
+            "HTTP request refused"
         );
     }
 
-    /// Where it comes from, for the log.
-    pub(super) fn address(&self) -> Option<String> {
-        let address = self.address?;
-        Some(SocketAddr::new(address.ip().to_canonical(), address.port()).to_string())
+    /// Address and port of the client, for the log.
+    pub(super) fn address(&self) -> String {
+        let (ip, port) = (self.address.ip(), self.address.port());
+        SocketAddr::new(ip.to_canonical(), port).to_string()
     }
 
-    /// Whom a proxy claims to speak for, for the log.
+    /// The client for which a proxy claims to forward (`X-Forwarded-For`), for the log.
     pub(super) fn forwarded_for(&self) -> Option<String> {
         self.opening().forwarded_for().map(str::to_owned)
     }
 
-    fn opening(&self) -> MutexGuard<'_, Opening> {
+    fn opening(&self) -> MutexGuard<'_, FirstBytes> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Foreign text that is not too long for the log, which escapes what has to be.
+/// Shortens foreign text for the log, which escapes control characters itself.
 fn shown(text: &[u8]) -> String {
     let end = text.len().min(TEXT_BYTES_MAX);
     let mark = if end < text.len() { "…" } else { "" };

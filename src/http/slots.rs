@@ -1,5 +1,6 @@
-//! How many connections may be open, and which one is closed when there is no slot for a new one.
-//! A slot is free as soon as its connection has been told to go: nobody waits for that.
+//! Limits the number of open connections, and decides which one is evicted when there is no slot
+//! for a new one. A slot is free as soon as its connection is told to close: a new connection does
+//! not wait until the evicted one has closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,89 +8,84 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::progress::Progress;
+use crate::config::http::Http;
 use crate::config::networks::Network;
 
-/// Connections that were told to go and have not gone yet. More would need descriptors that the
-/// rest of the process counts on.
+/// Maximum number of evicted connections that are still open. More would need file descriptors
+/// that the rest of the process relies on.
 const LEAVING_MAX: usize = 16;
 
-/// Limits how many connections one listener has.
+/// Limits the number of connections of one listener.
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
     connections_max: usize,
-    share: Option<Share>,
+    per_client_max: Option<usize>,
+    /// They forward for many clients, so they have no limit per client.
+    proxies: Vec<Network>,
     slots: Arc<Mutex<Slots>>,
-}
-
-/// How many connections one client address may have.
-#[derive(Debug, Clone)]
-pub(super) struct Share {
-    /// So many.
-    pub(super) connections_max: usize,
-    /// Addresses that speak for many clients.
-    pub(super) exempt: Vec<Network>,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     next: u64,
-    taken: HashMap<u64, Taken>,
+    taken: HashMap<u64, OpenSlot>,
     leaving: usize,
 }
 
 #[derive(Debug)]
-struct Taken {
+struct OpenSlot {
     progress: Arc<Progress>,
     client: IpAddr,
 }
 
-/// The slot of one connection; free again when dropped.
+/// The slot of one connection; released when dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
     number: u64,
     slots: Arc<Mutex<Slots>>,
 }
 
-/// Whether there is a slot for one more.
+/// The answer to a request for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
-    /// There was one.
+pub(super) enum SlotGrant {
+    /// A slot was free.
     Free,
-    /// There is one now, because another connection was told to go.
+    /// A slot is free now, because another connection was evicted.
     Made,
-    /// All are taken by authentic requests.
+    /// Verified requests hold all slots.
     None,
 }
 
 impl ConnectionLimiter {
-    /// So many connections at once.
-    pub(super) fn new(connections_max: usize, share: Option<Share>) -> Self {
+    /// A limiter for `connections_max` connections, but at least one.
+    pub(super) fn new(connections_max: usize, config: &Http) -> Self {
         Self {
             connections_max: connections_max.max(1),
-            share,
+            per_client_max: config.connections_per_client_max,
+            proxies: config.trusted_proxies.clone(),
             slots: Arc::default(),
         }
     }
 
-    /// Makes room for one more connection of this client.
-    pub(super) fn make_room(&self, client: IpAddr) -> Room {
+    /// Makes room for one more connection of this client, by evicting another one if necessary.
+    pub(super) fn make_room(&self, client: IpAddr) -> SlotGrant {
         let mut slots = lock(&self.slots);
-        if let Some(share) = &self.share
-            && !share.exempt.iter().any(|network| network.contains(client))
+        if let Some(per_client_max) = self.per_client_max
+            && !self.proxies.iter().any(|network| network.contains(client))
         {
             let client = prefix(client);
-            let is_theirs = |taken: &Taken| taken.client == client;
+            let is_theirs = |taken: &OpenSlot| taken.client == client;
             let theirs = slots.taken.values().filter(|taken| is_theirs(taken));
-            if theirs.count() >= share.connections_max && slots.evict(is_theirs) {
-                return Room::Made;
+            if theirs.count() >= per_client_max && slots.evict(is_theirs) {
+                return SlotGrant::Made;
             }
         }
         if slots.taken.len() < self.connections_max {
-            Room::Free
+            SlotGrant::Free
         } else if slots.evict(|_| true) {
-            Room::Made
+            SlotGrant::Made
         } else {
-            Room::None
+            SlotGrant::None
         }
     }
 
@@ -98,7 +94,7 @@ impl ConnectionLimiter {
         let mut slots = lock(&self.slots);
         let number = slots.next;
         slots.next += 1;
-        let taken = Taken {
+        let taken = OpenSlot {
             progress: Arc::clone(progress),
             client: prefix(client),
         };
@@ -109,36 +105,36 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Tells the connection with the least progress to go, if there is one that may.
+    /// Evicts the connection with the least progress. Returns false if all are protected.
     pub(super) fn evict(&self) -> bool {
         lock(&self.slots).evict(|_| true)
     }
 
-    /// Whether those that were told to go should be waited for.
+    /// Whether so many evicted connections are still open that the accept loop must wait.
     pub(super) fn are_too_many_leaving(&self) -> bool {
         lock(&self.slots).leaving > LEAVING_MAX
     }
 
-    /// Has every connection look at its standing again.
-    pub(super) fn poke_all(&self) {
+    /// Wakes every connection, so that it checks its state again.
+    pub(super) fn wake_all(&self) {
         for taken in lock(&self.slots).taken.values() {
-            taken.progress.poke.notify_one();
+            taken.progress.wake.notify_one();
         }
     }
 }
 
 impl Slots {
-    fn evict(&mut self, is_candidate: impl Fn(&Taken) -> bool) -> bool {
+    fn evict(&mut self, is_candidate: impl Fn(&OpenSlot) -> bool) -> bool {
         loop {
             let now = Instant::now();
             let candidates = self.taken.iter().filter(|(_, taken)| is_candidate(taken));
             let least = candidates
-                .filter_map(|(number, taken)| Some((taken.progress.worth(now)?, *number)))
+                .filter_map(|(number, taken)| Some((taken.progress.eviction_rank(now)?, *number)))
                 .min();
             let Some((_, number)) = least else {
                 return false;
             };
-            // Unless its request has been verified in between.
+            // Fails if its request has been verified in the meantime.
             if self.taken[&number].progress.evict() {
                 self.taken.remove(&number);
                 self.leaving += 1;
@@ -157,7 +153,7 @@ impl Drop for Slot {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the network that one IPv6 client has to itself.
+/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
 fn prefix(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(client) => client.into(),
@@ -182,7 +178,7 @@ mod tests {
         "192.0.2.1".parse().unwrap()
     }
 
-    fn enter(limiter: &ConnectionLimiter, client: IpAddr) -> (Room, Arc<Progress>, Slot) {
+    fn enter(limiter: &ConnectionLimiter, client: IpAddr) -> (SlotGrant, Arc<Progress>, Slot) {
         let room = limiter.make_room(client);
         let progress = Arc::new(Progress::accepted());
         let slot = limiter.take(&progress, client);
@@ -190,44 +186,45 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_has_the_slot_at_once() {
-        let limiter = ConnectionLimiter::new(2, None);
+    fn new_connection_gets_the_slot_at_once() {
+        let limiter = ConnectionLimiter::new(2, &Http::default());
         let (_, first, _first_slot) = enter(&limiter, HERE);
         let (free, second, _second_slot) = enter(&limiter, HERE);
-        assert_eq!(free, Room::Free);
+        assert_eq!(free, SlotGrant::Free);
         let (made, _, _third_slot) = enter(&limiter, HERE);
-        assert_eq!(made, Room::Made);
+        assert_eq!(made, SlotGrant::Made);
         assert!(first.is_evicted() && !second.is_evicted());
     }
 
     #[test]
-    fn there_is_no_room_among_authentic_requests() {
-        let limiter = ConnectionLimiter::new(1, None);
+    fn authentic_requests_are_not_evicted() {
+        let limiter = ConnectionLimiter::new(1, &Http::default());
         let (_, first, slot) = enter(&limiter, HERE);
         first.request_verified(true);
-        assert_eq!(limiter.make_room(HERE), Room::None);
+        assert_eq!(limiter.make_room(HERE), SlotGrant::None);
         drop(slot);
-        assert_eq!(limiter.make_room(HERE), Room::Free);
+        assert_eq!(limiter.make_room(HERE), SlotGrant::Free);
     }
 
     #[test]
-    fn a_client_beyond_its_share_displaces_itself() {
-        let share = Share {
-            connections_max: 2,
-            exempt: vec!["192.0.2.0/24".parse().unwrap()],
+    fn client_beyond_its_share_displaces_itself() {
+        let config = Http {
+            connections_per_client_max: Some(2),
+            trusted_proxies: vec!["192.0.2.0/24".parse().unwrap()],
+            ..Http::default()
         };
-        let limiter = ConnectionLimiter::new(10, Some(share));
+        let limiter = ConnectionLimiter::new(10, &config);
         let (_, of_another, _slot) = enter(&limiter, "198.51.100.1".parse().unwrap());
         let mut theirs = vec![enter(&limiter, HERE), enter(&limiter, HERE)];
-        assert!(theirs.iter().all(|(room, _, _)| *room == Room::Free));
+        assert!(theirs.iter().all(|(room, _, _)| *room == SlotGrant::Free));
         theirs.push(enter(&limiter, HERE));
         assert!(theirs[0].1.is_evicted() && !of_another.is_evicted());
         let exempt: Vec<_> = (0..4).map(|_| enter(&limiter, other())).collect();
-        assert!(exempt.iter().all(|(room, _, _)| *room == Room::Free));
+        assert!(exempt.iter().all(|(room, _, _)| *room == SlotGrant::Free));
     }
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
+    fn ipv6_client_is_its_network() {
         let [one, same, another] = ["2001:db8::1", "2001:db8::2:1", "2001:db8:0:1::1"]
             .map(|address| prefix(address.parse().unwrap()));
         assert!(one == same && one != another);

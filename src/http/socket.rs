@@ -1,6 +1,5 @@
-//! The socket under hyper: tells the connection's [`Progress`] what passes, gives the refusals
-//! hyper makes itself a body that helps, and hands the stream back after the last answer instead of
-//! closing it.
+//! The socket under hyper. Reports traffic to the state of the connection, and adds a helpful body
+//! to refusals that hyper sends by itself.
 
 use std::io;
 use std::pin::Pin;
@@ -10,91 +9,68 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::task::coop::consume_budget;
 
 use super::problem;
-use super::progress::{Phase, Progress};
+use super::progress::Phase;
 use super::refused::Peer;
 
-/// Bytes discarded at once.
+/// Size of the buffer for bytes that are discarded.
 const DISCARD_BYTES: usize = 8 << 10;
 
 /// One accepted connection.
 pub(super) struct Socket {
-    /// Until it is shut down.
-    stream: Option<TcpStream>,
-    shut_down: Option<oneshot::Sender<TcpStream>>,
-    progress: Arc<Progress>,
+    pub(super) stream: TcpStream,
     peer: Arc<Peer>,
     refusal: Option<Bytes>,
 }
 
 impl Socket {
-    /// Sends the stream back once it is shut down for writing.
-    pub(super) fn new(
-        stream: TcpStream,
-        shut_down: oneshot::Sender<TcpStream>,
-        progress: Arc<Progress>,
-        peer: Arc<Peer>,
-    ) -> Self {
+    /// Wraps the stream of one connection.
+    pub(super) fn new(stream: TcpStream, peer: Arc<Peer>) -> Self {
         Self {
-            stream: Some(stream),
-            shut_down: Some(shut_down),
-            progress,
+            stream,
             peer,
             refusal: None,
         }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.stream.as_mut().map(Pin::new);
-        stream.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
-    }
-
-    /// Whether hyper answers on its own: no request has begun.
+    /// Whether hyper answers by itself, because no request has begun.
     fn is_refusing(&self) -> bool {
-        self.refusal.is_some() || matches!(self.progress.phase(), Phase::Idle | Phase::Head)
+        self.refusal.is_some() || matches!(self.peer.progress.phase(), Phase::Idle | Phase::Head)
     }
 
-    /// Writes our own refusal of the same status instead of hyper's, which has no body.
+    /// Writes a refusal of the same status instead of hyper's, which has no body.
     fn poll_refuse(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<io::Result<()>> {
         if self.refusal.is_none() {
-            self.progress.answer_began();
+            self.peer.progress.answer_began();
             let status = problem::status_of(head);
             self.peer.refused_by_parser(status.as_u16());
         }
         let refusal = self
             .refusal
             .get_or_insert_with(|| problem::instead_of(head));
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        };
         while refusal.has_remaining() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, refusal))?;
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, refusal))?;
             refusal.advance(written);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-/// Reads on until the peer closes too, at most so many bytes: closing at once would destroy an
-/// answer that is still on its way to somebody who is still sending.
-pub(super) async fn discard(mut stream: TcpStream, bytes_max: u64) {
+/// Reads until the peer closes, too, at most `bytes_max` bytes. If the socket were closed while the
+/// peer is still sending, the reset could destroy the answer that is still on its way.
+pub(super) async fn discard(stream: TcpStream, bytes_max: u64) {
     let mut left = bytes_max;
-    std::future::poll_fn(|cx| {
-        let mut bytes = [0; DISCARD_BYTES];
-        while left > 0 {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            let read = ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer));
-            let read = read.map_or(0, |()| buffer.filled().len() as u64);
-            if read == 0 {
-                break;
-            }
-            left = left.saturating_sub(read);
-        }
-        Poll::Ready(())
-    })
-    .await;
+    while left > 0 && stream.readable().await.is_ok() {
+        consume_budget().await;
+        // The buffer is on the stack: a connection that waits takes no memory for it.
+        left = match stream.try_read(&mut [0; DISCARD_BYTES]) {
+            Ok(read) if read > 0 => left.saturating_sub(read as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => left,
+            _ => return,
+        };
+    }
 }
 
 impl AsyncRead for Socket {
@@ -104,21 +80,21 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(self.stream()?.poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let arrived = buffer.filled().len() - before;
         if arrived > 0 {
-            let phase = self.progress.phase();
+            let phase = self.peer.progress.phase();
             if matches!(phase, Phase::Idle | Phase::Head) {
                 let bytes = &buffer.filled()[before..];
                 self.peer.head_arrived(bytes, phase == Phase::Idle);
             }
-            self.progress.bytes_arrived(arrived);
+            self.peer.progress.bytes_arrived(arrived);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-/// Not vectored: answers are small, and hyper then hands over each in one piece.
+/// Without vectored writes: answers are small, and hyper then passes each in one piece.
 impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -129,25 +105,20 @@ impl AsyncWrite for Socket {
             ready!(self.poll_refuse(cx, bytes))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = ready!(self.stream()?.poll_write(cx, bytes))?;
-        self.progress.bytes_written(written);
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.peer.progress.bytes_written(written);
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.stream()?.poll_flush(cx))?;
-        self.progress.flushed();
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.peer.progress.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.stream.is_some() {
-            ready!(self.stream()?.poll_shutdown(cx))?;
-            self.progress.linger_began();
-            if let (Some(stream), Some(shut_down)) = (self.stream.take(), self.shut_down.take()) {
-                _ = shut_down.send(stream);
-            }
-        }
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        self.peer.progress.linger_began();
         Poll::Ready(Ok(()))
     }
 }

@@ -1,8 +1,8 @@
-//! Who may post, by the name in the URL, and the keys of each. Swapped whole at a reload. What was
-//! last received and refused of each is remembered across reloads.
+//! The sources that may post, by their name in the URL, with their keys. A reload replaces all of
+//! them at once. What was last received from each source and refused is remembered across reloads.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -15,33 +15,31 @@ use crate::webhook::signature::Keys;
 pub struct Source {
     /// Its name under `[sources]`.
     pub name: Arc<str>,
-    /// What its bodies are checked with.
+    /// Keys with which its bodies are verified.
     pub keys: Keys,
-    /// What each of the keys is called where people read it: never the secret.
+    /// Display name of each key, in the order of the keys; never the secret itself.
     pub secret_names: Vec<Arc<str>>,
-    /// Its secret is not there yet: until then every body is refused.
+    /// Whether its secret is still missing; until it is there, every body is refused.
     pub awaits_secret: bool,
 }
 
 /// The sources in use. Clones share them; a request sees either all old ones or all new ones.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// By name in lower case: a URL may spell it in any.
+    /// By name in lower case, because names in URLs are case-insensitive.
     current: Arc<ArcSwap<HashMap<String, Arc<Source>>>>,
     histories: Arc<Mutex<HashMap<Arc<str>, History>>>,
 }
 
 /// What happened to one source since the process started.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct History {
-    last_received: Option<Timestamp>,
-    last_secret: Option<Arc<str>>,
-    last_refused: Option<SourceRefusal>,
+    status: SourceStatus,
     has_accepted: bool,
 }
 
 impl Sources {
-    /// These sources.
+    /// A set of sources of which nothing was received yet.
     #[must_use]
     pub fn new(sources: impl IntoIterator<Item = Source>) -> Self {
         Self {
@@ -50,18 +48,18 @@ impl Sources {
         }
     }
 
-    /// Uses these from the next request on.
+    /// Replaces all sources, from the next request on.
     pub fn replace(&self, sources: impl IntoIterator<Item = Source>) {
         self.current.store(Arc::new(by_name(sources)));
     }
 
-    /// The source of that name, in any case.
+    /// The source with that name, compared case-insensitively.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Source>> {
         self.current.load().get(&name.to_ascii_lowercase()).cloned()
     }
 
-    /// The names of those that refuse everything because their secret is not there yet.
+    /// The names of the sources that refuse every body because their secret is still missing.
     #[must_use]
     pub fn awaiting(&self) -> Vec<Arc<str>> {
         let sources = self.current.load();
@@ -69,7 +67,7 @@ impl Sources {
         awaiting.map(|source| Arc::clone(&source.name)).collect()
     }
 
-    /// The names of all.
+    /// The names of all sources, in no particular order.
     #[must_use]
     pub fn names(&self) -> Vec<Arc<str>> {
         let sources = self.current.load();
@@ -77,54 +75,44 @@ impl Sources {
         names.collect()
     }
 
-    /// How each of them stands, by name.
+    /// The status of each source, sorted by name.
     #[must_use]
     pub fn status(&self) -> Vec<SourceStatus> {
         let mut names = self.names();
         names.sort();
-        let histories = self.histories();
         let status = |name: Arc<str>| {
-            let history = histories.get(&name).cloned().unwrap_or_default();
-            SourceStatus {
-                name,
-                last_received: history.last_received,
-                last_secret: history.last_secret,
-                last_refused: history.last_refused,
-            }
+            let status = self.history(&name, |history| history.status.clone());
+            SourceStatus { name, ..status }
         };
         names.into_iter().map(status).collect()
     }
 
-    /// An authentic webhook was complete; `secret` is the position of the key that signed it.
+    /// Records a complete and verified webhook; `secret` is the position of the key that signed it.
     pub(super) fn received(&self, source: &Source, at: Timestamp, secret: Option<usize>) {
-        let name = secret.map(|index| match source.secret_names.get(index) {
-            Some(name) => Arc::clone(name),
-            None => format!("secrets[{index}]").into(),
+        let secret = secret.and_then(|index| source.secret_names.get(index));
+        self.history(&source.name, |history| {
+            history.status.last_received = Some(at);
+            history.status.last_secret = secret.cloned();
         });
-        let mut histories = self.histories();
-        let history = histories.entry(Arc::clone(&source.name)).or_default();
-        history.last_received = Some(at);
-        history.last_secret = name;
     }
 
-    /// A webhook was accepted; whether it is the first of its source.
+    /// Records an accepted webhook. Returns whether it is the first of its source.
     pub(super) fn accepted(&self, source: &Source) -> bool {
-        let mut histories = self.histories();
-        let history = histories.entry(Arc::clone(&source.name)).or_default();
-        !std::mem::replace(&mut history.has_accepted, true)
+        let accepted = |history: &mut History| !std::mem::replace(&mut history.has_accepted, true);
+        self.history(&source.name, accepted)
     }
 
-    /// A request was refused.
+    /// Records a refused request.
     pub(super) fn refused(&self, source: &Source, refusal: SourceRefusal) {
-        let mut histories = self.histories();
-        let history = histories.entry(Arc::clone(&source.name)).or_default();
-        history.last_refused = Some(refusal);
+        self.history(&source.name, |history| {
+            history.status.last_refused = Some(refusal);
+        });
     }
 
-    fn histories(&self) -> MutexGuard<'_, HashMap<Arc<str>, History>> {
-        self.histories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn history<T>(&self, name: &Arc<str>, visit: impl FnOnce(&mut History) -> T) -> T {
+        let histories = self.histories.lock();
+        let mut histories = histories.unwrap_or_else(PoisonError::into_inner);
+        visit(histories.entry(Arc::clone(name)).or_default())
     }
 }
 

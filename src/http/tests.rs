@@ -1,5 +1,5 @@
-//! The room on real loopback sockets, with a journal made of memory. Clients write bytes, not
-//! requests: most of what is tested here no client library would send.
+//! The module on real loopback sockets, with an in-memory journal. Clients write bytes instead of
+//! using a client library, which would not send most of what is tested here.
 
 mod admin;
 mod answers;

@@ -1,104 +1,94 @@
-//! A database that SQLite reports as corrupt is set aside whole, and what is readable of its
-//! unsettled events carried over into a new one. Nothing is deleted, and a start that is
-//! interrupted anywhere in between begins or ends the same work again.
+//! Replaces a database that SQLite reports as corrupt: it is set aside whole, and its readable
+//! pending events are copied into a new one. Nothing is deleted. If a start is interrupted at any
+//! point, the next one repeats or finishes the work.
 
-mod head;
+mod first_page;
 mod salvage;
 mod swap;
 
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::directory::{Directory, SUSPECT};
+use super::files::{self, FileError};
 use super::schema::{self, SchemaError};
 use super::store::Store;
-use super::{OpenError, files, writer};
+use super::{OpenError, migration};
 use crate::webhook::routing::Routing;
 
-/// Databases up to this size are checked at every start; larger ones when something is wrong.
+/// Databases up to this size are checked at every start; larger ones only if an earlier process
+/// found damage (`SUSPECT`) or the database cannot be opened.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
+const SETTING_ASIDE: &str = "setting aside the damaged";
 
-/// Opens the database of a directory, a new one if it is damaged or there is none; says then where
-/// the damaged one lies now and how many of its events are lost.
+/// Opens the database of a directory, or a new one if it is damaged or missing. In the first case
+/// it also returns the new path of the damaged one and the number of lost events.
 pub(super) fn open(
     directory: &Directory,
     routing: Arc<Routing>,
-    is_retaining: bool,
 ) -> Result<(Store, Option<(PathBuf, u64)>), OpenError> {
     let path = directory.database();
-    let failed = |source| OpenError::SetAside {
-        path: path.clone(),
-        source,
-    };
-    let mut aside = swap::finish(&path).map_err(failed)?;
+    let failed = FileError::of(SETTING_ASIDE, &path);
+    let mut aside = swap::finish(&path).map_err(&failed)?;
     if is_damaged(&path)? {
-        aside = replace(&path, routing.clone(), is_retaining)?;
+        aside = replace(&path, &routing)?;
     }
-    if !path.try_exists().map_err(failed)? {
+    if !path.try_exists().map_err(&failed)? {
         schema::create(&path)?;
     }
-    let store = Store::new(schema::open(&path)?, routing, is_retaining)?;
+    let (_, version) = schema::open_checked(&path)?;
+    if version < schema::VERSION {
+        migration::run(&path, version)?;
+    }
+    let store = Store::new(schema::open(&path)?, routing)?;
     let _ = fs::remove_file(path.with_file_name(SUSPECT));
     let lost = store.totals().lost_events;
     Ok((store, aside.map(|aside| (aside, lost))))
 }
 
-/// Says where the damaged one lies now.
-fn replace(
-    path: &Path,
-    routing: Arc<Routing>,
-    is_retaining: bool,
-) -> Result<Option<PathBuf>, OpenError> {
-    let failed = |source| OpenError::SetAside {
-        path: path.to_owned(),
-        source,
-    };
+/// Replaces the damaged database; returns the path where the damaged one is now.
+fn replace(path: &Path, routing: &Arc<Routing>) -> Result<Option<PathBuf>, OpenError> {
+    let failed = FileError::of(SETTING_ASIDE, path);
     let next = files::with_suffix(path, files::NEW);
-    let mut store = Store::new(schema::create_under_way(&next)?, routing, is_retaining)?;
+    let mut store = Store::new(schema::create_under_way(&next)?, routing.clone())?;
     store.checkpoint()?;
-    let is_beheaded = !salvage::is_readable(path) && schema::is_beheaded(path);
-    let copy = is_beheaded.then(|| head::transplant(path, &next));
-    let copy = copy.transpose().map_err(failed)?;
-    salvage::carry_over(copy.as_ref().map_or(path, head::Copy::path), &mut store)?;
+    let has_lost_header = !salvage::is_readable(path) && schema::has_lost_header(path);
+    let copy = has_lost_header.then(|| first_page::restore_header(path, &next));
+    let copy = copy.transpose().map_err(&failed)?;
+    let readable = copy.as_ref().map_or(path, |copy| copy.0.as_path());
+    salvage::import(readable, &mut store)?;
     store.close()?;
-    swap::begin(path, &next).map_err(failed)
+    Ok(swap::begin(path, &next).map_err(failed)?)
 }
 
-/// Leaves a note that the database is to be checked at the next start.
+/// Creates the file `SUSPECT`, so that the next start checks the database.
 pub(super) fn suspect(database: &Path) {
-    // If even this cannot be written, the next start finds the damage the slow way.
-    let _ = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(files::NO_LINK)
-        .open(database.with_file_name(SUSPECT));
+    // If even this file cannot be written, a later process meets the damage again.
+    let _ = files::open_private(&database.with_file_name(SUSPECT));
 }
 
-/// Whether the database is damaged beyond what SQLite repairs by itself, confirmed by its own
-/// check.
+/// Whether the database has damage that SQLite does not repair by itself, confirmed by
+/// `quick_check`.
 fn is_damaged(path: &Path) -> Result<bool, OpenError> {
     let wal = files::with_suffix(path, "-wal");
     let size = match fs::metadata(path) {
         Ok(found) => found.len(),
-        // Without its database a log is what is left of one.
+        // A WAL without its database is what remains of a lost database.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(fs::metadata(wal).is_ok_and(|found| found.len() > 0));
         }
         Err(_) => 1,
     };
     if size == 0 {
-        // One is created under another name: it has lost everything.
+        // Databases are created under another name and are never empty: this one has lost
+        // everything.
         return Ok(true);
     }
-    match schema::look(path) {
-        Ok(database) => {
+    match schema::open_checked(path) {
+        Ok((database, _)) => {
             let is_suspect = path.with_file_name(SUSPECT).exists() || size <= CHECKED_BYTES_MAX;
             Ok(is_suspect && !passes_check(&database))
         }
@@ -109,10 +99,18 @@ fn is_damaged(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
+/// Whether SQLite reports a damaged database.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
 fn passes_check(database: &Connection) -> bool {
     let verdict = database.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     match verdict {
         Ok(verdict) => verdict == "ok",
-        Err(error) => !writer::is_damage(&error),
+        Err(error) => !is_damage(&error),
     }
 }

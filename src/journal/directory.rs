@@ -1,51 +1,51 @@
-//! The journal's directory: made, locked, checked. Knows files, not what is in them.
+//! Creates, checks and locks the journal's directory. Knows files, not their contents.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{Mode, OFlags};
 
 use super::file_system::FileSystem;
-use super::files;
+use super::files::{self, FileError};
+use crate::foreign;
 
 /// Why the directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error("the journal in `{dir}` is in use by {holder}")]
-    Held {
+    InUse {
         /// The directory.
         dir: PathBuf,
         /// Host, process and start time of the holder.
         holder: String,
     },
-    /// It belongs to another user.
+    /// The directory or a file in it belongs to another user.
     #[error("`{path}` belongs to user {owner}, but this process runs as user {user}")]
     Foreign {
         /// The file or directory.
         path: PathBuf,
         /// Its owner.
         owner: u32,
-        /// Ours.
+        /// The user of this process.
         user: u32,
     },
-    /// It lies on a network file system, where SQLite's locks do not hold.
+    /// The directory is on a network file system, where SQLite's locks are not reliable.
     #[error(
-        "`{dir}` lies on a network file system ({kind}), where the journal's locks do not hold"
+        "`{dir}` is on a network file system ({kind}), where the journal's locks are not reliable"
     )]
     Network {
         /// The directory.
         dir: PathBuf,
-        /// Its kind.
+        /// The kind of file system.
         kind: &'static str,
     },
-    /// It is used for other things.
+    /// The directory contains other files and no journal.
     #[error(
-        "`{dir}` holds other files and no journal (`{file}`); name a directory of its own, such as \
+        "`{dir}` holds other files and no journal (`{file}`); use a dedicated directory, such as \
          `{}`", .dir.join("deskbridge").display()
     )]
     Occupied {
@@ -54,9 +54,9 @@ pub enum DirectoryError {
         /// One of its files.
         file: String,
     },
-    /// Everybody may write there.
+    /// The directory is shared by all users, such as `/tmp`: its sticky bit is set.
     #[error(
-        "`{dir}` is shared by all users (its sticky bit is set); name a directory of its own, such \
+        "`{dir}` is shared by all users (its sticky bit is set); use a dedicated directory, such \
          as `{}`", .dir.join("deskbridge").display()
     )]
     Shared {
@@ -68,80 +68,59 @@ pub enum DirectoryError {
     NotAFile {
         /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// What the file is instead.
         kind: &'static str,
     },
     /// The operating system refused.
-    #[error("{doing} `{path}`")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
-/// A directory that is ours until this is dropped.
+/// A directory that this process holds locked until this value is dropped.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    // Holds the lock; a file of its own, since closing a second handle on the database would drop
-    // SQLite's own locks on it.
+    // Holds the lock. A separate file, because closing a second handle on the database would
+    // release SQLite's own locks on it (POSIX).
     _lock: File,
 }
 
 impl Directory {
-    /// Makes the directory if it is missing (mode 0700) and locks it.
+    /// Creates the directory if it is missing (mode 0700) and locks it.
     ///
     /// # Errors
-    /// It is held by another process, belongs to another user, is used for other things, lies on a
-    /// network file system, or cannot be written.
+    /// The directory is in use by another process, belongs to another user, contains other files,
+    /// is on a network file system, or is not writable.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         create(path)?;
-        let directory = File::open(path).map_err(|source| io_error("opening", path, source))?;
         examine(path)?;
-        let lock = lock(path, &directory)?;
-        restrict(path, &directory)?;
+        let lock = lock(path)?;
+        files::restrict(path, PRIVATE)?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
         })
     }
 
-    /// Makes the names of its files outlive a power loss.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub fn sync(&self) -> Result<(), DirectoryError> {
-        File::open(&self.path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| io_error("syncing", &self.path, source))
-    }
-
-    /// Where the database lies.
+    /// The path of the database.
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
-    }
-
-    /// The directory itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
 /// File name of the database.
 pub const DATABASE: &str = "journal.db";
+/// File name of the search archive, which is derived from the database.
+pub(super) const ARCHIVE: &str = "archive.db";
 const LOCK: &str = "journal.lock";
-/// Left behind by a process that met damage, so that the next one looks for it.
+/// File name of the note that a process leaves when it meets damage, so that the next start checks
+/// the database.
 pub(super) const SUSPECT: &str = "journal.suspect";
-/// What mkfs puts into the root of a new disk.
+/// The directory that `mkfs` creates in the root of a new disk.
 const LOST_AND_FOUND: &str = "lost+found";
-/// For others than the owner.
-const OTHERS: u32 = 0o077;
+/// The permissions of a directory for its owner only.
+const PRIVATE: u32 = 0o700;
 const STICKY: u32 = 0o1000;
 
 fn create(path: &Path) -> Result<(), DirectoryError> {
@@ -152,21 +131,22 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     let missing: Vec<_> = missing.collect();
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(PRIVATE)
         .create(path)
-        .map_err(|source| io_error("creating the journal's directory", path, source))?;
-    // Or a power loss takes the directory with everything that was synced in it.
-    missing.into_iter().try_for_each(|made| {
-        files::sync_directory_of(made).map_err(|source| io_error("syncing", made, source))
-    })
+        .map_err(FileError::of("creating the journal's directory", path))?;
+    // Without this, a power loss can remove the directory with everything that was synced in it.
+    for made in missing {
+        files::sync_directory_of(made).map_err(FileError::of("syncing", made))?;
+    }
+    Ok(())
 }
 
-/// What keeps a directory that exists from being the journal's. Changes nothing.
+/// Checks whether an existing directory can hold the journal. Changes nothing.
 ///
 /// # Errors
-/// The reason.
+/// The reason why it cannot.
 pub fn examine(path: &Path) -> Result<(), DirectoryError> {
-    let found = fs::metadata(path).map_err(|source| io_error("looking at", path, source))?;
+    let found = fs::metadata(path).map_err(FileError::of("inspecting", path))?;
     check_owner(path, &found)?;
     if found.mode() & STICKY != 0 {
         return Err(DirectoryError::Shared {
@@ -178,11 +158,11 @@ pub fn examine(path: &Path) -> Result<(), DirectoryError> {
     check_file_system(path)
 }
 
-/// Whether a command of this user may look into the directory beside its bridge, or without one.
+/// Whether a command of this user may read the directory, with a bridge running there or not.
 ///
 /// # Errors
-/// Its database belongs to another user, or it lies on a network file system.
-pub(super) fn check_visitor(path: &Path) -> Result<(), DirectoryError> {
+/// A file of the database belongs to another user, or the directory is on a network file system.
+pub(super) fn check_access(path: &Path) -> Result<(), DirectoryError> {
     check_files(path)?;
     check_file_system(path)
 }
@@ -199,16 +179,16 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), DirectoryError> {
     })
 }
 
-/// Whoever can put a link there would have us write into, or read, the file it leads to.
+/// Refuses links and files of other users: anyone who can place one there could make the process
+/// read or write another file.
 fn check_files(dir: &Path) -> Result<(), DirectoryError> {
     let database = dir.join(DATABASE);
-    let databases = files::SUFFIXES.map(|suffix| files::with_suffix(&database, suffix));
+    let databases = files::of_database(&database);
     let others = [LOCK, SUSPECT].map(|name| dir.join(name));
     for path in databases.into_iter().chain(others) {
         let found = match fs::symlink_metadata(&path) {
-            Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(io_error("looking at", &path, source)),
+            found => found.map_err(FileError::of("inspecting", &path))?,
         };
         check_is_file(&path, &found)?;
         check_owner(&path, &found)?;
@@ -231,37 +211,38 @@ fn check_is_file(path: &Path, found: &Metadata) -> Result<(), DirectoryError> {
     })
 }
 
-/// Only a directory that is empty or holds a journal is used.
+/// Accepts only a directory that is empty or contains a journal.
 fn check_content(dir: &Path) -> Result<(), DirectoryError> {
-    let reading = |source| io_error("reading", dir, source);
+    let reading = FileError::of("reading", dir);
     let mut other = None;
-    for entry in fs::read_dir(dir).map_err(reading)? {
-        let name = entry.map_err(reading)?.file_name();
+    for entry in fs::read_dir(dir).map_err(&reading)? {
+        let name = entry.map_err(&reading)?.file_name();
         if is_of_a_journal(&name) {
             return Ok(());
         }
-        if name != LOST_AND_FOUND {
+        let is_derived = name.as_encoded_bytes().starts_with(ARCHIVE.as_bytes());
+        if name != LOST_AND_FOUND && !is_derived {
             other = Some(name);
         }
     }
     match other {
         Some(name) => Err(DirectoryError::Occupied {
             dir: dir.to_owned(),
-            file: name.to_string_lossy().escape_debug().to_string(),
+            file: foreign::line(&name.to_string_lossy()).into_owned(),
         }),
         None => Ok(()),
     }
 }
 
-/// The database, its log, one that is carried over or set aside, and what lies beside it.
+/// Matches the lock, the note about damage, and every name that begins with that of the database:
+/// WAL, copies under construction and databases that were set aside.
 fn is_of_a_journal(name: &OsStr) -> bool {
     name == LOCK || name == SUSPECT || name.as_encoded_bytes().starts_with(DATABASE.as_bytes())
 }
 
 fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
-    let found = FileSystem::of(dir)
-        .map_err(|source| io_error("asking for the file system of", dir, source))?;
-    match found {
+    let querying = FileError::of("querying the file system of", dir);
+    match FileSystem::of(dir).map_err(querying)? {
         FileSystem::Network(kind) => Err(DirectoryError::Network {
             dir: dir.to_owned(),
             kind,
@@ -270,26 +251,11 @@ fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn restrict(path: &Path, directory: &File) -> Result<(), DirectoryError> {
-    let found = directory.metadata();
-    let found = found.map_err(|source| io_error("looking at", path, source))?;
-    if found.mode() & OTHERS == 0 {
-        return Ok(());
-    }
-    directory
-        .set_permissions(fs::Permissions::from_mode(0o700))
-        .map_err(|source| io_error("restricting", path, source))
-}
-
-fn lock(dir: &Path, directory: &File) -> Result<File, DirectoryError> {
+fn lock(dir: &Path) -> Result<File, DirectoryError> {
     let path = dir.join(LOCK);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)
-        .map(File::from)
-        .map_err(|source| io_error("opening", &path, source.into()))?;
+    let mut file = files::open_private(&path).map_err(FileError::of("opening", &path))?;
     let found = file.metadata();
-    let found = found.map_err(|source| io_error("looking at", &path, source))?;
-    check_is_file(&path, &found)?;
+    check_is_file(&path, &found.map_err(FileError::of("inspecting", &path))?)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -299,14 +265,16 @@ fn lock(dir: &Path, directory: &File) -> Result<File, DirectoryError> {
                 "" => "another process".to_owned(),
                 known => known.to_owned(),
             };
-            return Err(DirectoryError::Held {
+            return Err(DirectoryError::InUse {
                 dir: dir.to_owned(),
                 holder,
             });
         }
-        Err(TryLockError::Error(source)) => return Err(io_error("locking", &path, source)),
+        Err(TryLockError::Error(source)) => {
+            return Err(FileError::of("locking", &path)(source).into());
+        }
     }
-    write_holder(&mut file).map_err(|source| io_error("writing", &path, source))?;
+    write_holder(&mut file).map_err(FileError::of("writing", &path))?;
     Ok(file)
 }
 
@@ -327,20 +295,14 @@ fn write_holder(file: &mut File) -> io::Result<()> {
     )
 }
 
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> DirectoryError {
-    DirectoryError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
-    fn a_second_holder_is_refused_and_told_who_holds_it() {
+    fn second_holder_is_refused_with_the_holders_name() {
         let dir = tempfile::tempdir().unwrap();
         let first = Directory::open(dir.path()).unwrap();
         let second = Directory::open(dir.path()).unwrap_err().to_string();
@@ -353,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_and_lock_are_for_their_owner_alone() {
+    fn directory_and_lock_are_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let _held = Directory::open(&path).unwrap();

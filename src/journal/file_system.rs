@@ -1,28 +1,29 @@
-//! What the journal is stored on. One list for `serve` and `check`, of file systems whose locks and syncs are known; what is
-//! not in it is not trusted.
+//! Which file systems can hold a journal. `serve` and `check` share this list of file systems whose
+//! locks and syncs are known. A file system that is not listed is not trusted.
 
 use std::io;
 use std::path::Path;
 
-/// What a file system means for a journal.
+/// How far a file system can be trusted with a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileSystem {
-    /// A local disk.
+    /// A local disk: locks and syncs work as POSIX says.
     Local,
-    /// Memory: a restart of the machine loses everything.
+    /// In memory: a reboot loses everything.
     Memory(&'static str),
-    /// A driver in user space or outside of the virtual machine. What a lock or a sync there means
-    /// is up to that driver.
+    /// A driver in user space or outside of the virtual machine. The driver determines what a lock
+    /// or a sync means.
     UserSpace(&'static str),
-    /// Several machines share it: SQLite's locks and its shared memory do not hold.
+    /// Shared by several machines: SQLite's locks and its shared memory are not reliable there.
     Network(&'static str),
-    /// Not in the list.
+    /// A file system that is not listed, with its magic number.
     Unknown(u32),
 }
 
 use FileSystem::{Local, Memory, Network, UserSpace};
 
-/// By the magic number that `statfs` returns; linux/magic.h and the file systems' own sources.
+/// Keyed by the magic number that `statfs` returns. Sources: `linux/magic.h` and the sources of the
+/// file systems.
 const KNOWN: [(u32, FileSystem); 34] = [
     (0x0000_ef53, Local), // ext2, ext3, ext4
     (0x5846_5342, Local), // xfs
@@ -64,7 +65,7 @@ impl FileSystem {
     /// The file system of a file or directory.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// `statfs` fails.
     pub fn of(path: &Path) -> io::Result<Self> {
         #[expect(
             clippy::cast_possible_truncation,
@@ -75,24 +76,25 @@ impl FileSystem {
         Ok(Self::from_magic(magic))
     }
 
-    /// What is to be said about it, for people; nothing about a local disk.
+    /// A warning for operators about this file system; `None` for a local disk.
     #[must_use]
     pub fn concern(self) -> Option<String> {
         match self {
             Local => None,
             Memory(name) => Some(format!(
-                "the journal lies in memory ({name}): a restart of the machine loses what is not published"
+                "the journal is stored in memory ({name}): a reboot loses all pending events"
             )),
             UserSpace(name) => Some(format!(
-                "the journal lies on {name}, where locks and syncs are up to a driver: what was accepted may be lost \
-                 with a crash of the machine"
+                "the journal is stored on {name}, where locks and syncs depend on a driver: a \
+                 crash of the machine may lose accepted events"
             )),
             Network(name) => Some(format!(
-                "the journal lies on a network file system ({name}), where its locks do not hold"
+                "the journal is stored on a network file system ({name}), where its locks are not \
+                 reliable"
             )),
             Self::Unknown(magic) => Some(format!(
-                "the journal lies on a file system that deskbridge does not know ({magic:#010x}): whether its locks and \
-                 syncs hold is not known"
+                "the journal is stored on a file system that deskbridge does not know \
+                 ({magic:#010x}): its locks and syncs may not be reliable"
             )),
         }
     }
@@ -108,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_local_disks_pass_without_a_word() {
+    fn only_local_disks_have_no_finding() {
         for magic in [0xef53, 0x5846_5342, 0x9123_683e, 0x2fc1_2fc1, 0x794c_7630] {
             assert_eq!(FileSystem::from_magic(magic).concern(), None, "{magic:#x}");
         }

@@ -1,124 +1,127 @@
-//! The forwarder's half of the database: takes the next events of a route. What a take costs
-//! depends on what it takes, not on how much is parked.
+//! The forwarder's view of the database: fetches the next events of a route. The cost of a fetch
+//! depends on what it returns, not on the size of the backlog.
 
-use std::collections::HashSet;
+mod plan;
+
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, StatementStatus};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, StatementStatus};
 
-use super::rows::{Condemned, Held, RouteId, Seq};
+use super::disk_size;
+use super::interface::{QueuedEvent, RouteId, Seq};
 use super::schema::{self, SchemaError};
-use super::stored::{self, Stored, Values, columns};
-use crate::memory;
-use crate::webhook::identity;
-use crate::webhook::routing::Route;
-
-/// Followers of one session handed out with its head.
-const FOLLOWERS_MAX: usize = 32;
-/// One more, to see whether there are more.
-const FOLLOWERS_SOUGHT: i64 = 33;
+use super::store::routes_of_rows;
+use super::stored::{LastPart, Stored};
+use super::window::BacklogWindow;
+pub(crate) use plan::BatchBudget;
+use plan::{Chain, Plan, Planned, columns};
 
 const DUE_HEADS: &str = "SELECT seq FROM pending INDEXED BY pending_head
      WHERE head = 1 AND route = ?1 AND due > 0 AND due <= ?2 ORDER BY due, seq";
 const FRESH_HEADS: &str = "SELECT seq FROM pending INDEXED BY pending_head
-     WHERE head = 1 AND route = ?1 AND due = 0 ORDER BY seq";
+     WHERE head = 1 AND route = ?1 AND due = 0 AND seq > ?2 AND seq <= ?3 ORDER BY seq";
 const NEXT_DUE: &str = "SELECT due FROM pending INDEXED BY pending_head
      WHERE head = 1 AND route = ?1 AND due > ?2 ORDER BY due LIMIT 1";
-const FOLLOWERS: &str = "SELECT seq, bytes FROM pending INDEXED BY pending_session
-     WHERE source = ?1 AND session = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
-const BYTES: &str = "SELECT bytes FROM pending WHERE seq = ?1";
-// An event that lost its row is damaged, too; it must not stop its session for ever. A large body
-// is read by itself.
-const HELD: &str = concat!(
+const ROW: &str = concat!(
     "SELECT ",
-    columns!(body: "CASE WHEN length(e.body) < 1048576 THEN e.body END"),
-    ", p.seq, p.label, p.route, r.exchange, r.routing_key, p.head, p.attempts, p.reason, p.detail,
-       p.at, length(e.body)
-     FROM pending p LEFT JOIN events e USING (seq) JOIN routes r ON r.id = p.route
-     WHERE p.seq = ?1"
+    columns!(),
+    " FROM pending p LEFT JOIN routes r ON r.id = p.route WHERE p.seq = ?1"
+);
+const FOLLOWERS: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM pending p INDEXED BY pending_session LEFT JOIN routes r ON r.id = p.route
+     WHERE p.source = ?1 AND p.session = ?2 AND p.seq > ?3 ORDER BY p.seq"
 );
 
-/// What to take from a route.
+/// What to fetch from a route.
 #[derive(Debug, Clone)]
-pub struct Request {
-    /// Which route.
+pub struct FetchRequest {
+    /// The route to fetch from.
     pub route_id: RouteId,
-    /// Heads that are known already.
-    pub skip: HashSet<Seq>,
-    /// Events at most.
+    /// Heads to leave out because the forwarder has them already, in ascending order.
+    pub skip: Vec<Seq>,
+    /// The number of events, at most.
     pub events_max: usize,
-    /// Bytes of bodies at most; the first event is handed out whatever its size.
+    /// The bytes of their bodies, at most; the first event is returned whatever its size.
     pub bytes_max: u64,
-    /// The forwarder's clock: what is due later stays.
+    /// The current time on the forwarder's clock. Events that are due later are not returned.
     pub now_ms: u64,
 }
 
-/// The next events of a route.
+impl FetchRequest {
+    fn skips(&self, seq: Seq) -> bool {
+        self.skip.binary_search(&seq).is_ok()
+    }
+}
+
+/// The result of a fetch: the next events of a route.
 #[derive(Debug, Default)]
-pub struct Taken {
-    /// Heads with what follows in their sessions.
-    pub runs: Vec<Run>,
-    /// Whether more of the route is due now.
+pub struct Fetched {
+    /// One batch per session: its head and the events that follow it.
+    pub batches: Vec<SessionBatch>,
+    /// Whether the route has more events that are due now.
     pub has_more: bool,
-    /// When the next of its refused heads is due.
+    /// When the next rescheduled head of the route is due, on the forwarder's clock.
     pub next_due_ms: Option<u64>,
 }
 
-/// The first unsettled events of one session, in order; not empty.
+/// The first pending events of one session, in order; not empty.
 #[derive(Debug)]
-pub struct Run {
+pub struct SessionBatch {
     /// The events; the first is the session's head.
-    pub events: Vec<Held>,
-    /// Whether the session has more than these.
+    pub events: Vec<QueuedEvent>,
+    /// Whether the session has more pending events than these.
     pub has_more: bool,
 }
 
-/// A connection that only reads.
+/// A read-only connection, and the window that it shares with the writer.
 #[derive(Debug)]
 pub(super) struct Reader {
     database: Connection,
+    window: Arc<Mutex<BacklogWindow>>,
     steps: u64,
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path) -> Result<Self, SchemaError> {
+    pub(super) fn open(
+        path: &Path,
+        window: Arc<Mutex<BacklogWindow>>,
+    ) -> Result<Self, SchemaError> {
         let database = schema::open_reading(path)?;
         database.set_prepared_statement_cache_capacity(16);
-        Ok(Self { database, steps: 0 })
+        Ok(Self {
+            database,
+            window,
+            steps: 0,
+        })
     }
 
-    /// The routes that have something to publish.
+    /// The routes that have heads, in the window or in `pending`.
     pub(super) fn routes(&self) -> rusqlite::Result<Vec<RouteId>> {
-        // A loose scan of the index: one seek a route, not one row an event.
-        self.database
-            .prepare(
-                "WITH RECURSIVE found (route) AS (
-                   SELECT min(route) FROM pending INDEXED BY pending_head WHERE head = 1
-                   UNION ALL
-                   SELECT (SELECT min(route) FROM pending INDEXED BY pending_head
-                           WHERE head = 1 AND route > found.route)
-                   FROM found WHERE found.route IS NOT NULL)
-                 SELECT route FROM found WHERE route IS NOT NULL",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect()
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = routes_of_rows(&self.database)?;
+        routes.extend(window.routes());
+        Ok(routes.into_iter().collect())
     }
 
-    /// Takes the next events of a route, all from one snapshot: refused ones that are due again
-    /// first, at most half of the window, so that neither they nor the others starve.
-    pub(super) fn take(&mut self, request: &Request) -> rusqlite::Result<Taken> {
+    /// Fetches the next events of a route, all from one snapshot. Rescheduled heads that are due
+    /// come first; they take at most half of the batch, so that neither they nor the others starve.
+    pub(super) fn fetch(&mut self, request: &FetchRequest) -> rusqlite::Result<Fetched> {
+        let shared = Arc::clone(&self.window);
+        let window = shared.lock().unwrap_or_else(PoisonError::into_inner);
         self.database.execute_batch("BEGIN")?;
-        let taken = self.take_in_snapshot(request);
+        let fetched = self.fetch_in_snapshot(request, window);
         self.database.execute_batch("COMMIT")?;
-        taken
+        fetched
     }
 
-    /// How often statements were planned again, and how often they ran.
+    /// How often statements were prepared again, and how often they ran.
     #[cfg(test)]
     pub(super) fn plans_and_runs(&self) -> (i32, i32) {
-        [DUE_HEADS, FRESH_HEADS, NEXT_DUE, FOLLOWERS, BYTES, HELD]
+        [DUE_HEADS, FRESH_HEADS, NEXT_DUE, FOLLOWERS, ROW]
             .map(|statement| {
                 self.database
                     .prepare_cached(statement)
@@ -132,238 +135,173 @@ impl Reader {
                     status(StatementStatus::Run),
                 )
             })
-            .fold((0, 0), |(plans, runs), (more, ran)| {
-                (plans + more, runs + ran)
+            .fold((0, 0), |(plans, batches), (more, ran)| {
+                (plans + more, batches + ran)
             })
     }
 
-    /// Steps of SQLite's virtual machine so far.
+    /// Steps of SQLite's virtual machine so far: the measure of cost in tests.
     #[cfg(test)]
     pub(super) fn steps(&self) -> u64 {
         self.steps
     }
 
-    fn take_in_snapshot(&mut self, request: &Request) -> rusqlite::Result<Taken> {
-        let due = self.due_heads(request)?;
-        let fresh_max = request.events_max.saturating_sub(due.len());
-        let (fresh, has_more) = self.fresh_heads(request, fresh_max)?;
-        let mut taken = Taken {
-            has_more: has_more || due.len() >= due_max(request),
-            next_due_ms: self.next_due(request)?,
-            ..Taken::default()
+    /// The first query begins the snapshot. The window stays locked until everything that is needed
+    /// of it is copied, so both show the same commit.
+    fn fetch_in_snapshot(
+        &mut self,
+        request: &FetchRequest,
+        window: MutexGuard<'_, BacklogWindow>,
+    ) -> rusqlite::Result<Fetched> {
+        let (route_id, events_max) = (request.route_id, request.events_max);
+        let clock = disk_size::signed(request.now_ms).saturating_add(window.due_base);
+        let (due, mut has_more) = match window.rerouting {
+            None => {
+                let due = (route_id, clock);
+                self.heads(request, DUE_HEADS, due, events_max.div_ceil(2))?
+            }
+            // While routes change, the rows with new routes would have to be searched for among all
+            // that are due. Until it is finished, none is fetched.
+            Some(_) => (Vec::new(), false),
         };
-        let mut room = Room::of(request);
+        let fresh_max = events_max.saturating_sub(due.len());
+        let mut fresh = Vec::new();
+        for (after, last) in window.rows_with_routes() {
+            let (range, rest) = ((route_id, after, last), fresh_max - fresh.len());
+            let (found, is_cut) = self.heads(request, FRESH_HEADS, range, rest)?;
+            fresh.extend(found);
+            has_more |= is_cut;
+        }
+        let in_window = window.heads(route_id).filter(|seq| !request.skips(*seq));
+        // One more than wanted, to see whether there are more.
+        fresh.extend(in_window.take(fresh_max.saturating_add(1)));
+        fresh.sort_unstable();
+        has_more |= fresh.len() > fresh_max;
+        fresh.truncate(fresh_max);
+        let mut room = BatchBudget::of(request, due.len() + fresh.len());
+        let mut chains: HashMap<Seq, Chain> = fresh
+            .iter()
+            .filter_map(|seq| Some((*seq, Chain::of(&window, *seq, room.followers_max)?)))
+            .collect();
+        let due_base = window.due_base;
+        drop(window);
+        let next_due = self.next_due(request, clock)?;
+        let mut plans = Vec::new();
         for seq in due.into_iter().chain(fresh) {
-            if !room.takes(self.bytes(seq)?) {
-                taken.has_more = true;
-                break;
-            }
-            taken.runs.extend(self.run(seq, &mut room)?);
-        }
-        Ok(taken)
-    }
-
-    fn due_heads(&mut self, request: &Request) -> rusqlite::Result<Vec<Seq>> {
-        let mut statement = self.database.prepare_cached(DUE_HEADS)?;
-        let mut rows = statement.query((request.route_id, clock(request.now_ms)))?;
-        let mut found = Vec::new();
-        while found.len() < due_max(request) {
-            let Some(row) = rows.next()? else { break };
-            let seq = row.get(0)?;
-            if !request.skip.contains(&seq) {
-                found.push(seq);
-            }
-        }
-        drop(rows);
-        self.steps += steps_of(&statement);
-        Ok(found)
-    }
-
-    fn fresh_heads(&mut self, request: &Request, max: usize) -> rusqlite::Result<(Vec<Seq>, bool)> {
-        let mut statement = self.database.prepare_cached(FRESH_HEADS)?;
-        let mut rows = statement.query([request.route_id])?;
-        let mut found = Vec::new();
-        let mut has_more = false;
-        while let Some(row) = rows.next()? {
-            let seq = row.get(0)?;
-            if request.skip.contains(&seq) {
-                continue;
-            }
-            if found.len() >= max {
+            let chain = match chains.remove(&seq) {
+                Some(chain) => Some(chain),
+                None => self.row(seq)?,
+            };
+            let Some(chain) = chain else { continue };
+            let plan = self.plan(chain, &mut room)?;
+            if plan.events.is_empty() {
                 has_more = true;
                 break;
             }
-            found.push(seq);
+            plans.push(plan);
+        }
+        Ok(Fetched {
+            batches: self.read(plans)?,
+            has_more,
+            next_due_ms: next_due.map(|due| due - due_base.unsigned_abs()),
+        })
+    }
+
+    /// Reads events in ascending order, so that each row of `webhooks` is read only once. An event
+    /// whose row is lost is returned as damaged, so that it does not block its session.
+    fn read(&self, plans: Vec<Plan>) -> rusqlite::Result<Vec<SessionBatch>> {
+        let events = plans.iter().flat_map(|plan| &plan.events);
+        let mut seqs: Vec<Seq> = events.map(|planned| planned.seq).collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        let (mut stored, mut last) = (HashMap::with_capacity(seqs.len()), LastPart::default());
+        for seq in seqs {
+            if let Some(part) = last.containing(&self.database, seq)? {
+                stored.insert(seq, part.stored(&self.database, seq)?);
+            }
+        }
+        let mut held = |planned: Planned| {
+            let stored = stored.remove(&planned.seq);
+            planned.held(stored.unwrap_or_else(Stored::lost))
+        };
+        let batch = |plan: Plan| SessionBatch {
+            events: plan.events.into_iter().map(&mut held).collect(),
+            has_more: plan.has_more,
+        };
+        Ok(plans.into_iter().map(batch).collect())
+    }
+
+    /// The first heads of a query that are not left out, at most `max`, and whether there are more.
+    fn heads(
+        &mut self,
+        request: &FetchRequest,
+        query: &str,
+        parameters: impl Params,
+        max: usize,
+    ) -> rusqlite::Result<(Vec<Seq>, bool)> {
+        let mut statement = self.database.prepare_cached(query)?;
+        let mut rows = statement.query(parameters)?;
+        let (mut found, mut has_more) = (Vec::new(), false);
+        while !has_more && let Some(row) = rows.next()? {
+            let seq = row.get(0)?;
+            if request.skips(seq) {
+                continue;
+            }
+            has_more = found.len() >= max;
+            if !has_more {
+                found.push(seq);
+            }
         }
         drop(rows);
         self.steps += steps_of(&statement);
         Ok((found, has_more))
     }
 
-    fn next_due(&mut self, request: &Request) -> rusqlite::Result<Option<u64>> {
+    fn next_due(&mut self, request: &FetchRequest, clock: i64) -> rusqlite::Result<Option<u64>> {
         let mut statement = self.database.prepare_cached(NEXT_DUE)?;
         let due: Option<i64> = statement
-            .query_row((request.route_id, clock(request.now_ms)), |row| row.get(0))
+            .query_row((request.route_id, clock), |row| row.get(0))
             .optional()?;
         self.steps += steps_of(&statement);
         Ok(due.and_then(|due| u64::try_from(due).ok()))
     }
 
-    /// A head and what follows it; `None` if it is gone.
-    fn run(&mut self, head: Seq, room: &mut Room) -> rusqlite::Result<Option<Run>> {
-        let Some(first) = self.held(head)? else {
-            return Ok(None);
-        };
-        room.fill(&first);
-        let followers = match first.event.session() {
-            Some(session) => self.followers(&first.event.envelope.source, session, head)?,
-            None => Vec::new(),
-        };
-        let mut run = Run {
-            events: vec![first],
-            has_more: false,
-        };
-        for (seq, bytes) in followers {
-            if run.events.len() > FOLLOWERS_MAX || !room.takes(bytes) {
-                run.has_more = true;
-                break;
+    /// Plans the batch of a head; without events if the head does not fit.
+    fn plan(&mut self, chain: Chain, room: &mut BatchBudget) -> rusqlite::Result<Plan> {
+        let mut plan = Plan::default();
+        for event in chain.events {
+            if !plan.add(event, room) {
+                return Ok(plan);
             }
-            let Some(follower) = self.held(seq)? else {
-                break;
-            };
-            room.fill(&follower);
-            run.events.push(follower);
         }
-        Ok(Some(run))
-    }
-
-    fn followers(
-        &mut self,
-        source: &str,
-        session: &str,
-        head: Seq,
-    ) -> rusqlite::Result<Vec<(Seq, u64)>> {
-        let mut statement = self.database.prepare_cached(FOLLOWERS)?;
-        let found = statement
-            .query_map((source, session, head, FOLLOWERS_SOUGHT), |row| {
-                Ok((row.get(0)?, size(row.get(1)?)))
-            })?
-            .collect();
-        self.steps += steps_of(&statement);
-        found
-    }
-
-    fn bytes(&mut self, seq: Seq) -> rusqlite::Result<u64> {
-        let mut statement = self.database.prepare_cached(BYTES)?;
-        let bytes = statement
-            .query_row([seq], |row| row.get(0).map(size))
-            .optional()?;
-        self.steps += steps_of(&statement);
-        Ok(bytes.unwrap_or_default())
-    }
-
-    fn held(&mut self, seq: Seq) -> rusqlite::Result<Option<Held>> {
-        let mut statement = self.database.prepare_cached(HELD)?;
-        let database = &self.database;
-        let held = statement
-            .query_row([seq], |row| {
-                held(row, |seq| stored::read_body(database, seq))
-            })
-            .optional();
-        self.steps += steps_of(&statement);
-        held
-    }
-}
-
-/// What is left of a request.
-struct Room {
-    events: usize,
-    bytes: u64,
-    is_untouched: bool,
-}
-
-impl Room {
-    fn of(request: &Request) -> Self {
-        Self {
-            events: request.events_max,
-            bytes: request.bytes_max,
-            is_untouched: true,
+        let last = plan.events.last().map(|last| last.seq);
+        if let (Some((source, session)), Some(last)) = (chain.session, last) {
+            let mut statement = self.database.prepare_cached(FOLLOWERS)?;
+            let mut rows = statement.query((source, session, last))?;
+            while let Some(row) = rows.next()? {
+                let (event, _) = Planned::of_row(row)?;
+                if !plan.add(event, room) {
+                    break;
+                }
+            }
+            drop(rows);
+            self.steps += steps_of(&statement);
         }
+        Ok(plan)
     }
 
-    fn takes(&self, bytes: u64) -> bool {
-        self.events > 0 && (self.is_untouched || bytes <= self.bytes)
+    /// A head with a row in `pending`.
+    fn row(&mut self, seq: Seq) -> rusqlite::Result<Option<Chain>> {
+        let mut statement = self.database.prepare_cached(ROW)?;
+        let found = statement.query_row([seq], Planned::of_row).optional()?;
+        self.steps += steps_of(&statement);
+        Ok(found.map(|(event, session)| Chain {
+            events: vec![event],
+            session,
+        }))
     }
-
-    fn fill(&mut self, held: &Held) {
-        self.events = self.events.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(held.event.body.len() as u64);
-        self.is_untouched = false;
-    }
-}
-
-fn due_max(request: &Request) -> usize {
-    request.events_max.div_ceil(2)
-}
-
-fn clock(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-fn size(bytes: i64) -> u64 {
-    u64::try_from(bytes).unwrap_or_default()
 }
 
 fn steps_of(statement: &CachedStatement<'_>) -> u64 {
     u64::try_from(statement.reset_status(StatementStatus::VmStep)).unwrap_or_default()
-}
-
-fn held(
-    row: &Row<'_>,
-    large_body: impl FnOnce(Seq) -> rusqlite::Result<Bytes>,
-) -> rusqlite::Result<Held> {
-    const PLACE: usize = stored::COLUMNS;
-    let Stored { mut event, unknown } = stored::read(row)?;
-    let seq = row.get(PLACE)?;
-    let length: Option<i64> = row.get(PLACE + 10)?;
-    if length.is_some_and(|bytes| size(bytes) >= memory::LARGE_BYTES as u64) {
-        event.body = large_body(seq)?;
-    }
-    let mut values = Values::of(row);
-    // A reason that is not known makes it a damaged event, not one that was never condemned.
-    let condemned = match values.reason(PLACE + 7, "reason")? {
-        Some(reason) => Some(Condemned {
-            reason,
-            detail: values.text(PLACE + 8, "detail")?.unwrap_or_default(),
-            at: values.timestamp(PLACE + 9, "at")?.unwrap_or_default(),
-        }),
-        None => None,
-    };
-    let (label, attempts) = (
-        values.needed_text(PLACE + 1, "label")?,
-        values.number(PLACE + 6, "attempts")?.unwrap_or_default(),
-    );
-    let unknown = unknown.or(values.unknown);
-    if let Some(column) = unknown {
-        tracing::error!(
-            seq,
-            column,
-            "unknown value in the journal; the event is damaged"
-        );
-    }
-    Ok(Held {
-        seq,
-        is_damaged: unknown.is_some() || !identity::is_intact(&event),
-        is_whole: true,
-        event: Arc::new(event),
-        label: label.into(),
-        route_id: row.get(PLACE + 2)?,
-        route: Arc::new(Route {
-            exchange: values.needed_text(PLACE + 3, "exchange")?.into(),
-            routing_key: values.needed_text(PLACE + 4, "routing_key")?.into(),
-        }),
-        is_head: row.get(PLACE + 5)?,
-        attempts,
-        condemned,
-    })
 }

@@ -1,5 +1,5 @@
-//! What the writer's thread tells everybody else: the counts after the last commit, whether
-//! webhooks would be refused, and whether it has given up.
+//! The state that the writer thread publishes to all other threads: the counts after the last
+//! commit, whether webhooks would be refused, and whether the writer has failed.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,54 +9,57 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::store::{LOCK_PATIENCE, Others};
+use super::locks::{ForeignLocks, LOCK_PATIENCE};
 use super::totals::Counts;
-use super::{APPEND_PATIENCE, AppendError};
-use crate::telemetry::status::{DiskStatus, Totals};
+use super::{APPEND_PATIENCE, WriteError};
+use crate::telemetry::status::DiskStatus;
 
-/// Told how long each commit took, fsync included.
+/// Called after each commit with its duration, fsync included.
 pub type ObserveCommit = Box<dyn Fn(Duration) + Send + Sync>;
 
-/// Why the journal cannot go on in this process.
+/// Why the journal cannot continue in this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What SQLite said.
+pub struct JournalFailure {
+    /// The error message of SQLite, or that the writer's thread has panicked.
     pub reason: String,
-    /// Whether the database itself is damaged (else it is the disk).
+    /// Whether the database itself is damaged. Otherwise the disk failed, or the thread panicked.
     pub is_damage: bool,
 }
 
 pub(super) struct Shared {
-    counts: Counts,
-    refusal: ArcSwapOption<AppendError>,
-    oldest: ArcSwapOption<Timestamp>,
-    disk: ArcSwap<DiskStatus>,
-    others: Arc<Others>,
-    /// Since when the writer is at the disk; `None` between two commits.
+    pub(super) counts: Counts,
+    refusal: ArcSwapOption<WriteError>,
+    pub(super) oldest: ArcSwapOption<Timestamp>,
+    pub(super) disk: ArcSwap<DiskStatus>,
+    pub(super) foreign_locks: Arc<ForeignLocks>,
+    /// Since when events can be published; `None` while there is no broker.
+    connected_since: ArcSwapOption<Instant>,
+    /// Since when the writer has been writing a group; `None` between two groups.
     writing_since: ArcSwapOption<Instant>,
-    failure: watch::Sender<Option<Failure>>,
+    pub(super) failure: watch::Sender<Option<JournalFailure>>,
     observe_commit: ObserveCommit,
 }
 
 impl Shared {
-    pub(super) fn new(counts: Counts, others: Arc<Others>, observe_commit: ObserveCommit) -> Self {
+    pub(super) fn new(
+        counts: Counts,
+        foreign_locks: Arc<ForeignLocks>,
+        observe_commit: ObserveCommit,
+    ) -> Self {
         Self {
             counts,
             refusal: ArcSwapOption::empty(),
             oldest: ArcSwapOption::empty(),
             disk: ArcSwap::default(),
-            others,
+            foreign_locks,
+            connected_since: ArcSwapOption::empty(),
             writing_since: ArcSwapOption::empty(),
             failure: watch::Sender::new(None),
             observe_commit,
         }
     }
 
-    pub(super) fn totals(&self) -> Totals {
-        self.counts.totals()
-    }
-
-    /// Something was committed. A `commit_time` of zero is none.
+    /// Records a commit. With a `commit_time` of zero, the duration is not observed.
     pub(super) fn committed(&self, commit_time: Duration) {
         if self.counts.is_backlog_empty() {
             self.oldest.store(None);
@@ -68,27 +71,23 @@ impl Shared {
         }
     }
 
-    pub(super) fn refusal(&self) -> Option<AppendError> {
+    pub(super) fn refusal(&self) -> Option<WriteError> {
         self.refusal.load().as_deref().cloned()
     }
 
-    pub(super) fn set_refusal(&self, refusal: Option<AppendError>) {
+    pub(super) fn set_refusal(&self, refusal: Option<WriteError>) {
         self.refusal.store(refusal.map(Arc::new));
     }
 
-    /// What other programs do to the database, if they are in the way.
-    pub(super) fn others(&self) -> Option<String> {
-        self.others.sentence()
-    }
-
-    /// Why a webhook of ordinary size would not be held now, for people.
+    /// Why a webhook of ordinary size would not be stored now, as text for operators.
     pub(super) fn obstacle(&self) -> Option<String> {
-        // Less than the patience itself: the webhook that it has just run out for began to wait first.
+        // Shorter than the patience by one wait for the lock: a webhook that has just been refused
+        // began to wait earlier than this was measured.
         let is_long = |waited: &Duration| *waited >= APPEND_PATIENCE.saturating_sub(LOCK_PATIENCE);
         if let Some(refusal) = self.refusal() {
             return Some(refusal.to_string());
         }
-        if let Some((waited, sentence)) = self.others.writer()
+        if let Some((waited, sentence)) = self.foreign_locks.writer()
             && is_long(&waited)
         {
             return Some(sentence);
@@ -101,21 +100,22 @@ impl Shared {
         ))
     }
 
-    pub(super) fn is_writing(&self, is_writing: bool) {
+    pub(super) fn set_connected(&self, is_connected: bool) {
+        if self.connected_since.load().is_some() != is_connected {
+            let since = is_connected.then(|| Arc::new(Instant::now()));
+            self.connected_since.store(since);
+        }
+    }
+
+    /// For how long events could be published without interruption; zero while they cannot.
+    pub(super) fn connected_for(&self) -> Duration {
+        let since = self.connected_since.load();
+        since.as_deref().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    pub(super) fn set_writing(&self, is_writing: bool) {
         let since = is_writing.then(|| Arc::new(Instant::now()));
         self.writing_since.store(since);
-    }
-
-    pub(super) fn disk(&self) -> DiskStatus {
-        **self.disk.load()
-    }
-
-    pub(super) fn set_disk(&self, disk: DiskStatus) {
-        self.disk.store(Arc::new(disk));
-    }
-
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        self.oldest.load().as_deref().copied()
     }
 
     pub(super) fn set_oldest(&self, oldest: Option<Timestamp>) {
@@ -128,26 +128,18 @@ impl Shared {
 
     pub(super) fn fail(&self, reason: String, is_damage: bool) {
         self.failure
-            .send_replace(Some(Failure { reason, is_damage }));
-    }
-
-    /// Fails when it is dropped by a panic: a process whose journal is gone must end.
-    pub(super) fn guard(self: &Arc<Self>) -> Guard {
-        Guard(self.clone())
-    }
-
-    pub(super) fn failures(&self) -> watch::Receiver<Option<Failure>> {
-        self.failure.subscribe()
+            .send_replace(Some(JournalFailure { reason, is_damage }));
     }
 }
 
-/// See [`Shared::guard`].
-pub(super) struct Guard(Arc<Shared>);
+/// Reports a failure if the thread that holds it panics: the process must not continue without its
+/// journal.
+pub(super) struct Guard(pub(super) Arc<Shared>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.set_refusal(Some(AppendError::Closed));
+            self.0.set_refusal(Some(WriteError::Closed));
             self.0.fail("the journal's thread panicked".into(), false);
         }
     }

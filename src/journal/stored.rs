@@ -1,263 +1,380 @@
-//! An event as a row of `events`: written once, read by everybody. Reading never fails because of
-//! what a row holds: an event that is not what was received no longer matches its `message_id`.
+//! A webhook as a row of `webhooks`: written once, read by all. A read never fails because of what
+//! a row contains: an event that differs from what was received no longer matches its `message_id`.
+//!
+//! The fields of each event are one line, so that damage to one line leaves the others readable. A
+//! large webhook is stored in parts: to read one event, only its part is read.
 
+mod line;
+mod values;
+
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, MAIN_DB, Row, ToSql, params};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, Row, params};
+
+use line::Line;
 use uuid::Uuid;
+pub(super) use values::{Values, log_unknown, timestamp};
 
-use super::rows::Seq;
+use super::interface::Seq;
 use crate::memory;
-use crate::webhook::{Content, Envelope, Event, Fields, Reason, Reject};
+use crate::webhook::{Content, DeadLetterReason, Envelope, Event, Reject, identity};
 
-/// Routing fields longer than this are cut on the disk: no header or key shows more of them.
-const FIELD_BYTES_MAX: usize = 1024;
-/// A large body is read in parts.
-const PART_BYTES: usize = 64 << 10;
+/// Events in one part, at most.
+pub(super) const PART_EVENTS_MAX: usize = 256;
+/// A part that contains event `n` begins at `n - PART_REACH` or later.
+pub(super) const PART_REACH: Seq = 256;
+/// Bytes of bodies in one part, at most, unless a single body is larger.
+const PART_BYTES_MAX: usize = 256 << 10;
+/// Large bodies are read in pieces of this size.
+const PIECE_BYTES: usize = 64 << 10;
 
-/// The columns of `events e` as [`read`] wants them, first in a row.
+/// The columns of `webhooks w` in the order that [`Part::read`] expects.
 macro_rules! columns {
     () => {
-        columns!(body: "e.body")
+        columns!(bodies: "CASE WHEN octet_length(w.bodies) < 1048576 THEN w.bodies END")
     };
-    (body: $body:literal) => {
+    (bodies: $bodies:literal) => {
         concat!(
-            "e.seq, e.webhook_id, e.webhook_index, e.source, e.received_at, e.traceparent, \
-             e.tracestate, e.message_id, e.session, e.status, e.session_type, e.previous_status, \
-             e.company, e.reject_reason, e.reject_detail, ",
-            $body
+            "w.first, w.events, w.first_index, w.webhook_id, w.source, w.received_at, \
+             w.traceparent, w.tracestate, w.fields, octet_length(w.bodies), ",
+            $bodies
         )
     };
 }
 pub(super) use columns;
 
-/// How many columns these are: the first that is not the event's.
-pub(super) const COLUMNS: usize = 16;
+const CONTAINING: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM webhooks w WHERE w.first <= ?1 ORDER BY w.first DESC LIMIT 1"
+);
 
-/// Writes the row of an event.
-pub(super) fn write(database: &Connection, seq: Seq, event: &Event) -> rusqlite::Result<()> {
-    let (fields, reject) = match &event.content {
-        Content::Session(fields) => (Some(fields), None),
-        Content::Reject(reject) => (None, Some(reject)),
+/// Splits a webhook into parts, in order.
+pub(super) fn parts(events: &[Arc<Event>]) -> impl Iterator<Item = &[Arc<Event>]> {
+    let mut rest = events;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |event: &&Arc<Event>| {
+            bytes += event.body.len();
+            bytes <= PART_BYTES_MAX
+        };
+        let count = rest.iter().take(PART_EVENTS_MAX).take_while(fits).count();
+        let (part, others) = rest.split_at_checked(count.max(1))?;
+        rest = others;
+        Some(part)
+    })
+}
+
+/// Groups numbered events by webhook. The events of a group are consecutive, and belong to the same
+/// webhook; each group comes with its first number.
+pub(super) fn by_webhook(
+    events: &[(Seq, Arc<Event>)],
+) -> impl Iterator<Item = (Seq, Vec<Arc<Event>>)> {
+    let is_next = |(seq, event): &(Seq, Arc<Event>), (next_seq, next): &(Seq, Arc<Event>)| {
+        *next_seq == seq + 1
+            && next.envelope.webhook_id == event.envelope.webhook_id
+            && next.index == event.index + 1
     };
-    let envelope = &event.envelope;
+    events.chunk_by(is_next).map(|webhook| {
+        let events = webhook.iter().map(|(_, event)| Arc::clone(event));
+        (webhook[0].0, events.collect())
+    })
+}
+
+/// Writes consecutive events of one webhook as one row; returns the bytes of its fields and bodies.
+pub(super) fn write(
+    database: &Connection,
+    first: Seq,
+    events: &[Arc<Event>],
+) -> rusqlite::Result<u64> {
+    let Some(leader) = events.first() else {
+        return Ok(0);
+    };
+    let (mut fields, mut bytes) = (Vec::new(), 0);
+    for event in events {
+        if !fields.is_empty() {
+            fields.push(b'\n');
+        }
+        line::write(event, bytes, &mut fields);
+        bytes += event.body.len();
+    }
+    let fields = String::from_utf8(fields).expect("JSON is UTF-8");
+    let bodies = match events {
+        // Inserted as zeros and then overwritten in place: a bound value would be copied twice.
+        _ if bytes >= memory::LARGE_BYTES => ToSqlOutput::ZeroBlob(bytes as u64),
+        [event] => ToSqlOutput::Borrowed(ValueRef::Blob(&event.body)),
+        _ => {
+            let bodies: Vec<&[u8]> = events.iter().map(|event| &*event.body).collect();
+            ToSqlOutput::Owned(bodies.concat().into())
+        }
+    };
+    let envelope = &leader.envelope;
     database
         .prepare_cached(
-            "INSERT INTO events (seq, webhook_id, webhook_index, source, received_at, traceparent,
-               tracestate, message_id, session, status, session_type, previous_status, company,
-               reject_reason, reject_detail, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+            "INSERT INTO webhooks (first, events, first_index, webhook_id, source, received_at,
+               traceparent, tracestate, fields, bodies)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
-            seq,
+            first,
+            u32::try_from(events.len()).unwrap_or(u32::MAX),
+            leader.index,
             envelope.webhook_id.as_bytes(),
-            event.index,
             envelope.source,
             envelope.received_at.as_microsecond(),
             envelope.traceparent,
             envelope.tracestate,
-            event.message_id.as_bytes(),
-            fields.map(|fields| fields.session.as_str()),
-            fields.map(|fields| cut(&fields.status)),
-            fields.and_then(|fields| fields.session_type.as_deref().map(cut)),
-            fields.and_then(|fields| fields.previous_status.as_deref().map(cut)),
-            fields.and_then(|fields| fields.company.as_deref().map(cut)),
-            reject.map(|reject| reject.reason.as_str()),
-            reject.map(|reject| reject.detail.as_str()),
-            Body(&event.body),
+            fields,
+            bodies,
         ])?;
-    if is_large(&event.body) {
-        let mut body = database.blob_open(MAIN_DB, "events", "body", seq, false)?;
-        body.write_at(&event.body, 0)?;
-        body.close()?;
+    if bytes >= memory::LARGE_BYTES {
+        let mut bodies = database.blob_open(MAIN_DB, "webhooks", "bodies", first, false)?;
+        let mut offset = 0;
+        for event in events {
+            bodies.write_at(&event.body, offset)?;
+            offset += event.body.len();
+        }
+        bodies.close()?;
     }
-    Ok(())
+    Ok((fields.len() + bytes) as u64)
 }
 
-/// A body as a statement takes it: a large one as so many zeros, to be written over. Bound to the
-/// statement it would be copied twice.
-struct Body<'e>(&'e [u8]);
-
-impl ToSql for Body<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(if is_large(self.0) {
-            ToSqlOutput::ZeroBlob(self.0.len() as u64)
-        } else {
-            ToSqlOutput::Borrowed(ValueRef::Blob(self.0))
-        })
-    }
+/// A row of `webhooks` that was read.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) first: Seq,
+    pub(super) events: u32,
+    first_index: u32,
+    /// The envelope that its events share.
+    pub(super) envelope: Arc<Envelope>,
+    /// One per event; `None` for a line that cannot be read.
+    lines: Vec<Option<Line>>,
+    /// The length of all bodies together.
+    bytes: usize,
+    /// Bytes of fields and bodies, counted as by [`write`].
+    pub(super) size: u64,
+    /// `None` if they are large, or were not selected.
+    bodies: Option<Bytes>,
+    /// The first column with a value that this release never writes.
+    unknown: Option<&'static str>,
 }
 
-fn is_large(body: &[u8]) -> bool {
-    body.len() >= memory::LARGE_BYTES
-}
+/// The row of `webhooks` that was read last: the next event is often in the same row.
+#[derive(Debug, Default)]
+pub(super) struct LastPart(Option<Part>);
 
-/// The body of an event whose row was read without it.
-pub(super) fn read_body(database: &Connection, seq: Seq) -> rusqlite::Result<Bytes> {
-    let blob = database.blob_open(MAIN_DB, "events", "body", seq, true)?;
-    let mut body = memory::Buffer::with_capacity(blob.len());
-    let mut part = vec![0; PART_BYTES];
-    let mut read = 0;
-    while read < blob.len() {
-        let length = blob.read_at(&mut part, read)?;
-        body.extend_from_slice(&part[..length]);
-        read += length;
-    }
-    Ok(body.freeze())
-}
-
-/// A row of `events` as it is stored.
+/// An event, and whether it differs from what was received.
 pub(super) struct Stored {
     pub(super) event: Event,
-    /// A column that holds what this release never writes there.
-    pub(super) unknown: Option<&'static str>,
+    pub(super) is_damaged: bool,
 }
 
-/// The event of a row that begins with the columns of [`columns`].
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let mut values = Values::of(row);
-    let content = match values.text(8, "session")? {
-        Some(session) => Content::Session(Fields {
-            session,
-            status: values.needed_text(9, "status")?,
-            session_type: values.text(10, "session_type")?,
-            previous_status: values.text(11, "previous_status")?,
-            company: values.text(12, "company")?,
-        }),
-        None => Content::Reject(Reject {
-            reason: values.reason(13, "reject_reason")?.unwrap_or_else(|| {
-                values.unknown.get_or_insert("reject_reason");
-                Reason::Damaged
-            }),
-            detail: values.text(14, "reject_detail")?.unwrap_or_default(),
-        }),
-    };
-    let event = Event {
-        envelope: Arc::new(Envelope {
-            webhook_id: values.uuid(1, "webhook_id")?,
-            source: values.needed_text(3, "source")?.into(),
-            received_at: values.timestamp(4, "received_at")?.unwrap_or_default(),
-            traceparent: values.text(5, "traceparent")?,
-            tracestate: values.text(6, "tracestate")?,
-        }),
-        index: values.number(2, "webhook_index")?.unwrap_or_default(),
-        message_id: values.uuid(7, "message_id")?,
-        content,
-        body: bytes(row, 15)?.unwrap_or_default().to_vec().into(),
-    };
-    let unknown = values.unknown;
-    Ok(Stored { event, unknown })
+impl Stored {
+    /// Stands for an event whose row is lost.
+    pub(super) fn lost() -> Self {
+        let event = Event {
+            envelope: Arc::default(),
+            index: 0,
+            message_id: Uuid::nil(),
+            content: damaged(),
+            body: Bytes::new(),
+        };
+        Self {
+            event,
+            is_damaged: true,
+        }
+    }
 }
 
-/// Reads values of a row one after the other, whatever it holds: one that is damaged must not keep
-/// the others from being read.
-pub(super) struct Values<'r, 's> {
-    row: &'r Row<'s>,
-    /// The first column with a value that cannot be what was written.
-    pub(super) unknown: Option<&'static str>,
-}
-
-impl<'r, 's> Values<'r, 's> {
-    pub(super) fn of(row: &'r Row<'s>) -> Self {
-        Self { row, unknown: None }
+impl Part {
+    /// The row that contains an event; `None` if there is no such row.
+    pub(super) fn containing(database: &Connection, seq: Seq) -> rusqlite::Result<Option<Self>> {
+        let found = database
+            .prepare_cached(CONTAINING)?
+            .query_row([seq], Self::read)
+            .optional()?;
+        Ok(found.filter(|part| seq <= part.last()))
     }
 
-    pub(super) fn text(
-        &mut self,
-        column: usize,
-        name: &'static str,
-    ) -> rusqlite::Result<Option<String>> {
-        match self.row.get_ref(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(text) => {
-                let read = String::from_utf8_lossy(text);
-                Ok(Some(self.check(
-                    read.as_bytes() == text,
-                    name,
-                    read.into_owned(),
-                )))
-            }
-            _ => Ok(self.check(false, name, None)),
+    /// Reads a row with the columns of [`columns`].
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let mut values = Values::of(row);
+        let events = values.number::<u32>(1, "events")?.unwrap_or_default();
+        let fields = values.needed_text(8, "fields")?;
+        let mut lines: Vec<_> = fields.lines().map(Line::read).collect();
+        if lines.len() != events as usize {
+            values.unknown.get_or_insert("fields");
+            lines.resize_with((events as usize).min(PART_EVENTS_MAX), || None);
+        }
+        let envelope = Envelope {
+            webhook_id: values.uuid(3, "webhook_id")?,
+            source: values.needed_text(4, "source")?.into(),
+            received_at: values.timestamp(5, "received_at")?.unwrap_or_default(),
+            traceparent: values.text(6, "traceparent")?,
+            tracestate: values.text(7, "tracestate")?,
+        };
+        let bytes: usize = values.number(9, "bodies")?.unwrap_or_default();
+        Ok(Self {
+            size: (fields.len() + bytes) as u64,
+            bytes,
+            first: row.get(0)?,
+            events: u32::try_from(lines.len()).unwrap_or_default(),
+            first_index: values.number(2, "first_index")?.unwrap_or_default(),
+            envelope: Arc::new(envelope),
+            lines,
+            bodies: values.bytes(10)?.map(Bytes::copy_from_slice),
+            unknown: values.unknown,
+        })
+    }
+
+    /// Whether every column holds a value that this release could have written.
+    pub(super) fn is_sound(&self) -> bool {
+        self.unknown.is_none()
+    }
+
+    /// The number of the last event in the row.
+    pub(super) fn last(&self) -> Seq {
+        self.first + Seq::from(self.events) - 1
+    }
+
+    /// The numbers of the events in the row.
+    pub(super) fn seqs(&self) -> RangeInclusive<Seq> {
+        self.first..=self.last()
+    }
+
+    /// An event without its body.
+    pub(super) fn event_without_body(&self, seq: Seq) -> Event {
+        Event {
+            envelope: Arc::clone(&self.envelope),
+            index: self.first_index + u32::try_from(seq - self.first).unwrap_or_default(),
+            message_id: self.message_id(seq),
+            content: self.content(seq).cloned().unwrap_or_else(damaged),
+            body: Bytes::new(),
         }
     }
 
-    /// Of a column that is never NULL.
-    pub(super) fn needed_text(
-        &mut self,
-        column: usize,
-        name: &'static str,
-    ) -> rusqlite::Result<String> {
-        let found = self.text(column, name)?;
-        Ok(self.check(found.is_some(), name, found.unwrap_or_default()))
+    /// The length of the body of an event.
+    pub(super) fn length(&self, seq: Seq) -> u64 {
+        self.body_range(seq).len() as u64
     }
 
-    /// `None` if there is none, or one that is not known.
-    pub(super) fn reason(
-        &mut self,
-        column: usize,
-        name: &'static str,
-    ) -> rusqlite::Result<Option<Reason>> {
-        let Some(text) = self.text(column, name)? else {
-            return Ok(None);
+    /// Whether the whole row was read and is sound, with at most `bytes_max` bytes of bodies.
+    pub(super) fn is_indexable(&self, bytes_max: usize) -> bool {
+        self.is_sound() && self.bytes <= bytes_max && self.bodies.is_some()
+    }
+
+    /// The body of an event; `None` if the bodies are large or were not read.
+    pub(super) fn body(&self, seq: Seq) -> Option<&[u8]> {
+        self.bodies.as_ref()?.get(self.body_range(seq))
+    }
+
+    /// An event with its body.
+    pub(super) fn stored(&self, database: &Connection, seq: Seq) -> rusqlite::Result<Stored> {
+        let body_range = self.body_range(seq);
+        let body = match &self.bodies {
+            // Copied, because a slice would keep the bodies of the whole part in memory.
+            Some(bodies) => Bytes::copy_from_slice(bodies.get(body_range).unwrap_or_default()),
+            None => read_at(database, self.first, body_range)?,
         };
-        let reason = Reason::from_name(&text);
-        Ok(self.check(reason.is_some(), name, reason))
-    }
-
-    /// `None` if there is none, or one that cannot be.
-    pub(super) fn number<N: TryFrom<i64>>(
-        &mut self,
-        column: usize,
-        name: &'static str,
-    ) -> rusqlite::Result<Option<N>> {
-        let number = match self.row.get_ref(column)? {
-            ValueRef::Null => return Ok(None),
-            ValueRef::Integer(number) => N::try_from(number).ok(),
-            _ => None,
+        let event = Event {
+            body,
+            ..self.event_without_body(seq)
         };
-        Ok(self.check(number.is_some(), name, number))
+        log_unknown(seq, self.unknown);
+        let is_readable = self.is_sound() && self.line(seq).is_some();
+        Ok(Stored {
+            is_damaged: !is_readable || !identity::is_intact(&event),
+            event,
+        })
     }
 
-    /// `None` if there is none, or one that cannot be.
-    pub(super) fn timestamp(
-        &mut self,
-        column: usize,
-        name: &'static str,
-    ) -> rusqlite::Result<Option<Timestamp>> {
-        let Some(micros) = self.number(column, name)? else {
-            return Ok(None);
-        };
-        let at = timestamp(micros);
-        Ok(self.check(at.is_some(), name, at))
+    /// The `message_id` of an event; nil if its line cannot be read.
+    pub(super) fn message_id(&self, seq: Seq) -> Uuid {
+        self.line(seq)
+            .map(|line| line.message_id)
+            .unwrap_or_default()
     }
 
-    fn uuid(&mut self, column: usize, name: &'static str) -> rusqlite::Result<Uuid> {
-        let id = bytes(self.row, column)?.and_then(|bytes| Uuid::from_slice(bytes).ok());
-        Ok(self.check(id.is_some(), name, id.unwrap_or_default()))
+    /// The content of an event; `None` if its line cannot be read.
+    pub(super) fn content(&self, seq: Seq) -> Option<&Content> {
+        self.line(seq).map(|line| &line.content)
     }
 
-    fn check<T>(&mut self, is_known: bool, name: &'static str, value: T) -> T {
-        if !is_known {
-            self.unknown.get_or_insert(name);
+    fn index(&self, seq: Seq) -> Option<usize> {
+        usize::try_from(seq - self.first).ok()
+    }
+
+    fn line(&self, seq: Seq) -> Option<&Line> {
+        self.lines.get(self.index(seq)?)?.as_ref()
+    }
+
+    /// The byte range of an event's body. For an event whose line is damaged: all bytes between the
+    /// bodies of its neighbours.
+    fn body_range(&self, seq: Seq) -> std::ops::Range<usize> {
+        if let Some(line) = self.line(seq) {
+            let end = line.offset.saturating_add(line.length);
+            return line.offset.min(self.bytes)..end.min(self.bytes);
         }
-        value
+        let index = self.index(seq).unwrap_or_default();
+        let (before, after) = self.lines.split_at(index.min(self.lines.len()));
+        let start = before.iter().flatten().next_back();
+        let start = start.map_or(0, |line| line.offset.saturating_add(line.length));
+        let end = after.iter().flatten().next();
+        let end = end.map_or(self.bytes, |line| line.offset).min(self.bytes);
+        start.min(end)..end
     }
 }
 
-pub(super) fn timestamp(micros: i64) -> Option<Timestamp> {
-    Timestamp::from_microsecond(micros).ok()
+impl LastPart {
+    /// The row that contains an event; `None` if there is no such row.
+    pub(super) fn containing(
+        &mut self,
+        database: &Connection,
+        seq: Seq,
+    ) -> rusqlite::Result<Option<&Part>> {
+        // A damaged row may claim the events of another row.
+        let is_in = |part: &Part| part.is_sound() && part.seqs().contains(&seq);
+        if !self.0.as_ref().is_some_and(is_in) {
+            self.0 = Part::containing(database, seq)?;
+        }
+        Ok(self.0.as_ref())
+    }
 }
 
-fn bytes<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r [u8]>> {
-    Ok(match row.get_ref(column)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes),
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => None,
+/// The number of the newest event; 0 if the journal is empty. If the newest row is damaged and claims
+/// no event, it counts as one.
+pub(super) fn newest(database: &Connection) -> rusqlite::Result<Seq> {
+    let newest = "SELECT coalesce(max(first), 0) FROM webhooks";
+    let newest: Seq = database
+        .prepare_cached(newest)?
+        .query_row([], |row| row.get(0))?;
+    let part = Part::containing(database, newest)?;
+    Ok(part.map_or(newest, |part| part.last()))
+}
+
+/// The content of an event whose fields cannot be read.
+pub(super) fn damaged() -> Content {
+    Content::Reject(Reject {
+        reason: DeadLetterReason::Damaged,
+        detail: String::new(),
     })
 }
 
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(FIELD_BYTES_MAX)]
+fn read_at(
+    database: &Connection,
+    first: Seq,
+    body_range: std::ops::Range<usize>,
+) -> rusqlite::Result<Bytes> {
+    let bodies = database.blob_open(MAIN_DB, "webhooks", "bodies", first, true)?;
+    let mut body = memory::Buffer::with_capacity(body_range.len());
+    let mut piece = vec![0; PIECE_BYTES];
+    for start in body_range.clone().step_by(PIECE_BYTES) {
+        let wanted = piece.len().min(body_range.end - start);
+        bodies.read_at_exact(&mut piece[..wanted], start)?;
+        body.extend_from_slice(&piece[..wanted]);
+    }
+    Ok(body.freeze())
 }

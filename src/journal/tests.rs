@@ -1,9 +1,11 @@
-//! The journal by subject. `support` has the verbs.
+//! Tests of the journal, by subject. `support` contains the shared helpers.
 
 mod accounting;
 mod archive;
-mod cost;
+pub(super) mod cost;
 mod damage;
+mod fetch;
+mod migration;
 mod parked;
 mod queue;
 mod refusals;
@@ -11,6 +13,6 @@ mod retention;
 mod routes;
 mod sizes;
 pub(super) mod support;
-mod take;
+mod tail;
 mod unknown;
 mod writer;

@@ -1,93 +1,95 @@
-//! The journal's counters: changed in the same transactions as what they count, so that
-//! accepted = published + dead-lettered + backlog at every moment and across restarts.
+//! The journal's counters. They change in the same transactions as what they count, so accepted =
+//! published + dead-lettered + backlog at every moment and across restarts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::stored;
 use crate::telemetry::status::Totals;
 
-/// How many names there are.
-const NAMES: usize = 9;
+/// The number of counter names.
+const NAMES: usize = 10;
 
-/// What is counted.
+/// The name of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Name {
     Accepted,
     Published,
     DeadLettered,
     BacklogEvents,
-    /// As `weight` says.
+    /// Estimated as in `disk_size`.
     BacklogBytes,
-    /// As `weight` says.
+    /// Estimated as in `disk_size`.
     RetainedBytes,
     LostEvents,
     /// Events published again by an operator.
     Replayed,
-    /// The largest seq in use so far.
+    /// The largest event number that was used so far.
     LastSeq,
+    /// The window contains no event before this number.
+    WindowFirst,
 }
 
 impl Name {
-    const ALL: [Self; NAMES] = [
-        Self::Accepted,
-        Self::Published,
-        Self::DeadLettered,
-        Self::BacklogEvents,
-        Self::BacklogBytes,
-        Self::RetainedBytes,
-        Self::LostEvents,
-        Self::Replayed,
-        Self::LastSeq,
+    /// Every name and its text, in the order of the variants.
+    const ALL: [(Self, &'static str); NAMES] = [
+        (Self::Accepted, "accepted"),
+        (Self::Published, "published"),
+        (Self::DeadLettered, "dead_lettered"),
+        (Self::BacklogEvents, "backlog_events"),
+        (Self::BacklogBytes, "backlog_disk_bytes"),
+        (Self::RetainedBytes, "retained_disk_bytes"),
+        (Self::LostEvents, "lost_events"),
+        (Self::Replayed, "replayed"),
+        (Self::LastSeq, "last_seq"),
+        (Self::WindowFirst, "window_first"),
     ];
 
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Published => "published",
-            Self::DeadLettered => "dead_lettered",
-            Self::BacklogEvents => "backlog_events",
-            Self::BacklogBytes => "backlog_disk_bytes",
-            Self::RetainedBytes => "retained_disk_bytes",
-            Self::LostEvents => "lost_events",
-            Self::Replayed => "replayed",
-            Self::LastSeq => "last_seq",
-        }
+    fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
     }
 }
 
-/// What is counted, of which source, with which label; empty where that does not matter.
-type Key = (Name, Arc<str>, Arc<str>);
+/// The stored value of a counter without source and label.
+pub(super) fn read(database: &Connection, name: Name) -> rusqlite::Result<Option<i64>> {
+    database
+        .prepare_cached("SELECT value FROM totals WHERE name = ?1")?
+        .query_row([name.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// Name, source and label of a counter; source and label are empty where they do not apply.
+type CounterKey = (Name, Arc<str>, Arc<str>);
 
 /// The counters of one database. Those without source and label change several times with every
-/// event: they have places of their own.
+/// event, so they are stored in arrays.
 #[derive(Debug)]
 pub(super) struct Counters {
-    committed: Counts,
+    pub(super) committed: Counts,
     /// A copy of the committed values without source and label.
     plain: [i64; NAMES],
-    /// What the transaction under way adds.
-    added: Values,
+    /// The changes of the current transaction.
+    added: CounterValues,
     none: Arc<str>,
-    /// Which of the plain ones were in the database.
+    /// Whether the database had a value for each plain counter.
     known: [bool; NAMES],
 }
 
 /// The values after the last commit, for every thread.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts(Arc<Mutex<Values>>);
+pub(super) struct Counts(Arc<Mutex<CounterValues>>);
 
 #[derive(Debug, Default)]
-struct Values {
+struct CounterValues {
     plain: [i64; NAMES],
-    labelled: BTreeMap<Key, i64>,
+    labelled: BTreeMap<CounterKey, i64>,
 }
 
 impl Counters {
     pub(super) fn load(database: &Connection) -> rusqlite::Result<Self> {
-        let (mut values_found, mut known) = (Values::default(), [false; NAMES]);
+        let (mut values_found, mut known) = (CounterValues::default(), [false; NAMES]);
         let mut statement = database.prepare("SELECT name, source, label, value FROM totals")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -96,14 +98,14 @@ impl Counters {
             let source: Arc<str> = values.needed_text(1, "source")?.into();
             let label: Arc<str> = values.needed_text(2, "label")?.into();
             let value = values.number(3, "value")?.unwrap_or(-1);
-            let name = Name::ALL.into_iter().find(|name| name.as_str() == text);
-            let (Some(name), 0..) = (name, value) else {
+            let name = Name::ALL.into_iter().find(|(_, known)| *known == text);
+            let (Some((name, _)), 0..) = (name, value) else {
                 tracing::error!(
                     name = text,
                     source = &*source,
                     label = &*label,
                     value,
-                    "a counter of the journal is damaged; it counts from 0"
+                    "journal counter damaged; it restarts at 0"
                 );
                 continue;
             };
@@ -117,21 +119,21 @@ impl Counters {
         Ok(Self {
             plain: values_found.plain,
             committed: Counts(Arc::new(Mutex::new(values_found))),
-            added: Values::default(),
+            added: CounterValues::default(),
             none: Arc::from(""),
             known,
         })
     }
 
-    /// Writes what has changed; part of the caller's transaction.
+    /// Writes the changed counters, inside the caller's transaction.
     pub(super) fn store(&self, database: &Connection) -> rusqlite::Result<()> {
         let mut statement = database.prepare_cached(
             "INSERT INTO totals (name, source, label, value) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET value = excluded.value",
         )?;
-        for name in Name::ALL {
+        for (name, text) in Name::ALL {
             if self.added.plain[name as usize] != 0 {
-                statement.execute((name.as_str(), "", "", self.get(name)))?;
+                statement.execute((text, "", "", self.get(name)))?;
             }
         }
         let committed = self.committed.lock();
@@ -143,12 +145,12 @@ impl Counters {
         Ok(())
     }
 
-    /// Whether the database had a value of it.
+    /// Whether the database had a value for this counter when it was loaded.
     pub(super) fn is_known(&self, name: Name) -> bool {
         self.known[name as usize]
     }
 
-    /// The transaction is on the disk.
+    /// Applies the changes of the transaction, which is on disk.
     pub(super) fn commit(&mut self) {
         let added = std::mem::take(&mut self.added);
         for (value, by) in self.plain.iter_mut().zip(added.plain) {
@@ -161,13 +163,22 @@ impl Counters {
         }
     }
 
-    /// The transaction was not to be.
+    /// Discards the changes of a transaction that was rolled back.
     pub(super) fn roll_back(&mut self) {
-        self.added = Values::default();
+        self.added = CounterValues::default();
     }
 
     pub(super) fn add(&mut self, name: Name, by: i64) {
         self.added.plain[name as usize] += by;
+    }
+
+    pub(super) fn set(&mut self, name: Name, value: i64) {
+        self.add(name, value - self.get(name));
+    }
+
+    /// Sets a counter, unless it has a larger value.
+    pub(super) fn raise(&mut self, name: Name, value: i64) {
+        self.set(name, value.max(self.get(name)));
     }
 
     pub(super) fn add_of_source(&mut self, name: Name, source: &Arc<str>, label: &Arc<str>) {
@@ -180,18 +191,14 @@ impl Counters {
         *self.added.labelled.entry(key).or_default() += 1;
     }
 
-    /// The value with what the transaction under way adds.
+    /// The value including the changes of the current transaction.
     pub(super) fn get(&self, name: Name) -> i64 {
         self.plain[name as usize] + self.added.plain[name as usize]
-    }
-
-    pub(super) fn counts(&self) -> &Counts {
-        &self.committed
     }
 }
 
 impl Counts {
-    /// The counts as the rest of the program sees them.
+    /// The counts in the form that the rest of the program uses.
     pub(super) fn totals(&self) -> Totals {
         let values = self.lock();
         let count = |value: i64| u64::try_from(value).unwrap_or_default();
@@ -219,7 +226,7 @@ impl Counts {
         self.lock().plain[Name::BacklogEvents as usize] <= 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, Values> {
+    fn lock(&self) -> MutexGuard<'_, CounterValues> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
-//! One attempt to connect to one broker: name, TCP, TLS, AMQP handshake, all within one deadline.
-//! Knows nothing of when to try again.
+//! One attempt to connect to one broker: name resolution, TCP, TLS and AMQP handshake within one
+//! deadline. Does not decide when to retry.
 
+mod greeting;
 mod relay;
 
 use std::io;
@@ -8,90 +9,104 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use lapin::tcp::AsyncTcpStream;
 use lapin::{ConnectionProperties, ErrorKind};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
-use super::Settings;
-use super::tls::words::{self, Words};
+use super::ConnectConfig;
+use super::certificate_expiry::Validity;
+use super::open_connection::{OpenConnection, SocketGuard};
+use super::tls::diagnosis::{self, Words};
 use super::tls::{self, TlsError};
 use super::url::{self, BrokerUrl};
-use super::validity::Validity;
-use super::version;
 use crate::config::rabbitmq::Tls;
 
-/// Shown in the broker's management pages.
+/// Shown in the management UI.
 const CONNECTION_NAME: &str = "deskbridge";
-/// Addresses of one name that are tried.
+/// Addresses of one host name that are tried at most.
 const ADDRESSES_MAX: usize = 8;
 
-/// Why an attempt to connect failed. Never holds a password.
+/// Why a connection attempt failed. Never contains a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The name is not known.
+    /// The host name cannot be resolved.
     #[error("looking up `{host}`")]
     Resolve {
-        /// The name.
+        /// The host of the URL.
         host: String,
-        /// Why.
+        /// The error of the resolver.
         source: io::Error,
     },
-    /// No address of it takes a connection.
+    /// No address of the host accepts a TCP connection.
     #[error("connecting to `{address}`")]
     Tcp {
         /// The last address tried.
         address: SocketAddr,
-        /// Why.
+        /// The error for that address.
         source: io::Error,
     },
-    /// Our own certificates.
+    /// The configured certificates or the key cannot be used.
     #[error("preparing TLS towards the broker")]
     TlsFiles(#[from] TlsError),
-    /// The broker's certificate, or the broker about ours.
+    /// The TLS handshake failed: we rejected the broker's certificate, the broker rejected ours, or
+    /// the two have nothing in common.
     #[error("negotiating TLS with the broker: {}", words.problem)]
     Tls {
-        /// Why, and what to do.
+        /// Problem and advice.
         words: Words,
-        /// Whether it is a decision and not just the end of a connection.
+        /// Whether one side refused, as opposed to a connection that just ended.
         is_refusal: bool,
+        /// The validity of the broker's certificate, if that is the reason.
+        validity: Option<Validity>,
     },
-    /// Something else than a broker, or its port for TLS.
+    /// The peer is not an AMQP broker, or it is the broker's TLS port.
     #[error("opening the AMQP connection: {}", .0.problem)]
     NoAmqp(Words),
-    /// Login, vhost or protocol.
+    /// The AMQP handshake failed: login, vhost or protocol.
     #[error("opening the AMQP connection")]
     Handshake(#[source] lapin::Error),
-    /// The broker hung up between TLS and AMQP. With TLS 1.3 that may be all we learn of a client
-    /// certificate that is missing or not welcome: its words come behind its decision.
-    #[error("the broker hung up after TLS; does it want another client certificate?")]
+    /// The broker closed the connection between TLS and AMQP. With TLS 1.3 this may be the only
+    /// sign of a missing or rejected client certificate: the client's handshake completes before
+    /// the broker verifies the certificate, and the alert can be lost.
+    #[error(
+        "the broker closed the connection after TLS; does it require another client certificate?"
+    )]
     HungUp(#[source] lapin::Error),
-    /// Nothing of the above within `rabbitmq.connect_timeout`.
+    /// The attempt was not complete within `rabbitmq.connect_timeout`, or within the
+    /// `connection_timeout` of the URL.
     #[error("the broker did not answer within {0:?}")]
     Timeout(Duration),
+    /// The connection was lost while the topology was declared or checked.
+    #[error("{0}")]
+    Lost(String),
 }
 
 impl ConnectError {
-    /// Whether the broker (or we) said no, rather than nothing: login, vhost, certificate.
+    /// Whether the broker or the bridge refused the connection (login, vhost, certificate), as
+    /// opposed to a broker that cannot be reached. Refusals are retried at longer intervals.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::TlsFiles(_) | Self::NoAmqp(_) => true,
             Self::Tls { is_refusal, .. } => *is_refusal,
             Self::Handshake(error) => match error.kind() {
-                // ACCESS_REFUSED and NOT_ALLOWED; a broker going down answers 320 here.
+                // ACCESS_REFUSED and NOT_ALLOWED; a broker that is shutting down answers 320.
                 ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 530),
                 ErrorKind::AuthProviderError(_) => true,
-                // A broker that refuses our certificate says so after the handshake of TLS 1.3.
+                // With TLS 1.3, a broker rejects our certificate after the handshake.
                 ErrorKind::IOError(error) => error.kind() == io::ErrorKind::InvalidData,
                 _ => false,
             },
-            Self::Resolve { .. } | Self::Tcp { .. } | Self::HungUp(_) | Self::Timeout(_) => false,
+            Self::Resolve { .. }
+            | Self::Tcp { .. }
+            | Self::HungUp(_)
+            | Self::Timeout(_)
+            | Self::Lost(_) => false,
         }
     }
 
-    /// What to do about it, where more is known than that it failed.
+    /// What the operator can do about it; `None` if only the failure itself is known.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         match self {
@@ -104,7 +119,7 @@ impl ConnectError {
         }
     }
 
-    /// The whole chain in one line.
+    /// The error and its chain of sources in one line, without repetitions.
     #[must_use]
     pub fn reason(&self) -> String {
         let mut reason = self.to_string();
@@ -120,98 +135,55 @@ impl ConnectError {
     }
 }
 
-/// No broker could be connected to; the last one's reason.
+/// No broker accepted a connection; carries the error of the last one tried.
 #[derive(Debug, thiserror::Error)]
 #[error("connecting to `{url}`")]
 pub struct Unreachable {
-    /// Which, without credentials.
+    /// URL of the last broker tried, without credentials.
     pub url: String,
-    /// Why.
+    /// The error of that attempt.
     pub source: ConnectError,
 }
 
-/// An open AMQP connection and the means to end it whatever lapin is doing.
-pub(super) struct Connection {
-    pub(super) amqp: lapin::Connection,
-    pub(super) socket: SocketGuard,
-    /// Until when the broker's certificate is good.
-    pub(super) good_until: Option<Timestamp>,
-}
-
-/// A second handle on the connection's socket. Shuts it down when dropped: that is what ends
-/// lapin's thread when a peer is silent.
-pub(super) struct SocketGuard(Socket);
-
-impl SocketGuard {
-    /// Ends the conversation in both directions, at once.
-    pub(super) fn shut_down(&self) {
-        // Fails only if it is closed already.
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
-    }
-}
-
-impl Drop for SocketGuard {
-    fn drop(&mut self) {
-        self.shut_down();
-    }
-}
-
-/// How much the broker may send in one frame.
+/// The largest frame that the broker may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameSize {
-    /// As much as was agreed with it.
+    /// The negotiated `frame_max`.
     Agreed,
-    /// More. Only for a connection that publishes nothing: its own frames would be too large.
+    /// More than the negotiated `frame_max`; see [`relay`]. Only for connections that do not
+    /// publish: lapin's own frames would exceed what the broker accepts.
     Large,
 }
 
-/// Connects, within `timeout` in all.
+/// Connects within `rabbitmq.connect_timeout`, or within the URL's `connection_timeout` if it has
+/// one.
 ///
 /// # Errors
-/// The first thing that failed; nothing of the attempt is left behind.
+/// The first step that failed; the attempt leaves no socket or task behind.
 pub(super) async fn connect(
+    settings: &ConnectConfig,
     url: &BrokerUrl,
-    tls: &Tls,
-    timeout: Duration,
-) -> Result<Connection, ConnectError> {
-    connect_with(url, tls, timeout, FrameSize::Agreed).await
-}
-
-/// As [`connect`], with a say in the size of frames.
-///
-/// # Errors
-/// As for [`connect`].
-pub(super) async fn connect_with(
-    url: &BrokerUrl,
-    tls: &Tls,
-    timeout: Duration,
     frames: FrameSize,
-) -> Result<Connection, ConnectError> {
-    let timeout = url.parameters().connection_timeout.unwrap_or(timeout);
-    tokio::time::timeout(timeout, attempt(url, tls, timeout, frames))
-        .await
-        .unwrap_or(Err(ConnectError::Timeout(timeout)))
+) -> Result<OpenConnection, ConnectError> {
+    let timeout = url.parameters().connection_timeout;
+    let timeout = timeout.unwrap_or(settings.connect_timeout);
+    match open_within(timeout, url, &settings.tls, For::Amqp(frames)).await? {
+        Open::Amqp(connection) => Ok(*connection),
+        _ => unreachable!("a connection was asked for"),
+    }
 }
 
-/// Connects to the first broker that takes us, each asked once.
+/// Connects to the first broker that accepts a connection. Each is tried once, in order.
 ///
 /// # Errors
-/// The last one's, if none does.
-pub(super) async fn connect_to_any(settings: &Settings) -> Result<Connection, Unreachable> {
-    connect_to_any_with(settings, FrameSize::Agreed).await
-}
-
-/// As [`connect_to_any`], with a say in the size of frames.
-///
-/// # Errors
-/// As for [`connect_to_any`].
-pub(super) async fn connect_to_any_with(
-    settings: &Settings,
+/// The error of the last broker, if none accepts.
+pub(super) async fn connect_to_any(
+    settings: &ConnectConfig,
     frames: FrameSize,
-) -> Result<Connection, Unreachable> {
+) -> Result<OpenConnection, Unreachable> {
     let mut failed = None;
     for url in &settings.urls {
-        match connect_with(url, &settings.tls, settings.connect_timeout, frames).await {
+        match connect(settings, url, frames).await {
             Ok(connection) => return Ok(connection),
             Err(source) => {
                 let url = url.to_string();
@@ -222,37 +194,47 @@ pub(super) async fn connect_to_any_with(
     Err(failed.expect("there is at least one broker"))
 }
 
-async fn attempt(
-    url: &BrokerUrl,
-    tls: &Tls,
-    timeout: Duration,
-    frames: FrameSize,
-) -> Result<Connection, ConnectError> {
-    match open(url, tls, timeout, For::Amqp(frames)).await? {
-        Open::Amqp(connection) => Ok(*connection),
-        Open::Greeting(_) => unreachable!("a connection was asked for"),
-    }
-}
-
-/// What a broker says of itself before the login: the first frame.
+/// The first frame that the broker sends, before the login (`connection.start`).
 pub(super) async fn greeting(url: &BrokerUrl, tls: &Tls, timeout: Duration) -> Option<Vec<u8>> {
-    let opening = open(url, tls, timeout, For::Greeting);
-    match tokio::time::timeout(timeout, opening).await {
-        Ok(Ok(Open::Greeting(greeting))) => greeting,
+    match open_within(timeout, url, tls, For::Greeting).await {
+        Ok(Open::Greeting(greeting)) => greeting,
         _ => None,
     }
 }
 
-/// What a stream is opened for. lapin's type of it cannot be named here.
+/// The validity of the certificate that the broker presents, also of one that is refused because of
+/// it. `None` if there is no TLS connection for another reason.
+pub async fn presented(url: &BrokerUrl, tls: &Tls, timeout: Duration) -> Option<Validity> {
+    match open_within(timeout, url, tls, For::Certificate).await {
+        Ok(Open::Certificate(validity)) | Err(ConnectError::Tls { validity, .. }) => validity,
+        _ => None,
+    }
+}
+
+/// What a stream is opened for. An enum, and not a function that returns the stream, because the
+/// type of lapin's stream cannot be named here.
 enum For {
     Amqp(FrameSize),
     Greeting,
+    Certificate,
 }
 
-/// What came of it.
+/// The result of [`open`].
 enum Open {
-    Amqp(Box<Connection>),
+    Amqp(Box<OpenConnection>),
     Greeting(Option<Vec<u8>>),
+    Certificate(Option<Validity>),
+}
+
+async fn open_within(
+    timeout: Duration,
+    url: &BrokerUrl,
+    tls: &Tls,
+    purpose: For,
+) -> Result<Open, ConnectError> {
+    tokio::time::timeout(timeout, open(url, tls, timeout, purpose))
+        .await
+        .unwrap_or(Err(ConnectError::Timeout(timeout)))
 }
 
 async fn open(
@@ -284,17 +266,17 @@ async fn open(
     } else {
         stream
     };
-    let good_until = match &stream {
+    let validity = match &stream {
         AsyncTcpStream::Rustls(stream) => {
             let presented = stream.get_ref().1.peer_certificates();
             presented.and_then(|chain| Validity::of(chain.first()?))
         }
         _ => None,
-    }
-    .map(|validity| validity.until);
+    };
     let frames = match purpose {
         For::Amqp(frames) => frames,
-        For::Greeting => return Ok(Open::Greeting(version::greeting(stream.compat()).await)),
+        For::Greeting => return Ok(Open::Greeting(greeting::read(stream.compat()).await)),
+        For::Certificate => return Ok(Open::Certificate(validity)),
     };
     let mut uri = url::uri(url);
     let stream = match frames {
@@ -324,40 +306,37 @@ async fn open(
     let amqp = lapin::Connection::connector(uri, runtime, hand_over, properties)
         .await
         .map_err(|error| handshake_failed(url, tls, error))?;
-    let connection = Connection {
-        amqp,
-        socket,
-        good_until,
-    };
+    let expires_at = validity.map(|validity| validity.until);
+    let connection = OpenConnection::new(amqp, socket, expires_at);
     Ok(Open::Amqp(Box::new(connection)))
 }
 
 fn tls_failed(error: &io::Error, url: &BrokerUrl, tls: &Tls) -> ConnectError {
-    match words::rustls(error) {
-        Some(rustls) => ConnectError::Tls {
-            words: words::told(rustls, url.host(), tls),
-            is_refusal: true,
-        },
-        None => ConnectError::Tls {
-            words: words::hung_up(),
-            is_refusal: false,
-        },
+    let rustls = diagnosis::rustls(error);
+    ConnectError::Tls {
+        words: rustls.map_or_else(diagnosis::hung_up, |error| {
+            diagnosis::of(error, url.host(), tls)
+        }),
+        is_refusal: rustls.is_some(),
+        validity: rustls.and_then(Validity::rejected),
     }
 }
 
 fn handshake_failed(url: &BrokerUrl, tls: &Tls, error: lapin::Error) -> ConnectError {
     match error.kind() {
-        // With TLS 1.3 a broker decides on our certificate after the handshake.
-        ErrorKind::IOError(io) if words::rustls(io.as_ref()).is_some() => tls_failed(io, url, tls),
+        // With TLS 1.3, a broker rejects our certificate after the handshake.
+        ErrorKind::IOError(io) if diagnosis::rustls(io.as_ref()).is_some() => {
+            tls_failed(io, url, tls)
+        }
         ErrorKind::IOError(_) if url.is_tls() => ConnectError::HungUp(error),
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
-            ConnectError::NoAmqp(words::no_amqp())
+            ConnectError::NoAmqp(diagnosis::no_amqp())
         }
         _ => ConnectError::Handshake(error),
     }
 }
 
-/// The first address that takes a connection; each has its share of the time.
+/// Connects to the first address that accepts. Each address gets an equal share of `timeout`.
 async fn first_open<T, F: Future<Output = io::Result<T>>>(
     addresses: Vec<SocketAddr>,
     timeout: Duration,

@@ -1,5 +1,5 @@
-//! Reads sessions as they pass, with a private queue that is gone with its connection. For `tail`
-//! and for tests; the bridge itself consumes nothing.
+//! Consumes messages from a private queue that the broker deletes with its connection. For `tail`
+//! and for tests; the bridge itself does not use it.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -9,87 +9,88 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
-use super::Settings;
-use super::connection::{self, Connection, Unreachable};
+use super::ConnectConfig;
+use super::connection::{self, FrameSize, Unreachable};
+use super::headers::flat;
+use super::open_connection::OpenConnection;
 use crate::webhook::message::Header;
 
-/// Messages the broker sends ahead.
+/// Unacknowledged messages that the broker delivers at most.
 const PREFETCH: u16 = 256;
 
 /// A message as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// Where it was published.
+    /// The exchange that it was published to.
     pub exchange: String,
-    /// With which key.
+    /// The routing key that it was published with.
     pub routing_key: String,
-    /// Whether the broker sent it before.
+    /// Whether the broker has delivered it before.
     pub is_redelivered: bool,
-    /// 2 if it survives a restart of the broker.
+    /// 2 if the message is persistent, 1 if it is transient.
     pub delivery_mode: Option<u8>,
-    /// `content_type`.
+    /// AMQP property `content-type`.
     pub content_type: Option<String>,
-    /// `message_id`.
+    /// AMQP property `message-id`.
     pub message_id: Option<String>,
-    /// `correlation_id`.
+    /// AMQP property `correlation-id`.
     pub correlation_id: Option<String>,
-    /// `type`.
+    /// AMQP property `type`.
     pub message_type: Option<String>,
-    /// `app_id`.
+    /// AMQP property `app-id`.
     pub app_id: Option<String>,
-    /// `timestamp`, in seconds since 1970.
+    /// AMQP property `timestamp`, in seconds since 1970.
     pub timestamp_seconds: Option<u64>,
-    /// Headers by name; other types than strings and integers as text.
+    /// Headers by name; values other than strings and integers as text.
     pub headers: Vec<(String, Header)>,
     /// The body, byte for byte.
     pub body: Bytes,
 }
 
-/// Why nothing more is received.
+/// Why subscribing or receiving failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
-    /// No broker could be connected to.
+    /// No broker accepted a connection.
     #[error(transparent)]
     Connect(#[from] Unreachable),
-    /// The broker does not let us subscribe.
+    /// The broker refused a binding.
     #[error("subscribing to exchange `{exchange}` with key `{key}`")]
     Bind {
-        /// The exchange.
+        /// Name of the exchange.
         exchange: String,
-        /// The key.
+        /// The binding key.
         key: String,
-        /// Why.
+        /// The error of the AMQP call.
         source: lapin::Error,
     },
-    /// No private queue.
-    #[error("making a private queue")]
+    /// The private queue could not be declared or consumed.
+    #[error("declaring a private queue")]
     Queue(#[source] lapin::Error),
-    /// The connection is gone.
+    /// The connection was lost.
     #[error("the connection to the broker was lost")]
     Lost(#[source] Option<lapin::Error>),
 }
 
-/// A private queue that is being read.
+/// A private queue that is being consumed. The queue is deleted when this is dropped.
 pub struct Subscription {
     consumer: Consumer,
-    _connection: Connection,
+    _connection: OpenConnection,
 }
 
-/// Connects on a connection of its own and binds a private queue with every key to every exchange.
+/// Opens a separate connection, and binds a private queue with every key to every exchange.
 ///
 /// # Errors
-/// If no broker takes us, or one of the exchanges is missing.
+/// If no broker accepts the connection, or a binding is refused, for example because the exchange
+/// does not exist.
 pub async fn subscribe(
-    settings: &Settings,
+    settings: &ConnectConfig,
     exchanges: &[String],
     keys: &[String],
 ) -> Result<Subscription, SubscribeError> {
-    let connection = connection::connect_to_any(settings).await?;
+    let connection = connection::connect_to_any(settings, FrameSize::Agreed).await?;
     let bound = bind(&connection, exchanges, keys);
-    let consumer = match tokio::time::timeout(settings.connect_timeout, bound).await {
-        Ok(consumer) => consumer?,
-        Err(_) => return Err(SubscribeError::Lost(None)),
-    };
+    let bound = tokio::time::timeout(settings.connect_timeout, bound).await;
+    let consumer = bound.map_err(|_| SubscribeError::Lost(None))??;
     Ok(Subscription {
         consumer,
         _connection: connection,
@@ -97,35 +98,29 @@ pub async fn subscribe(
 }
 
 impl Subscription {
-    /// Waits for the next message.
+    /// Waits for the next message, and acknowledges it.
     ///
     /// # Errors
-    /// When the broker goes away or takes the queue away.
+    /// If the connection is lost or the queue is deleted.
     pub async fn next(&mut self) -> Result<Received, SubscribeError> {
-        let delivery = match self.consumer.next().await {
-            Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => return Err(SubscribeError::Lost(Some(error))),
-            None => return Err(SubscribeError::Lost(None)),
-        };
+        let lost = |error| SubscribeError::Lost(Some(error));
+        let next = self.consumer.next().await;
+        let delivery = next.ok_or(SubscribeError::Lost(None))?.map_err(lost)?;
         let ack = delivery.acker.ack(BasicAckOptions::default()).await;
-        ack.map_err(|error| SubscribeError::Lost(Some(error)))?;
+        ack.map_err(lost)?;
         Ok(received(delivery))
     }
 }
 
 async fn bind(
-    connection: &Connection,
+    connection: &OpenConnection,
     exchanges: &[String],
     keys: &[String],
 ) -> Result<Consumer, SubscribeError> {
-    let channel = connection
-        .amqp
-        .create_channel()
-        .await
-        .map_err(SubscribeError::Queue)?;
-    let queue = private_queue(&channel)
-        .await
-        .map_err(SubscribeError::Queue)?;
+    let channel = connection.amqp().create_channel().await;
+    let channel = channel.map_err(SubscribeError::Queue)?;
+    let queue = private_queue(&channel).await;
+    let queue = queue.map_err(SubscribeError::Queue)?;
     for exchange in exchanges {
         for key in keys {
             let bound = bind_one(&channel, &queue, exchange, key).await;
@@ -150,16 +145,10 @@ async fn private_queue(channel: &Channel) -> lapin::Result<ShortString> {
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
         .await?;
-    let options = QueueDeclareOptions {
-        exclusive: true,
-        auto_delete: true,
-        ..QueueDeclareOptions::default()
-    };
+    let options = QueueDeclareOptions::exclusive().auto_delete();
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("classic".into()),
-    );
+    let classic = AMQPValue::LongString("classic".into());
+    arguments.insert("x-queue-type".into(), classic);
     let queue = channel.queue_declare("".into(), options, arguments).await?;
     Ok(queue.name().clone())
 }
@@ -193,21 +182,7 @@ pub(super) fn received(delivery: lapin::message::Delivery) -> Received {
         message_type: text(properties.kind()),
         app_id: text(properties.app_id()),
         timestamp_seconds: *properties.timestamp(),
-        headers: properties.headers().iter().flatten().map(header).collect(),
+        headers: properties.headers().iter().flatten().map(flat).collect(),
         body: Bytes::from(delivery.data),
     }
-}
-
-fn header((name, value): (&ShortString, &AMQPValue)) -> (String, Header) {
-    let value = match value {
-        AMQPValue::LongString(text) => Header::Text(text.to_string()),
-        AMQPValue::ShortString(text) => Header::Text(text.to_string()),
-        AMQPValue::LongLongInt(number) => Header::Integer(*number),
-        AMQPValue::LongInt(number) => Header::Integer((*number).into()),
-        AMQPValue::LongUInt(number) => Header::Integer((*number).into()),
-        AMQPValue::ShortInt(number) => Header::Integer((*number).into()),
-        AMQPValue::Boolean(flag) => Header::Text(flag.to_string()),
-        other => Header::Text(format!("{other:?}")),
-    };
-    (name.to_string(), value)
 }

@@ -1,66 +1,70 @@
-//! Which broker to try next, and when: every URL has a schedule of its own, so that one that
-//! refuses us does not slow down another that is only away. Pure: time is an argument.
+//! Decides which broker to try next, and when. Each URL has its own backoff, so that a broker that
+//! refuses connections does not delay attempts at one that is merely down. Pure: time is an
+//! argument.
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-use super::url::BrokerUrl;
+use crate::backoff::Backoff;
 
-/// A refusal does not go away by itself: asked again seldom.
+/// Delays after a refusal. They are long, because a refusal rarely goes away by itself.
 const REFUSED_DELAY_MIN: Duration = Duration::from_secs(5);
 const REFUSED_DELAY_MAX: Duration = Duration::from_secs(30);
-/// A connection that lasted as long was a good one: the next delay is the shortest again.
+/// A connection that lasted at least this long resets the backoff of its URL.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// The brokers, tried in turn.
 pub(super) struct Endpoints {
     all: Vec<Endpoint>,
-    delays: ExponentialBuilder,
-    delay_max: Duration,
+    delay_min: Duration,
+    after_outage: Backoff,
+    after_refusal: Backoff,
     next: usize,
 }
 
+#[derive(Clone)]
 struct Endpoint {
-    url: BrokerUrl,
     not_before: Instant,
-    backoff: Option<ExponentialBackoff>,
+    /// Failed attempts and short connections, since it was last reset.
+    failures: u32,
     is_refused: bool,
 }
 
 impl Endpoint {
-    /// A refusal has delays of its own: neither schedule goes on where the other one was.
+    /// Resets the failures when the state changes: refusals and outages have separate delays, and
+    /// neither continues where the other one stopped.
     fn set_refused(&mut self, is_refused: bool) {
         if self.is_refused != is_refused {
-            self.backoff = None;
+            self.failures = 0;
         }
         self.is_refused = is_refused;
     }
 }
 
 impl Endpoints {
+    /// `count` brokers, which are numbered from 0.
     pub(super) fn new(
-        urls: &[BrokerUrl],
+        count: usize,
         delay_min: Duration,
         delay_max: Duration,
         now: Instant,
     ) -> Self {
-        let endpoint = |url: &BrokerUrl| Endpoint {
-            url: url.clone(),
+        let endpoint = Endpoint {
             not_before: now,
-            backoff: None,
+            failures: 0,
             is_refused: false,
         };
         Self {
-            all: urls.iter().map(endpoint).collect(),
-            delays: delays(delay_min, delay_max),
-            delay_max: delay_max.max(delay_min),
+            all: vec![endpoint; count],
+            delay_min,
+            after_outage: Backoff::random(delay_min.saturating_mul(2), delay_max),
+            after_refusal: Backoff::random(2 * REFUSED_DELAY_MIN, REFUSED_DELAY_MAX),
             next: 0,
         }
     }
 
-    /// The one to try next, and when: the first in turn of those that are due soonest.
+    /// The broker to try next, and when: the one that is due first; among equals, the next in turn.
     pub(super) fn next(&self, now: Instant) -> (usize, Instant) {
         let count = self.all.len();
         let in_turn = (0..count).map(|step| (self.next + step) % count);
@@ -71,32 +75,19 @@ impl Endpoints {
         (index, due(index))
     }
 
-    pub(super) fn url(&self, index: usize) -> &BrokerUrl {
-        &self.all[index].url
-    }
-
-    /// Whether a broker has refused us and none has done better since.
+    /// Whether the last attempt at some broker was refused, with no successful connection since.
     pub(super) fn is_refused(&self) -> bool {
         self.all.iter().any(|endpoint| endpoint.is_refused)
     }
 
-    /// The attempt failed: it is some other one's turn.
+    /// Records a failed attempt. The next URL is tried first.
     pub(super) fn failed(&mut self, index: usize, is_refusal: bool, now: Instant) {
         self.next = (index + 1) % self.all.len();
         self.all[index].set_refused(is_refusal);
-        if is_refusal {
-            self.delay(
-                index,
-                delays(REFUSED_DELAY_MIN, REFUSED_DELAY_MAX),
-                REFUSED_DELAY_MAX,
-                now,
-            );
-        } else {
-            self.delay(index, self.delays, self.delay_max, now);
-        }
+        self.delay(index, now);
     }
 
-    /// Connected.
+    /// Records a successful attempt. It clears the refusals of all brokers.
     pub(super) fn connected(&mut self, index: usize) {
         self.next = index;
         for endpoint in &mut self.all {
@@ -104,28 +95,25 @@ impl Endpoints {
         }
     }
 
-    /// The connection was lost after `lasted`; the same broker goes first again.
+    /// Records that the connection was lost after `lasted`. The same broker is tried first.
     pub(super) fn lost(&mut self, index: usize, lasted: Duration, now: Instant) {
         if lasted >= GOOD_AFTER {
-            self.all[index].backoff = None;
+            self.all[index].failures = 0;
         }
-        self.delay(index, self.delays, self.delay_max, now);
+        self.delay(index, now);
     }
 
-    fn delay(&mut self, index: usize, delays: ExponentialBuilder, max: Duration, now: Instant) {
+    /// Jitter takes up to half of a delay; at least the minimum is left.
+    fn delay(&mut self, index: usize, now: Instant) {
         let endpoint = &mut self.all[index];
-        let backoff = endpoint.backoff.get_or_insert_with(|| delays.build());
-        endpoint.not_before = now + backoff.next().unwrap_or(max).min(max);
+        endpoint.failures = endpoint.failures.saturating_add(1);
+        let (backoff, min) = if endpoint.is_refused {
+            (&mut self.after_refusal, REFUSED_DELAY_MIN)
+        } else {
+            (&mut self.after_outage, self.delay_min)
+        };
+        endpoint.not_before = now + backoff.delay(endpoint.failures).max(min);
     }
-}
-
-/// Jitter adds up to as much again: the growth ends at half, so that the longest delays differ too.
-fn delays(min: Duration, max: Duration) -> ExponentialBuilder {
-    ExponentialBuilder::new()
-        .with_min_delay(min)
-        .with_max_delay((max / 2).max(min))
-        .without_max_times()
-        .with_jitter()
 }
 
 #[cfg(test)]
@@ -135,18 +123,14 @@ mod tests {
     const MIN: Duration = Duration::from_millis(200);
     const MAX: Duration = Duration::from_secs(2);
 
-    fn endpoints(hosts: &[&str], now: Instant) -> Endpoints {
-        let urls: Vec<_> = hosts
-            .iter()
-            .map(|host| BrokerUrl::parse(&format!("amqp://{host}")).unwrap())
-            .collect();
-        Endpoints::new(&urls, MIN, MAX, now)
+    fn endpoints(count: usize, now: Instant) -> Endpoints {
+        Endpoints::new(count, MIN, MAX, now)
     }
 
     #[test]
-    fn all_brokers_are_tried_in_turn_before_any_delay() {
+    fn all_brokers_are_tried_before_any_delay() {
         let now = Instant::now();
-        let mut endpoints = endpoints(&["a", "b"], now);
+        let mut endpoints = endpoints(2, now);
         assert_eq!(endpoints.next(now), (0, now));
         endpoints.failed(0, false, now);
         assert_eq!(endpoints.next(now), (1, now));
@@ -156,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn delays_grow_to_the_longest_and_never_beyond() {
+    fn delays_grow_to_the_maximum() {
         let mut now = Instant::now();
-        let mut endpoints = endpoints(&["a"], now);
+        let mut endpoints = endpoints(1, now);
         for _ in 0..20 {
             endpoints.failed(0, false, now);
             let (_, due) = endpoints.next(now);
@@ -170,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_waits_five_to_thirty_seconds_without_holding_up_the_others() {
+    fn refusal_delays_only_its_own_broker() {
         let mut now = Instant::now();
-        let mut endpoints = endpoints(&["a", "b"], now);
+        let mut endpoints = endpoints(2, now);
         endpoints.failed(0, true, now);
         assert!(endpoints.is_refused());
         for _ in 0..5 {
@@ -181,7 +165,7 @@ mod tests {
             assert_eq!(index, 1, "{:?}", due - now);
             now += Duration::from_millis(10);
         }
-        let mut alone = self::endpoints(&["a"], now);
+        let mut alone = self::endpoints(1, now);
         for _ in 0..10 {
             alone.failed(0, true, now);
             let delay = alone.next(now).1 - now;
@@ -193,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_after_a_loss_waits_as_long_and_an_absence_after_a_refusal_does_not() {
+    fn refusal_after_a_loss_waits_as_a_refusal() {
         let now = Instant::now();
-        let mut endpoints = endpoints(&["a"], now);
+        let mut endpoints = endpoints(1, now);
         endpoints.connected(0);
         endpoints.lost(0, Duration::from_secs(1), now);
         endpoints.failed(0, true, now);
@@ -205,9 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_flaps_is_tried_less_and_less_and_a_good_one_soon() {
+    fn unstable_connection_is_retried_less_often() {
         let now = Instant::now();
-        let mut endpoints = endpoints(&["a"], now);
+        let mut endpoints = endpoints(1, now);
         for _ in 0..6 {
             endpoints.connected(0);
             endpoints.lost(0, Duration::from_millis(100), now);

@@ -1,73 +1,76 @@
-//! One link's life: connect, serve windows until the connection is lost, say so, connect again.
-//! The main link keeps connected; the probe link connects when a window asks for it.
+//! The task of one link: connects, publishes windows until the connection is lost, reports the loss
+//! and reconnects. The main link is always connected or connecting; the probe link connects when it
+//! receives a window.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use lapin::Event;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::board::Board;
-use super::connection::{self, ConnectError};
-use super::counts;
-use super::endpoints::Endpoints;
-use super::live::{CallError, Live};
+use super::connection::{self, ConnectError, FrameSize};
+use super::open_connection::{CallError, OpenConnection};
 use super::publisher;
+use super::queue_depths;
+use super::status_cell::BrokerStatusCell;
 use super::topology::Topology;
 use super::topology::declare::Declarer;
-use super::{Link, Outcome, Report, Settings, Window, version};
-use crate::failpoint::{self, Place};
+use super::version;
+use super::{ConnectConfig, Link, Outcome, PublishWindow, PublisherEvent};
+use crate::failpoint::{self, Failpoint};
 use crate::telemetry::status::CertificateRole;
 
-/// The probe link is closed when nothing was asked of it for that long.
+/// The probe link disconnects after it has been idle for this long.
 const PROBE_IDLE: Duration = Duration::from_secs(30);
-/// How long a polite goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often lapin is asked whether it still is connected, should an event have been missed.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often it is looked whether the topology still is there.
+/// Limit for an orderly close of a connection.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Limit for the end of a link at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval at which the existence of the topology is checked.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(20);
 
-/// What a [`Publisher`](super::Publisher) asks of a link.
+/// A command of a [`Publisher`](super::Publisher) to a link.
 pub(super) enum Command {
-    Publish(Window),
+    Publish(PublishWindow),
     Reconnect(String),
     Redeclare(Topology),
 }
 
-/// What both links need.
+/// State that both links and the retry task share.
 pub(super) struct Shared {
-    pub(super) settings: Settings,
+    pub(super) settings: ConnectConfig,
     pub(super) declarer: Declarer,
-    pub(super) board: Board,
-    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) status: BrokerStatusCell,
+    pub(super) reports: mpsc::Sender<PublisherEvent>,
     pub(super) shutdown: CancellationToken,
 }
 
 impl Shared {
-    /// Shows what is wrong with the topology, and what has been put right.
+    /// Copies the findings about the topology, and the number of objects that were declared again,
+    /// to the broker status.
     pub(super) fn show_findings(&self) {
-        self.board.restored(self.declarer.take_restorations());
-        self.board.set_findings(self.declarer.findings());
-        self.board.set_retries(self.declarer.topology().retries());
+        self.status.restored(self.declarer.take_restorations());
+        self.status.set_findings(self.declarer.findings());
+        self.status.set_retries(self.declarer.topology().retries());
     }
 
-    /// Declares or checks everything on a connection to the broker in use.
-    async fn declare(&self, live: &Live) -> Result<(), CallError> {
-        let version = if self.declarer.asks_for_version() {
-            let url = &self.settings.urls[self.board.endpoint()];
-            version::of(url, &self.settings.tls).await
-        } else {
-            None
-        };
-        self.declarer.apply(live, version).await
+    /// Reads the version of the broker in use, for the finding about it.
+    async fn check_version(&self) {
+        let url = &self.settings.urls[self.status.endpoint()];
+        if let Some(version) = version::of(url, &self.settings.tls).await {
+            self.status.set_version_finding(version::finding(version));
+        }
+    }
+
+    /// Declares or checks the whole topology on a connection to the broker in use.
+    async fn declare(&self, connection: &OpenConnection) -> Result<(), CallError> {
+        let url = &self.settings.urls[self.status.endpoint()];
+        let applied = self.declarer.apply(connection, url, &self.settings.tls);
+        applied.await.map(drop)
     }
 }
 
@@ -78,7 +81,7 @@ pub(super) struct LinkTask {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
 }
 
-/// Why a connection is no longer served.
+/// Why a link stopped using a connection.
 enum Ended {
     Lost(String),
     Idle,
@@ -96,41 +99,41 @@ impl LinkTask {
 
     async fn run_main(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let settings = &shared.settings;
-        let (min, max) = (settings.reconnect_delay_min, settings.reconnect_delay_max);
-        let mut endpoints = Endpoints::new(&settings.urls, min, max, Instant::now());
+        let mut endpoints = shared.settings.endpoints();
         loop {
             let (index, due) = endpoints.next(Instant::now());
-            let Some(()) = self
-                .refuse_windows_during(tokio::time::sleep_until(due))
-                .await
-            else {
+            let pause = tokio::time::sleep_until(due);
+            let Some(()) = self.answer_unknown_during(pause).await else {
                 return;
             };
-            shared.board.connecting(index, endpoints.url(index));
-            failpoint::pass(Place::RabbitmqConnectBefore);
+            shared
+                .status
+                .connecting(index, &shared.settings.urls[index]);
+            failpoint::pass(Failpoint::RabbitmqConnectBefore);
             let attempt = establish(&shared, index, Link::Main);
-            let Some(attempt) = self.refuse_windows_during(attempt).await else {
+            let Some(attempt) = self.answer_unknown_during(attempt).await else {
                 return;
             };
-            let live = match attempt {
-                Ok(live) => live,
-                Err(failure) => {
-                    debug!(reason = failure.reason, "an attempt to connect failed");
-                    endpoints.failed(index, failure.is_refusal, Instant::now());
-                    shared.board.failed(endpoints.is_refused(), &failure);
+            let connection = match attempt {
+                Ok(connection) => connection,
+                Err(error) => {
+                    let (reason, advice) = (error.reason(), error.advice());
+                    debug!(reason, "connection attempt failed");
+                    endpoints.failed(index, error.is_refusal(), Instant::now());
+                    let is_refused = endpoints.is_refused();
+                    shared.status.failed(is_refused, &reason, advice.as_deref());
                     continue;
                 }
             };
             endpoints.connected(index);
-            shared.board.connected();
-            failpoint::pass(Place::RabbitmqConnectAfter);
+            shared.status.connected();
+            failpoint::pass(Failpoint::RabbitmqConnectAfter);
             let since = Instant::now();
-            match self.serve(live).await {
+            match self.serve(connection, None).await {
                 Ended::Lost(reason) => {
-                    shared.board.lost(&reason);
+                    shared.status.lost(&reason);
                     endpoints.lost(index, since.elapsed(), Instant::now());
-                    self.report(Report::Down(Link::Main)).await;
+                    self.report(PublisherEvent::Down(Link::Main)).await;
                 }
                 Ended::Idle | Ended::Shutdown => return,
             }
@@ -150,27 +153,27 @@ impl LinkTask {
             };
             let attempt = tokio::select! {
                 () = shared.shutdown.cancelled() => return,
-                attempt = establish(&shared, shared.board.endpoint(), Link::Probe) => attempt,
+                attempt = establish(&shared, shared.status.endpoint(), Link::Probe) => attempt,
             };
             match attempt {
-                Ok(live) => {
-                    let ended = self.serve_from(live, Some(first)).await;
-                    if matches!(ended, Ended::Shutdown) {
+                Ok(connection) => {
+                    if let Ended::Shutdown = self.serve(connection, Some(first)).await {
                         return;
                     }
-                    self.report(Report::Down(Link::Probe)).await;
+                    self.report(PublisherEvent::Down(Link::Probe)).await;
                 }
-                Err(Failure { reason, .. }) => {
-                    debug!(reason, "the probe link could not connect");
-                    self.refuse(&first).await;
-                    self.refuse_waiting().await;
+                Err(error) => {
+                    debug!(reason = error.reason(), "probe link failed to connect");
+                    self.answer_unknown(&first).await;
+                    self.answer_unknown_to_waiting().await;
                 }
             }
         }
     }
 
-    /// Waits for something while no window can be taken; `None` at shutdown.
-    async fn refuse_windows_during<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+    /// Awaits `future` while the link is not connected. Meanwhile, answers each window with
+    /// [`Outcome::Unknown`]. Returns `None` at shutdown.
+    async fn answer_unknown_during<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         let shutdown = self.shared.shutdown.clone();
         let mut future = pin!(future);
         loop {
@@ -178,7 +181,7 @@ impl LinkTask {
                 biased;
                 () = shutdown.cancelled() => return None,
                 command = self.commands.recv() => match command? {
-                    Command::Publish(window) => self.refuse(&window).await,
+                    Command::Publish(window) => self.answer_unknown(&window).await,
                     Command::Redeclare(topology) => self.shared.declarer.replace(topology),
                     Command::Reconnect(_) => {}
                 },
@@ -187,147 +190,144 @@ impl LinkTask {
         }
     }
 
-    async fn refuse_waiting(&mut self) {
+    async fn answer_unknown_to_waiting(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Publish(window) = command {
-                self.refuse(&window).await;
+                self.answer_unknown(&window).await;
             }
         }
     }
 
-    async fn refuse(&self, window: &Window) {
+    async fn answer_unknown(&self, window: &PublishWindow) {
         let outcomes = vec![Outcome::Unknown; window.messages.len()];
-        self.report(Report::Done(window.id, outcomes)).await;
+        self.report(PublisherEvent::Done(window.id, outcomes)).await;
     }
 
-    async fn report(&self, report: Report) {
-        // Fails only when nobody listens any more: the bridge is ending.
+    async fn report(&self, report: PublisherEvent) {
+        // Fails only when the receiver is gone: the bridge is shutting down.
         let _ = self.shared.reports.send(report).await;
     }
 
-    async fn serve(&mut self, live: Arc<Live>) -> Ended {
-        self.serve_from(live, None).await
-    }
-
-    /// Serves windows on a connection; when it returns, every one of them has been reported.
-    async fn serve_from(&mut self, live: Arc<Live>, first: Option<Window>) -> Ended {
+    /// Publishes windows on a connection until it ends. When this returns, the outcome of every
+    /// window has been reported.
+    async fn serve(
+        &mut self,
+        connection: Arc<OpenConnection>,
+        first: Option<PublishWindow>,
+    ) -> Ended {
         let mut windows = JoinSet::new();
-        self.report(Report::Up(self.link)).await;
+        self.report(PublisherEvent::Up(self.link)).await;
         if let Some(window) = first {
-            self.spawn(&mut windows, &live, window);
+            self.spawn(&mut windows, &connection, window);
         }
-        let ended = self.serve_until_ended(&live, &mut windows).await;
-        let is_ours = matches!(ended, Ended::Shutdown | Ended::Idle);
-        let wind_down = async {
-            tokio::join!(drain(&mut windows), async {
-                if is_ours {
-                    part(&live).await;
-                }
-            });
+        let ended = self.serve_until_ended(&connection, &mut windows).await;
+        let closing = async {
+            if !matches!(ended, Ended::Lost(_)) {
+                connection.close(CLOSE_TIMEOUT).await;
+            }
         };
+        let wind_down = async { tokio::join!(drain(&mut windows), closing) };
         if matches!(ended, Ended::Shutdown) {
-            // Whoever takes the reports may be gone too.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, wind_down).await;
+            // The receiver of the reports may have stopped, too.
+            let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, wind_down).await;
         } else {
             wind_down.await;
         }
         ended
     }
 
-    async fn serve_until_ended(&mut self, live: &Arc<Live>, windows: &mut JoinSet<()>) -> Ended {
-        let mut events = pin!(live.amqp().events_listener());
-        if live.amqp().status().blocked() {
-            // It came before anybody listened.
-            self.note(live, Event::ConnectionBlocked("alarm".into()))
-                .await;
-        }
-        let mut checks = tokio::time::interval(CHECK_INTERVAL);
-        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn serve_until_ended(
+        &mut self,
+        connection: &Arc<OpenConnection>,
+        windows: &mut JoinSet<()>,
+    ) -> Ended {
+        let mut blocked = connection.blocked();
+        let mut watching = pin!(connection.watch_over());
         let shutdown = self.shared.shutdown.clone();
-        let mut asked = Instant::now();
+        let mut used_at = Instant::now();
         loop {
+            let is_idle = self.link == Link::Probe && windows.is_empty();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ended::Shutdown,
-                reason = live.lost() => return Ended::Lost(reason),
-                Some(event) = events.next() => self.note(live, event).await,
+                reason = &mut watching => return Ended::Lost(reason),
+                Ok(()) = blocked.changed() => self.report_blocked(&mut blocked).await,
                 Some(window) = windows.join_next() => {
                     window.expect("publishing a window does not panic");
-                    asked = Instant::now();
+                    used_at = Instant::now();
                 }
                 command = self.commands.recv() => match command {
-                    Some(Command::Publish(window)) => self.spawn(windows, live, window),
-                    Some(Command::Reconnect(reason)) => live.fail(reason),
-                    Some(Command::Redeclare(topology)) => self.redeclare(windows, live, topology),
+                    Some(Command::Publish(window)) => self.spawn(windows, connection, window),
+                    Some(Command::Reconnect(reason)) => connection.fail(reason),
+                    Some(Command::Redeclare(topology)) => self.redeclare(windows, connection, topology),
                     None => return Ended::Shutdown,
                 },
-                _ = checks.tick() => {
-                    if !live.amqp().status().connected() {
-                        live.fail("the connection was closed");
-                    } else if self.link == Link::Probe && windows.is_empty() && asked.elapsed() >= PROBE_IDLE {
-                        return Ended::Idle;
-                    }
-                }
+                () = tokio::time::sleep_until(used_at + PROBE_IDLE), if is_idle => return Ended::Idle,
             }
         }
     }
 
-    async fn note(&self, live: &Live, event: Event) {
-        match event {
-            Event::ConnectionBlocked(reason) => {
-                live.set_blocked(true);
-                if self.link == Link::Main {
-                    self.shared.board.blocked(&reason);
-                }
-                self.report(Report::Blocked(self.link)).await;
-            }
-            Event::ConnectionUnblocked => {
-                live.set_blocked(false);
-                if self.link == Link::Main {
-                    self.shared.board.unblocked();
-                }
-                self.report(Report::Unblocked(self.link)).await;
-            }
-            // A channel's error comes this way too; only the connection's end matters here.
-            Event::Error(error) if !live.amqp().status().connected() => {
-                live.fail(error.to_string());
-            }
-            _ => {}
+    async fn report_blocked(&self, blocked: &mut watch::Receiver<Option<String>>) {
+        let reason = blocked.borrow_and_update().clone();
+        if self.link == Link::Main {
+            self.shared.status.blocked(reason.as_deref());
         }
+        self.report(match reason {
+            Some(_) => PublisherEvent::Blocked(self.link),
+            None => PublisherEvent::Unblocked(self.link),
+        })
+        .await;
     }
 
-    /// Beside the windows, which need not wait for it.
-    fn redeclare(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, topology: Topology) {
-        let (shared, live) = (Arc::clone(&self.shared), Arc::clone(live));
+    /// Declares the new topology in a separate task, so that windows do not wait for it.
+    fn redeclare(
+        &self,
+        windows: &mut JoinSet<()>,
+        connection: &Arc<OpenConnection>,
+        topology: Topology,
+    ) {
+        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(connection));
         shared.declarer.replace(topology);
         windows.spawn(async move {
-            // Fails only with the connection; the next one declares everything.
-            let _ = shared.declare(&live).await;
+            // Fails only if the connection is lost; the next connection declares everything.
+            let _ = shared.declare(&connection).await;
             shared.show_findings();
         });
     }
 
-    fn spawn(&self, windows: &mut JoinSet<()>, live: &Arc<Live>, window: Window) {
-        let (shared, live) = (Arc::clone(&self.shared), Arc::clone(live));
+    fn spawn(
+        &self,
+        windows: &mut JoinSet<()>,
+        connection: &Arc<OpenConnection>,
+        window: PublishWindow,
+    ) {
+        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(connection));
         windows.spawn(async move {
             let (id, ensure_exchange) = (window.id, window.ensure_exchange);
-            let outcomes =
-                publisher::publish(&live, &shared.declarer, window, &shared.reports).await;
+            let Shared {
+                declarer, reports, ..
+            } = &*shared;
+            let outcomes = publisher::publish(&connection, declarer, window, reports).await;
             if ensure_exchange {
                 shared.show_findings();
             }
-            let _ = shared.reports.send(Report::Done(id, outcomes)).await;
+            let _ = reports.send(PublisherEvent::Done(id, outcomes)).await;
         });
     }
 }
 
-/// Looks after the topology until the connection is lost.
-async fn keep_repairing(live: &Live, shared: &Shared) {
+/// Checks the topology every [`REPAIR_INTERVAL`] and repairs it, until the connection is lost. Reads
+/// the broker's version the first time: not earlier, so that a reconnect needs no second connection.
+async fn keep_repairing(connection: &OpenConnection, shared: &Shared) {
     let mut ticks = tokio::time::interval_at(Instant::now() + REPAIR_INTERVAL, REPAIR_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while live.unless_lost(ticks.tick()).await.is_ok() {
-        if shared.declarer.repair(live).await.is_err() {
+    let mut is_first = true;
+    while connection.unless_lost(ticks.tick()).await.is_ok() {
+        if shared.declarer.repair(connection).await.is_err() {
             return;
+        }
+        if std::mem::take(&mut is_first) {
+            shared.check_version().await;
         }
         shared.show_findings();
     }
@@ -340,64 +340,31 @@ async fn drain(windows: &mut JoinSet<()>) {
     }
 }
 
-/// Ends a connection politely if the broker lets us: nothing is written while it blocks us, and
-/// nothing answered while it is frozen.
-pub(super) async fn part(live: &Live) {
-    live.retire("closed");
-    let goodbye = live.amqp().close(200, "OK".into());
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, goodbye).await;
-    live.fail("closed");
-}
-
-/// Why an attempt to connect came to nothing.
-pub(super) struct Failure {
-    /// Whether the broker, or we, said no.
-    pub(super) is_refusal: bool,
-    pub(super) reason: String,
-    pub(super) advice: Option<String>,
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        Self {
-            is_refusal: error.is_refusal(),
-            reason: error.reason(),
-            advice: error.advice(),
-        }
-    }
-}
-
-/// Connects and, on the main link, sees to the topology.
-async fn establish(shared: &Arc<Shared>, index: usize, link: Link) -> Result<Arc<Live>, Failure> {
+/// Connects. The main link also declares the topology, and starts the task that counts messages and
+/// repairs the topology.
+async fn establish(
+    shared: &Arc<Shared>,
+    index: usize,
+    link: Link,
+) -> Result<Arc<OpenConnection>, ConnectError> {
     let settings = &shared.settings;
-    let connecting = connection::connect(
-        &settings.urls[index],
-        &settings.tls,
-        settings.connect_timeout,
-    );
-    let connection = connecting.await?;
-    let good_until = connection.good_until;
-    let live = Arc::new(Live::new(connection));
+    let connection =
+        connection::connect(settings, &settings.urls[index], FrameSize::Agreed).await?;
+    let connection = Arc::new(connection);
     if link == Link::Main {
-        shared
-            .board
-            .set_certificate(CertificateRole::Broker, good_until);
-        failpoint::pass(Place::RabbitmqDeclareBefore);
-        if shared.declare(&live).await.is_err() {
-            return Err(Failure {
-                is_refusal: false,
-                reason: live.lost().await,
-                advice: None,
-            });
+        let status = &shared.status;
+        status.set_certificate(CertificateRole::Broker, connection.expires_at);
+        failpoint::pass(Failpoint::RabbitmqDeclareBefore);
+        if shared.declare(&connection).await.is_err() {
+            return Err(ConnectError::Lost(connection.lost().await));
         }
-        failpoint::pass(Place::RabbitmqDeclareAfter);
+        failpoint::pass(Failpoint::RabbitmqDeclareAfter);
         shared.show_findings();
-        let (counted, asking) = (Arc::clone(shared), Arc::clone(&live));
+        let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
         tokio::spawn(async move {
-            counts::keep_asking(&asking, &counted.declarer, &counted.board).await;
+            let counting = queue_depths::keep_asking(&connection, &shared.declarer, &shared.status);
+            tokio::join!(counting, keep_repairing(&connection, &shared));
         });
-        let (repaired, repairing) = (Arc::clone(shared), Arc::clone(&live));
-        tokio::spawn(async move { keep_repairing(&repairing, &repaired).await });
     }
-    Ok(live)
+    Ok(connection)
 }

@@ -1,5 +1,5 @@
-//! Files with certificates and keys. What is wrong with one is said in our own words: the parser's
-//! errors quote what it read, and that may be a private key.
+//! Reads PEM files with certificates and keys. Problems are described in our own words, because the
+//! errors of the parser quote its input, which may be a private key.
 
 use std::fmt;
 use std::fs::File;
@@ -11,16 +11,17 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::paths;
 
-/// A bundle of all public authorities has a tenth of it.
+/// Largest file that is read. A bundle of all public authorities has a tenth of this.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// A DER file begins with a sequence of more than 127 bytes.
+/// Tag of an ASN.1 sequence, with which a DER file begins. The sequence has more than 127 bytes, so
+/// its length is in the long form.
 const DER: u8 = 0x30;
 
-/// A file that gives no certificate or key.
+/// A file that contains no usable certificate or key.
 #[derive(Debug, thiserror::Error)]
 #[error("the file {} {problem}", paths::in_words(path))]
-pub struct FileError {
+pub struct PemError {
     path: PathBuf,
     wanted: Wanted,
     problem: Problem,
@@ -43,83 +44,57 @@ enum Problem {
     CutOff,
     Base64,
     Encrypted,
-    /// It holds something, but not that.
+    /// The file contains PEM sections, but not the wanted one: what is wanted, and what was found.
     Lacks(Wanted, &'static str),
 }
 
-/// The certificates of a file, at least one.
+/// Reads the certificates of a file; returns at least one.
 ///
 /// # Errors
-/// What is wrong with the file, without quoting it.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let wanted = Wanted::Certificate;
-    let found = sections(path, wanted)?.into_iter();
-    let certificates: Vec<_> = found
-        .filter(|(kind, _)| *kind == SectionKind::Certificate)
-        .map(|(_, der)| der.into())
-        .collect();
-    if certificates.is_empty() {
-        return Err(FileError::new(
-            path,
-            wanted,
-            Problem::Lacks(wanted, "something else"),
-        ));
-    }
-    Ok(certificates)
+/// Describes the problem of the file, without quoting its content.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    sections(path, Wanted::Certificate, |kind, der| {
+        (kind == SectionKind::Certificate).then(|| der.into())
+    })
 }
 
-/// The first private key of a file.
+/// Reads the first private key of a file.
 ///
 /// # Errors
-/// What is wrong with the file, without quoting it.
-pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    let wanted = Wanted::Key;
-    let mut found = sections(path, wanted)?.into_iter();
-    found
-        .find_map(|(kind, der)| match kind {
-            SectionKind::PrivateKey => Some(PrivateKeyDer::Pkcs8(der.into())),
-            SectionKind::RsaPrivateKey => Some(PrivateKeyDer::Pkcs1(der.into())),
-            SectionKind::EcPrivateKey => Some(PrivateKeyDer::Sec1(der.into())),
-            _ => None,
-        })
-        .ok_or_else(|| FileError::new(path, wanted, Problem::Lacks(wanted, "something else")))
+/// Describes the problem of the file, without quoting its content.
+pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    let found = sections(path, Wanted::Key, |kind, der| match kind {
+        SectionKind::PrivateKey => Some(PrivateKeyDer::Pkcs8(der.into())),
+        SectionKind::RsaPrivateKey => Some(PrivateKeyDer::Pkcs1(der.into())),
+        SectionKind::EcPrivateKey => Some(PrivateKeyDer::Sec1(der.into())),
+        _ => None,
+    });
+    Ok(found?.swap_remove(0))
 }
 
-impl FileError {
-    fn new(path: &Path, wanted: Wanted, problem: Problem) -> Self {
-        Self {
-            path: path.into(),
-            wanted,
-            problem,
-        }
-    }
-
-    /// What to do about it.
+impl PemError {
+    /// How the operator can fix the file.
     #[must_use]
     pub fn advice(&self) -> String {
         let file = paths::shown(&self.path);
+        let converted =
+            |command| format!("`openssl {command} -in {file} -out {file}.pem`, and use that file");
         match (&self.problem, self.wanted) {
             (Problem::Io(_), _) => "the user that runs the bridge must be able to read it".into(),
-            (Problem::Der, Wanted::Certificate) => {
-                format!("`openssl x509 -inform der -in {file} -out {file}.pem`, and name that file")
-            }
-            (Problem::Der, Wanted::Key) => {
-                format!("`openssl pkey -inform der -in {file} -out {file}.pem`, and name that file")
-            }
-            (Problem::Pkcs12, _) => {
-                format!("`openssl pkcs12 -nodes -in {file} -out {file}.pem`, and name that file")
-            }
+            (Problem::Der, Wanted::Certificate) => converted("x509 -inform der"),
+            (Problem::Der, Wanted::Key) => converted("pkey -inform der"),
+            (Problem::Pkcs12, _) => converted("pkcs12 -nodes"),
             (Problem::Encrypted, _) => {
-                format!("`openssl pkey -in {file} -out {file}.plain`, and name that file; only the bridge's user should be able to read it")
+                format!("`openssl pkey -in {file} -out {file}.plain`, and use that file; only the bridge's user should be able to read it")
             }
             (Problem::Utf16 | Problem::LineBreaks | Problem::CutOff | Problem::Base64, _) => {
                 "copy the original file again, byte for byte; in YAML a block (`|`) keeps its line breaks".into()
             }
             (Problem::NoPem | Problem::Lacks(..), Wanted::Certificate) => {
-                "name a file in PEM that has `-----BEGIN CERTIFICATE-----`".into()
+                "configure a PEM file that contains `-----BEGIN CERTIFICATE-----`".into()
             }
             (Problem::NoPem | Problem::Lacks(..), Wanted::Key) => {
-                "name a file in PEM that has `-----BEGIN PRIVATE KEY-----`".into()
+                "configure a PEM file that contains `-----BEGIN PRIVATE KEY-----`".into()
             }
         }
     }
@@ -132,12 +107,12 @@ impl fmt::Display for Problem {
             Self::Utf16 => "is text in UTF-16 and must be ASCII",
             Self::Der => "is binary (DER) and must be text (PEM)",
             Self::Pkcs12 => "is a PKCS#12 bundle and must be PEM",
-            Self::NoPem => "is no PEM file: no line of it begins with `-----BEGIN`",
+            Self::NoPem => "is not a PEM file: no line of it begins with `-----BEGIN`",
             Self::LineBreaks => {
-                "has lost its line breaks: the line `-----BEGIN …-----` must have nothing behind it"
+                "has lost its line breaks: nothing may follow `-----BEGIN …-----` on its line"
             }
             Self::CutOff => "is cut off: the line `-----END …-----` is missing",
-            Self::Base64 => "holds something else than base64 between its BEGIN and END",
+            Self::Base64 => "contains something other than base64 between BEGIN and END",
             Self::Encrypted => "holds a private key that is encrypted with a password",
             Self::Lacks(wanted, found) => {
                 let wanted = match wanted {
@@ -150,8 +125,17 @@ impl fmt::Display for Problem {
     }
 }
 
-fn sections(path: &Path, wanted: Wanted) -> Result<Vec<(SectionKind, Vec<u8>)>, FileError> {
-    let fail = |problem| FileError::new(path, wanted, problem);
+/// The sections that `convert` accepts; at least one.
+fn sections<T>(
+    path: &Path,
+    wanted: Wanted,
+    convert: impl Fn(SectionKind, Vec<u8>) -> Option<T>,
+) -> Result<Vec<T>, PemError> {
+    let fail = |problem| PemError {
+        path: path.into(),
+        wanted,
+        problem,
+    };
     let bytes = read(path).map_err(|error| fail(Problem::Io(error)))?;
     let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
     if let Some(problem) = unreadable(text) {
@@ -163,33 +147,30 @@ fn sections(path: &Path, wanted: Wanted) -> Result<Vec<(SectionKind, Vec<u8>)>, 
     let found: Vec<_> = <(SectionKind, Vec<u8>)>::pem_slice_iter(text)
         .collect::<Result<_, _>>()
         .map_err(|error| fail(in_words(&error)))?;
-    let is_wanted = |(kind, _): &(SectionKind, Vec<u8>)| {
-        let is_certificate = *kind == SectionKind::Certificate;
-        is_certificate == (wanted == Wanted::Certificate)
-    };
-    if found.iter().any(is_wanted) {
-        return Ok(found);
-    }
     let problem = match found.first() {
         Some((kind, _)) => Problem::Lacks(wanted, name(*kind)),
         None if contains(text, b"-----BEGIN OPENSSH") => Problem::Lacks(wanted, "a key of OpenSSH"),
         None => Problem::LineBreaks,
     };
-    Err(fail(problem))
+    let sections = found.into_iter();
+    let accepted: Vec<_> = sections
+        .filter_map(|(kind, der)| convert(kind, der))
+        .collect();
+    if accepted.is_empty() {
+        return Err(fail(problem));
+    }
+    Ok(accepted)
 }
 
-/// What cannot be PEM at all.
+/// Recognizes content that the PEM parser cannot read, or would describe misleadingly.
 fn unreadable(text: &[u8]) -> Option<Problem> {
     if contains(text, b"-----BEGIN ") {
         let is_lost = |line: &[u8]| {
-            contains(line, b"-----BEGIN ") && !line.trim_ascii_end().ends_with(b"-----")
+            let is_complete = line.trim_ascii_end().ends_with(b"-----");
+            contains(line, b"-----BEGIN ") && (!is_complete || contains(line, b"-----END "))
         };
-        let is_joined =
-            |line: &[u8]| contains(line, b"-----BEGIN ") && contains(line, b"-----END ");
         let mut lines = text.split(|byte| *byte == b'\n' || *byte == b'\r');
-        return lines
-            .any(|line| is_lost(line) || is_joined(line))
-            .then_some(Problem::LineBreaks);
+        return lines.any(is_lost).then_some(Problem::LineBreaks);
     }
     let is_pkcs12 = text.get(4..7) == Some(&[2, 1, 3]);
     Some(match text {

@@ -1,5 +1,5 @@
-//! Publishes one window: its messages together and in order on a channel of its own, every confirm
-//! awaited before anything is said. Knows nothing of when to try again.
+//! Publishes one window: its messages together and in order on a channel of its own. Outcomes are
+//! reported only when every confirm has arrived. Does not decide when to retry.
 
 mod attribution;
 pub(super) mod properties;
@@ -17,115 +17,111 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tracing::debug;
-use uuid::Uuid;
 
-use self::attribution::Tally;
-use self::properties::properties;
+use self::attribution::Attribution;
 pub(super) use self::properties::short;
-use super::live::{CallError, Live, telling};
+use super::open_connection::{CallError, OpenConnection, most_specific_error};
 use super::topology::declare::Declarer;
-use super::{Outcome, Report, Window};
-use crate::failpoint::{self, Place};
-use crate::webhook::message::Message;
+use super::{Outcome, OutgoingMessage, PublishWindow, PublisherEvent};
+use crate::failpoint::{self, Failpoint};
 
-/// Confirms of one window are reported at most this often: well below any confirm timeout.
+/// Minimum time between two progress reports of a window; well below any confirm timeout.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-/// One write of this many wakes the task. lapin writes in order, on a thread of its own, and a
-/// wake-up for each message would cost more than the message.
+/// One write of this many wakes the task. lapin writes in order, on its own thread, and a wake-up
+/// for each message would cost more than the message.
 const AWAITED_EVERY: usize = 16;
-/// The write of a message with such a body wakes the task in any case, so that a slow connection
-/// is seen to make progress.
+/// The write of a message with a body of at least this size always wakes the task, so that progress
+/// is seen on a slow connection.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// The outcome of every message of a window, in its order.
+/// Publishes a window and returns the outcome of each message, in the window's order.
 pub(super) async fn publish(
-    live: &Live,
+    connection: &OpenConnection,
     declarer: &Declarer,
-    window: Window,
-    reports: &mpsc::Sender<Report>,
+    window: PublishWindow,
+    reports: &mpsc::Sender<PublisherEvent>,
 ) -> Vec<Outcome> {
     let count = window.messages.len();
-    let outcome = match attempt(live, declarer, window, reports).await {
-        Ok(outcomes) => return outcomes,
-        Err(CallError::Closed(code, text)) => Outcome::ChannelClosed(code, text),
-        Err(CallError::Lost) => Outcome::Unknown,
-    };
-    vec![outcome; count]
+    attempt(connection, declarer, window, reports)
+        .await
+        .unwrap_or_else(|error| vec![error.into(); count])
 }
 
 async fn attempt(
-    live: &Live,
+    connection: &OpenConnection,
     declarer: &Declarer,
-    window: Window,
-    reports: &mpsc::Sender<Report>,
+    window: PublishWindow,
+    reports: &mpsc::Sender<PublisherEvent>,
 ) -> Result<Vec<Outcome>, CallError> {
     let Some(first) = window.messages.first() else {
         return Ok(Vec::new());
     };
-    let route = Arc::clone(&first.route);
+    let route = Arc::clone(first.route());
     let exchange = &route.exchange;
-    // Publishing to a missing exchange rejects the whole channel and sometimes costs the
-    // connection: it is looked for once on every connection, and again when it is in doubt.
-    if window.ensure_exchange || !live.is_known(exchange) {
-        declarer.ensure_exchange(live, exchange).await?;
-        live.set_known(exchange, true);
+    // Publishing to a missing exchange closes the channel, and sometimes the connection. So the
+    // exchange is checked once per connection, and again after a failure.
+    if window.ensure_exchange || !connection.is_known(exchange) {
+        declarer.ensure_exchange(connection, exchange).await?;
+        connection.set_known(exchange, true);
     }
-    let channel = live.confirm_channel(exchange).await?;
-    let ids: Vec<Uuid> = window
+    let channel = connection.confirm_channel(exchange).await?;
+    let ids: Vec<_> = window
         .messages
         .iter()
-        .map(|message| message.message_id)
+        .map(OutgoingMessage::message_id)
         .collect();
-    match exchange_messages(live, &channel, window, &ids, reports).await {
-        Ok(tally) => {
-            // A channel of RabbitMQ's that was opened while a quorum queue had no leader may go on
-            // refusing for that queue long after it has one again: the next try gets another.
-            if !tally.is_any_nacked() {
-                live.keep_channel(exchange, channel);
+    match exchange_messages(connection, &channel, window, &ids, reports).await {
+        Ok(attribution) => {
+            // In RabbitMQ, a channel that was opened while a quorum queue had no leader can keep
+            // rejecting messages for that queue long after it has a leader again. The next attempt
+            // gets another channel.
+            if !attribution.is_any_nacked() {
+                connection.keep_channel(exchange, channel);
             }
-            tally.outcomes(&ids).ok_or_else(|| {
-                live.fail("the broker returned a message that was not of this window");
+            attribution.outcomes(&ids).ok_or_else(|| {
+                connection
+                    .fail("the broker returned a message that does not belong to this window");
                 CallError::Lost
             })
         }
         Err(error) => {
-            live.set_known(exchange, false);
+            connection.set_known(exchange, false);
             Err(error)
         }
     }
 }
 
 async fn exchange_messages(
-    live: &Live,
+    connection: &OpenConnection,
     channel: &Channel,
-    window: Window,
-    ids: &[Uuid],
-    reports: &mpsc::Sender<Report>,
-) -> Result<Tally, CallError> {
-    failpoint::pass(Place::RabbitmqPublishBefore);
-    let confirms = write(live, channel, window.messages).await?;
-    failpoint::pass(Place::RabbitmqPublishAfter);
+    window: PublishWindow,
+    ids: &[Option<String>],
+    reports: &mpsc::Sender<PublisherEvent>,
+) -> Result<Attribution, CallError> {
+    failpoint::pass(Failpoint::RabbitmqPublishBefore);
+    let confirms = write(connection, channel, window.messages).await?;
+    failpoint::pass(Failpoint::RabbitmqPublishAfter);
     let confirmed = confirm_all(confirms, window.id, reports);
-    let confirmations = live
+    let confirmations = connection
         .unless_lost(confirmed)
         .await?
-        .map_err(|error| live.classify("confirm", &error))?;
-    let mut tally = Tally::default();
+        .map_err(|error| connection.classify("confirm", &error))?;
+    let mut attribution = Attribution::default();
     for (confirmation, id) in confirmations.into_iter().zip(ids) {
-        failpoint::pass(Place::RabbitmqConfirmBefore);
-        tally.confirmed(confirmation.is_ack());
-        count_return(&mut tally, confirmation, *id);
+        failpoint::pass(Failpoint::RabbitmqConfirmBefore);
+        attribution.confirmed(confirmation.is_ack());
+        count_return(&mut attribution, confirmation, id.as_deref());
     }
-    failpoint::pass(Place::RabbitmqConfirmAfter);
-    Ok(tally)
+    failpoint::pass(Failpoint::RabbitmqConfirmAfter);
+    Ok(attribution)
 }
 
-/// All confirms of a window, in its order. The last one is awaited first: most of the others have
-/// arrived by then, without a wake-up for each.
+/// Awaits all confirms of a window, and returns them in its order. The last one is awaited first:
+/// most of the others have arrived by then, without a wake-up for each.
 async fn confirm_all(
     confirms: Vec<PublisherConfirm>,
     window: u64,
-    reports: &mpsc::Sender<Report>,
+    reports: &mpsc::Sender<PublisherEvent>,
 ) -> lapin::Result<Vec<Confirmation>> {
     let mut waiting: Vec<_> = confirms.into_iter().map(maybe_done).collect();
     let mut next_report = Instant::now() + PROGRESS_INTERVAL;
@@ -137,8 +133,8 @@ async fn confirm_all(
         {
             let arrived = poll_quietly(&mut waiting);
             if arrived > reported {
-                // The receiver is gone when the bridge ends.
-                let _ = reports.send(Report::Progress(window)).await;
+                // Fails only when the receiver is gone: the bridge is shutting down.
+                let _ = reports.send(PublisherEvent::Progress(window)).await;
             }
             (reported, next_report) = (arrived, Instant::now() + PROGRESS_INTERVAL);
         }
@@ -155,13 +151,13 @@ async fn confirm_all(
             None => {}
         }
     }
-    match telling(errors) {
+    match most_specific_error(errors) {
         Some(error) => Err(error),
         None => Ok(confirmations),
     }
 }
 
-/// Polls without asking for a wake-up; returns how many are complete.
+/// Polls all futures without registering a wake-up; returns how many are complete.
 fn poll_quietly<F: Future + Unpin>(waiting: &mut [MaybeDone<F>]) -> usize {
     let mut context = Context::from_waker(Waker::noop());
     let mut is_complete = |one: &mut MaybeDone<F>| match one {
@@ -175,8 +171,13 @@ fn poll_quietly<F: Future + Unpin>(waiting: &mut [MaybeDone<F>]) -> usize {
         .count()
 }
 
-/// Counts the return that a confirm brought along, if any. `confirmed` is whose confirm it is.
-fn count_return(tally: &mut Tally, confirmation: Confirmation, confirmed: Uuid) {
+/// Counts the return that lapin attached to a confirm, if any. `confirmed` is the id of the message
+/// that was confirmed.
+fn count_return(
+    attribution: &mut Attribution,
+    confirmation: Confirmation,
+    confirmed: Option<&str>,
+) {
     if let Some(returned) = confirmation.take_message() {
         let id = returned
             .properties
@@ -184,30 +185,32 @@ fn count_return(tally: &mut Tally, confirmation: Confirmation, confirmed: Uuid) 
             .as_ref()
             .map(lapin::types::ShortString::as_str);
         let reason = format!("{} {}", returned.reply_code, returned.reply_text);
-        if id.is_none_or(|id| Uuid::try_parse(id) != Ok(confirmed)) {
-            debug!(returned = id, %confirmed, "a return came with the confirm of another message");
+        if id != confirmed {
+            debug!(
+                returned = id,
+                confirmed, "a return came with the confirm of another message"
+            );
         }
-        tally.returned(id, reason);
+        attribution.returned(id, reason);
     }
 }
 
-/// Hands all messages to lapin before waiting for the first to be written: one by one costs a
-/// thread's round trip each.
+/// Passes all messages to lapin before it waits for the first write. One by one, each message would
+/// cost a round trip between threads.
 async fn write(
-    live: &Live,
+    connection: &OpenConnection,
     channel: &Channel,
-    messages: Vec<Message>,
+    messages: Vec<OutgoingMessage>,
 ) -> Result<Vec<PublisherConfirm>, CallError> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
     };
-    let publish = async |mut message: Message| {
-        let properties = properties(&mut message);
-        let (exchange, key) = (&message.route.exchange, &message.route.routing_key);
-        let (exchange, key) = (short(exchange), short(key));
+    let publish = async |message: OutgoingMessage| {
+        let (route, properties, body) = message.into_amqp();
+        let (exchange, key) = (short(&route.exchange), short(&route.routing_key));
         channel
-            .basic_publish(exchange, key, options, &message.body, properties)
+            .basic_publish(exchange, key, options, &body, properties)
             .await
     };
     let last = messages.len().saturating_sub(1);
@@ -217,12 +220,15 @@ async fn write(
         .map(|(index, message)| Publishing {
             is_awaited: index == last
                 || index % AWAITED_EVERY == AWAITED_EVERY - 1
-                || message.body.len() >= LARGE_BYTES,
+                || message.body().len() >= LARGE_BYTES,
             write: maybe_done(Box::pin(publish(message))),
         })
         .collect();
-    let written = live
-        .unless_stalled("take messages", write_in_order(live, &mut publishing))
+    let written = connection
+        .unless_stalled(
+            "accept messages",
+            write_in_order(connection, &mut publishing),
+        )
         .await?;
     let mut confirms = Vec::with_capacity(written.len());
     let mut errors = Vec::new();
@@ -233,28 +239,32 @@ async fn write(
         }
     }
     if !errors.is_empty() {
-        // The channel is gone. Which error says why is a matter of timing; the confirms know too.
+        // The channel is closed. Timing decides which error carries the broker's reply; it may be
+        // one of the confirms.
         for confirm in std::mem::take(&mut confirms) {
-            if let Err(error) = live.unless_stalled("close the channel", confirm).await? {
+            if let Err(error) = connection
+                .unless_stalled("close the channel", confirm)
+                .await?
+            {
                 errors.push(error);
             }
         }
     }
-    match telling(errors) {
-        Some(error) => Err(live.classify("publish", &error)),
+    match most_specific_error(errors) {
+        Some(error) => Err(connection.classify("publish", &error)),
         None => Ok(confirms),
     }
 }
 
-/// One message on its way to the socket.
+/// One message that is being written to the socket.
 struct Publishing<F: Future> {
-    /// Its write wakes the task: those before it have been written by then.
+    /// Whether its write wakes the task. All messages before it have been written by then.
     is_awaited: bool,
     write: MaybeDone<Pin<Box<F>>>,
 }
 
 async fn write_in_order<F: Future>(
-    live: &Live,
+    connection: &OpenConnection,
     publishing: &mut [Publishing<F>],
 ) -> Vec<F::Output> {
     poll_fn(|context| {
@@ -279,7 +289,7 @@ async fn write_in_order<F: Future>(
             (&mut message.write).await;
             written.extend(Pin::new(&mut message.write).take_output());
         }
-        live.wrote();
+        connection.wrote();
     }
     written
 }
@@ -292,23 +302,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_return_that_comes_with_anothers_confirm_counts_for_the_message_it_is() {
-        let [confirmed, returned] = [Uuid::from_u128(1), Uuid::from_u128(2)];
-        let mut tally = Tally::default();
-        tally.confirmed(true);
-        tally.confirmed(true);
+    fn return_with_another_confirm_is_attributed() {
+        let mut attribution = Attribution::default();
+        attribution.confirmed(true);
+        attribution.confirmed(true);
         let mut delivery = Delivery::mock(0, "e".into(), "k".into(), false, Vec::new());
-        delivery.properties =
-            BasicProperties::default().with_message_id(short(&returned.to_string()));
+        delivery.properties = BasicProperties::default().with_message_id(short("b"));
         let message = BasicReturnMessage {
             delivery,
             reply_code: 312,
             reply_text: "NO_ROUTE".into(),
         };
-        count_return(&mut tally, Confirmation::Ack(Some(message)), confirmed);
+        let confirmation = Confirmation::Ack(Some(message));
+        count_return(&mut attribution, confirmation, Some("a"));
         let back = Outcome::Returned("312 NO_ROUTE".into());
         assert_eq!(
-            tally.outcomes(&[confirmed, returned]),
+            attribution.outcomes(&["a", "b"].map(|id| Some(id.into()))),
             Some(vec![Outcome::Delivered, back])
         );
     }

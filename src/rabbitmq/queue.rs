@@ -1,16 +1,17 @@
-//! A queue as an operator looks at it: its messages are taken window by window, in order, and those
-//! that are not removed go back to their place when it is closed. If this process is killed they go
-//! back too, but behind others that had come back before. For commands; the bridge consumes nothing.
+//! Browses a queue for an operator: fetches its messages in batches, in order, and holds them
+//! unacknowledged. Messages that are not removed return to their position when the queue is closed.
+//! If this process is killed, they return, too, but behind messages that had been returned before.
+//! For commands; the bridge itself does not browse.
 //!
-//! Measured on 3.10: a quorum queue takes messages back in order when their channel closes, as long
-//! as no more than 32 consumers of it hold any; `basic.nack` and `basic.get` shuffle them. It puts
-//! them before those that were never delivered and behind those that came back earlier: of these,
-//! all are taken or none. What was removed is sure only later: see [`Queue::sure`].
+//! Measured on 3.10: when a channel closes, a quorum queue takes its messages back in order, as
+//! long as at most 32 consumers of the queue hold any. `basic.nack` and `basic.get` change the
+//! order. Returned messages are queued before those that were never delivered, and behind those
+//! that were returned earlier. Therefore either all or none of the earlier returned messages are
+//! fetched. A removal is durable only later: see [`Queue::confirmed_removals`].
 
-mod letter;
-mod looks;
-mod nature;
-pub mod replay;
+mod browse;
+mod delivery_limit;
+mod queued_message;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,92 +22,95 @@ use lapin::options::BasicAckOptions;
 use lapin::types::ShortString;
 use tokio::time::{Instant, timeout};
 
-pub use self::letter::Letter;
-pub use self::nature::Nature;
-use super::Settings;
+pub use self::delivery_limit::DeliveryLimit;
+pub use self::queued_message::QueuedMessage;
+use super::ConnectConfig;
 use super::connection::{self, FrameSize, Unreachable};
-use super::live::{CallError, Live};
+use super::open_connection::{CallError, OpenConnection};
 use super::publisher::properties::short;
+use super::reply_code::NOT_FOUND;
 use super::version::{self, Version};
 
-/// Messages of a window while nothing is held; with each window that keeps some, twice as many.
-const WINDOW_MIN: u16 = 256;
-/// Messages of a window at most: their bodies are in memory together.
-const WINDOW_MAX: u16 = 16_384;
-/// Windows that may keep some: of more than 32 they could come back in another order, and up to two
-/// are begun to make sure of removals.
-const WINDOWS_MAX: usize = 30;
-/// A queue that hands nothing over for so long keeps what it has, or somebody else has taken it.
+/// Messages of a batch while none are held. Doubles with each batch of which messages are held.
+const BATCH_MIN: u16 = 256;
+/// Largest number of messages of a batch: their bodies are in memory together.
+const BATCH_MAX: u16 = 16_384;
+/// Largest number of batches of which messages may be held. With more than 32, messages could
+/// return in another order, and flushing the removals can need two more.
+const BATCHES_MAX: usize = 30;
+/// If the queue delivers nothing for this long, it withholds its messages, or another consumer has
+/// taken them.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Beginnings and ends of looks after which a removal is sure.
-const PASSAGES: usize = 3;
-/// How long what was held may take to be in its queue again.
+/// Number of consumer starts and cancellations after which a removal is durable.
+const ACK_BARRIERS: usize = 3;
+/// Limit for held messages to return to the queue.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a polite goodbye may take, and our consumers after it; and a message nobody waits for.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Limit for an orderly close, for the broker to stop counting our consumers after it, and for a
+/// message that may not arrive at all.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a queue cannot be looked at.
+/// Why browsing a queue failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// No broker takes us.
+    /// No broker accepted a connection.
     #[error(transparent)]
     Connect(#[from] Unreachable),
-    /// There is no such queue.
+    /// The queue does not exist, or was deleted in the meantime.
     #[error("there is no queue `{0}`")]
     Missing(String),
-    /// The broker does not let us; its own words.
+    /// The broker refused the operation: reply code and text.
     #[error("the broker refuses: {1} ({0})")]
     Refused(u16, String),
-    /// It has messages and hands none over: its one active consumer is somebody else.
+    /// The queue has ready messages but delivers none, as when its single active consumer is
+    /// another one.
     #[error(
-        "queue `{0}` has messages but hands none over; is somebody else its single active consumer?"
+        "queue `{0}` has messages but delivers none; does it have another single active consumer?"
     )]
     Withheld(String),
-    /// The connection is gone; what was held is in its queue again.
+    /// The connection was lost. The held messages have returned to the queue.
     #[error("the connection to the broker was lost: {0}")]
     Lost(String),
 }
 
-/// A queue of which messages are held.
-pub struct Queue {
-    live: Live,
+/// A queue that is being browsed. The fetched messages are held until they are removed, or until
+/// [`Queue::close`].
+pub struct QueueBrowser {
+    connection: OpenConnection,
     channel: Channel,
     name: ShortString,
     waiting: u64,
     seen: u64,
     removed: u64,
-    /// Removals written at the last beginnings and ends of looks, the latest last.
-    passages: [u64; PASSAGES],
-    windows: u64,
-    /// The windows of which some are held, and how many.
+    /// Number of removals sent before each of the last barriers, the latest last.
+    removed_before_barriers: [u64; ACK_BARRIERS],
+    /// Number of batches begun.
+    batches: u64,
+    /// Number of held messages by batch, for batches of which any are held.
     held: BTreeMap<u64, usize>,
-    /// The last one taken had been given back before: others like it may be left.
+    /// Whether the last message fetched had been returned before. More such messages may follow it.
     is_among_returned: bool,
 }
 
-impl Queue {
-    /// Connects on a connection of its own and looks whether the queue is there. Takes nothing.
+impl QueueBrowser {
+    /// Opens a separate connection and checks that the queue exists. Fetches nothing.
     ///
     /// # Errors
-    /// If no broker takes us, or there is no such queue.
-    pub async fn open(settings: &Settings, name: &str) -> Result<Self, QueueError> {
+    /// If no broker accepts a connection, or the queue does not exist or may not be read.
+    pub async fn open(settings: &ConnectConfig, name: &str) -> Result<Self, QueueError> {
         if name.is_empty() || name.len() > 255 {
             return Err(QueueError::Missing(name.into()));
         }
-        let live = Live::new(connection::connect_to_any_with(settings, FrameSize::Large).await?);
-        let channel = match live.open_channel().await {
-            Ok(channel) => channel,
-            Err(error) => return Err(failed(&live, name, error).await),
-        };
+        let connection = connection::connect_to_any(settings, FrameSize::Large).await?;
+        let channel = translated(&connection, name, connection.open_channel().await).await?;
         let mut queue = Self {
-            live,
+            connection,
             channel,
             name: short(name),
             waiting: 0,
             seen: 0,
             removed: 0,
-            passages: [0; PASSAGES],
-            windows: 0,
+            removed_before_barriers: [0; ACK_BARRIERS],
+            batches: 0,
             held: BTreeMap::new(),
             is_among_returned: false,
         };
@@ -114,51 +118,55 @@ impl Queue {
         Ok(queue)
     }
 
-    /// What kind of queue it is, as far as AMQP tells. Changes nothing.
+    /// Determines the delivery limit of the queue, as far as AMQP reveals it. Changes nothing.
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn nature(&self, settings: &Settings) -> Result<Nature, QueueError> {
-        match nature::ask(&self.live, &self.name).await {
-            Ok(Nature::BrokersDefault) => Ok(match version::of_any(settings).await {
-                Some(Version(0..4, _)) => Nature::Unlimited,
-                _ => Nature::BrokersDefault,
-            }),
-            Ok(nature) => Ok(nature),
-            Err(error) => Err(failed(&self.live, self.name.as_str(), error).await),
+    pub async fn delivery_limit(
+        &self,
+        settings: &ConnectConfig,
+    ) -> Result<DeliveryLimit, QueueError> {
+        let limit = delivery_limit::ask(&self.connection, &self.name).await;
+        let limit = translated(&self.connection, self.name.as_str(), limit).await?;
+        let is_default = limit == DeliveryLimit::BrokersDefault;
+        if is_default && let Some(Version(0..4, _)) = version::of_any(settings).await {
+            return Ok(DeliveryLimit::Unlimited);
         }
+        Ok(limit)
     }
 
-    /// Messages that were ready when it was opened: no pass takes more.
+    /// Number of messages that were ready when the queue was opened, or last
+    /// [extended](Self::extend). A pass fetches no more than these.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.waiting
     }
 
-    /// Messages of them that this pass has not taken, because it took as many as it may.
+    /// Number of these messages that this pass has not fetched yet.
     #[must_use]
-    pub fn untaken(&self) -> u64 {
+    pub fn unfetched(&self) -> u64 {
         self.waiting.saturating_sub(self.seen)
     }
 
-    /// Removals asked for so far.
+    /// Number of removals requested so far.
     #[must_use]
     pub fn removed(&self) -> u64 {
         self.removed
     }
 
-    /// Removals that nothing can undo any more: the first so many.
+    /// Number of removals that are durable. They are the first ones in the order of removal.
     ///
-    /// A channel sends a quorum queue at most 32 commands ahead, keeps what is more in memory until
-    /// it hears that they were applied, and forgets it when it closes. To begin and to end a look
-    /// goes through the queue's log: the first such passage is behind all that was sent, with the
-    /// second the channel has heard of it and sends the rest, the third is behind that too.
+    /// A channel sends at most 32 commands to a quorum queue in advance. It keeps further ones in
+    /// memory until it learns that those were applied, and drops them when it closes. Starting and
+    /// cancelling a consumer are entries of the queue's log, and serve as barriers. The first
+    /// barrier follows all commands that were sent. With the second, the channel has learnt of
+    /// their application and sends the rest. The third follows these, too.
     #[must_use]
-    pub fn sure(&self) -> u64 {
-        self.passages[0]
+    pub fn confirmed_removals(&self) -> u64 {
+        self.removed_before_barriers[0]
     }
 
-    /// Lets the pass go on with what has arrived since it was opened.
+    /// Extends the pass to the messages that have arrived since it began.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -167,108 +175,114 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes the next window; empty when all were taken that were ready at the start.
+    /// Fetches and holds the next batch. It is empty when all messages of the pass were fetched, or
+    /// when messages of as many batches are held as the order allows.
     ///
     /// # Errors
-    /// If the broker does not hand them over.
-    pub async fn take(&mut self) -> Result<Vec<Letter>, QueueError> {
-        let left = self.untaken();
-        if left == 0 || self.held.len() >= WINDOWS_MAX {
+    /// If the broker does not deliver the messages.
+    pub async fn fetch(&mut self) -> Result<Vec<QueuedMessage>, QueueError> {
+        let left = self.unfetched();
+        if left == 0 || self.held.len() >= BATCHES_MAX {
             return Ok(Vec::new());
         }
-        let doubled = WINDOW_MIN.saturating_mul(1 << self.held.len().min(8));
-        let size = doubled.min(WINDOW_MAX);
+        let doubled = BATCH_MIN.saturating_mul(1 << self.held.len().min(8));
+        let size = doubled.min(BATCH_MAX);
         let size = u16::try_from(left).unwrap_or(size).min(size);
-        let mut consumer = self.begin(size).await?;
-        let letters = self.collect(&mut consumer, size).await?;
-        self.end(&consumer).await?;
-        self.hold(&letters);
-        Ok(letters)
+        let mut consumer = self.consume(size).await?;
+        let batch = self.receive(&mut consumer, size).await?;
+        self.cancel(&consumer).await?;
+        self.hold(&batch);
+        Ok(batch)
     }
 
-    /// Removes a message for good; not for [sure](Self::sure) yet.
+    /// Removes a message. The removal is [durable](Self::confirmed_removals) only later.
     ///
     /// # Errors
-    /// If the connection is lost: it may then be there still.
-    pub async fn remove(&mut self, letter: &Letter) -> Result<(), QueueError> {
+    /// If the connection is lost. The message may then still be in the queue.
+    pub async fn remove(&mut self, message: &QueuedMessage) -> Result<(), QueueError> {
         self.removed += 1;
         let ack = self
             .channel
-            .basic_ack(letter.tag, BasicAckOptions::default());
-        self.call("take an acknowledgement", ack).await?;
-        if let Some(held) = self.held.get_mut(&letter.window) {
+            .basic_ack(message.tag, BasicAckOptions::default());
+        self.call("accept an acknowledgement", ack).await?;
+        if let Some(held) = self.held.get_mut(&message.batch) {
             *held -= 1;
             if *held == 0 {
-                self.held.remove(&letter.window);
+                self.held.remove(&message.batch);
             }
         }
         Ok(())
     }
 
-    /// Waits until all removals are [sure](Self::sure).
+    /// Waits until all removals are [durable](Self::confirmed_removals).
     ///
     /// # Errors
-    /// If the connection is lost: those that are not sure may not have happened then.
-    pub async fn make_sure(&mut self) -> Result<(), QueueError> {
-        while self.sure() < self.removed {
+    /// If the connection is lost. Removals that were not durable may then not have happened.
+    pub async fn flush_acks(&mut self) -> Result<(), QueueError> {
+        while self.confirmed_removals() < self.removed {
             let is_any_ready = self.ready().await?.0 > 0;
-            let mut consumer = self.begin(1).await?;
-            let mut letters = Vec::new();
-            // One that it hands over is held like any other. Ended too early, the broker would give
-            // it back by itself, before those that are held.
-            if is_any_ready && let Ok(Some(Ok(delivery))) = timeout(FAREWELL, consumer.next()).await
+            let mut consumer = self.consume(1).await?;
+            let mut batch = Vec::new();
+            // A message that is delivered is held like any other. If the consumer were cancelled
+            // before the delivery, the broker would return the message by itself, before those that
+            // are held.
+            if is_any_ready
+                && let Ok(Some(Ok(delivery))) = timeout(CLOSE_TIMEOUT, consumer.next()).await
             {
                 self.seen += 1;
-                letters.push(Letter::new(self.seen, self.windows, delivery));
+                batch.push(QueuedMessage::new(self.seen, self.batches, delivery));
             }
-            self.end(&consumer).await?;
-            self.hold(&letters);
+            self.cancel(&consumer).await?;
+            self.hold(&batch);
         }
         Ok(())
     }
 
-    /// Gives everything back that was not removed, and waits until it is there again.
+    /// Returns all messages that were not removed, and waits until they are in the queue again.
     ///
     /// # Errors
-    /// If the connection is lost: removals that are not sure may not have happened then.
+    /// If the connection is lost. Removals that were not durable may then not have happened.
     pub async fn close(mut self) -> Result<(), QueueError> {
-        self.make_sure().await?;
-        // A part of what had come back before would get behind the rest of it. Nothing is taken
-        // after the last of them.
+        self.flush_acks().await?;
+        // If only a part of the messages that had been returned before were held, that part would
+        // return behind the rest. So fetch up to the last of them.
         while self.is_among_returned {
             self.extend().await?;
-            if self.take().await?.is_empty() {
+            if self.fetch().await?.is_empty() {
                 break;
             }
         }
-        self.call("close a look", self.channel.close(200, "OK".into()))
+        self.call("close a channel", self.channel.close(200, "OK".into()))
             .await?;
-        self.channel = match self.live.open_channel().await {
-            Ok(channel) => channel,
-            Err(error) => return Err(failed(&self.live, self.name.as_str(), error).await),
-        };
+        let opened = self.connection.open_channel().await;
+        self.channel = translated(&self.connection, self.name.as_str(), opened).await?;
         let began = Instant::now();
         loop {
             let (ready, consumers) = self.ready().await?;
-            // Our own consumers are counted a moment longer; somebody else's takes what is back.
-            let is_taken = consumers > 0 && began.elapsed() > FAREWELL;
+            // The broker counts our own consumers a moment longer. A consumer after that is another
+            // one, which takes the messages that have returned.
+            let is_taken = consumers > 0 && began.elapsed() > CLOSE_TIMEOUT;
             let is_back = ready >= self.waiting - self.removed;
             if is_back || is_taken || began.elapsed() > RETURN_TIMEOUT {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let goodbye = self.live.amqp().close(200, "OK".into());
-        // All is done; how we part does not matter.
-        let _ = timeout(FAREWELL, goodbye).await;
+        self.connection.close(CLOSE_TIMEOUT).await;
         Ok(())
     }
 }
 
-async fn failed(live: &Live, queue: &str, error: CallError) -> QueueError {
-    match error {
-        CallError::Closed(404, _) => QueueError::Missing(queue.into()),
-        CallError::Closed(code, text) => QueueError::Refused(code, text),
-        CallError::Lost => QueueError::Lost(live.lost().await),
+/// Translates the error of a call about the queue.
+async fn translated<T>(
+    connection: &OpenConnection,
+    queue: &str,
+    result: Result<T, CallError>,
+) -> Result<T, QueueError> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(CallError::Closed(NOT_FOUND, _)) => Err(QueueError::Missing(queue.into())),
+        Err(CallError::Closed(code, text)) => Err(QueueError::Refused(code, text)),
+        Err(CallError::Lost) => Err(QueueError::Lost(connection.lost().await)),
     }
 }

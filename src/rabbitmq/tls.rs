@@ -1,27 +1,28 @@
-//! Encryption towards the broker: whom we trust and who we are. Reads the files anew for every
-//! connection, so that a renewed certificate needs no restart. Never falls back to plain.
+//! TLS towards the broker: the trusted authorities and the client certificate. The files are read
+//! again for every connection, so that a renewed certificate needs no restart. There is no fallback
+//! to an unencrypted connection.
 
-pub mod words;
+pub mod diagnosis;
 
 use std::path::{Path, PathBuf};
 
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use tokio_rustls::rustls::Error as RustlsError;
 
-use super::pem::{self, FileError};
+use super::pem::{self, PemError};
 use crate::config::paths;
 use crate::config::rabbitmq::Tls;
 
-/// Why there is no TLS to offer. Always ours to mend.
+/// Why TLS cannot be set up. The cause is always our own configuration or system, not the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file gives no certificate or key.
+    /// A file contains no usable certificate or key.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// Only one of the two is configured.
-    #[error("`rabbitmq.tls.cert_file` and `rabbitmq.tls.key_file` need each other")]
+    File(#[from] PemError),
+    /// Only one of certificate and key is configured.
+    #[error("`rabbitmq.tls.cert_file` and `rabbitmq.tls.key_file` must be set together")]
     HalfIdentity,
-    /// The two files do not belong together.
+    /// The key does not belong to the certificate.
     #[error(
         "the key in {} belongs to another certificate than the one in {}",
         paths::in_words(key),
@@ -33,45 +34,45 @@ pub enum TlsError {
         /// `rabbitmq.tls.cert_file`.
         cert: PathBuf,
     },
-    /// It is none, or of a kind that is not known.
-    #[error("the key in {} is none of RSA, ECDSA or Ed25519", paths::in_words(.0))]
+    /// The key cannot be parsed, or its type is not supported.
+    #[error("the key in {} is not an RSA, ECDSA or Ed25519 key", paths::in_words(.0))]
     Key(PathBuf),
-    /// Our own certificate cannot be presented.
+    /// The client certificate cannot be presented.
     #[error("the certificate in {} {problem}", paths::in_words(path))]
     Certificate {
         /// `rabbitmq.tls.cert_file`.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Completes the sentence "the certificate in FILE …".
         problem: &'static str,
     },
-    /// The file holds certificates, and none can be trusted.
+    /// `rabbitmq.tls.ca_file` contains certificates, but none that can be parsed as an authority.
     #[error("no certificate in {} can be read", paths::in_words(.0))]
     Authorities(PathBuf),
-    /// Nobody is trusted.
+    /// No `ca_file` is configured, and the system has no authorities.
     #[error("this system has no certificate authorities")]
     System,
 }
 
 impl TlsError {
-    /// What to do about it.
+    /// How the operator can fix it.
     #[must_use]
     pub fn advice(&self) -> String {
         match self {
             Self::File(error) => error.advice(),
-            Self::HalfIdentity => "set both, or none for a broker that asks for no certificate".into(),
+            Self::HalfIdentity => "set both, or neither if the broker requires no client certificate".into(),
             Self::OtherKey { .. } | Self::Key(_) => {
-                "name the key that the certificate was issued for; `openssl x509 -noout -pubkey -in CERT` and `openssl pkey -pubout -in KEY` print the same for a pair".into()
+                "configure the key that the certificate was issued for; `openssl x509 -noout -pubkey -in CERT` and `openssl pkey -pubout -in KEY` print the same for a pair".into()
             }
             Self::Certificate { .. } => {
-                "issue it anew as X.509 version 3, for example with `openssl x509 -req -extfile`".into()
+                "reissue it as X.509 version 3, for example with `openssl x509 -req -extfile`".into()
             }
-            Self::Authorities(_) => words::TRUST.into(),
-            Self::System => format!("install `ca-certificates`, or {}", words::TRUST),
+            Self::Authorities(_) => diagnosis::TRUST.into(),
+            Self::System => format!("install `ca-certificates`, or {}", diagnosis::TRUST),
         }
     }
 }
 
-/// Reads the files and builds a connector. Blocks on the disk.
+/// Reads the files and builds a connector. Blocks on file I/O.
 pub(super) fn connector(tls: &Tls) -> Result<RustlsConnector, TlsError> {
     let config = match &tls.ca_file {
         Some(path) => {
@@ -86,7 +87,7 @@ pub(super) fn connector(tls: &Tls) -> Result<RustlsConnector, TlsError> {
     match (&tls.cert_file, &tls.key_file) {
         (Some(cert), Some(key)) => config
             .connector_with_single_cert(pem::certificates(cert)?, pem::key(key)?)
-            .map_err(|error| match words::rustls(&error) {
+            .map_err(|error| match diagnosis::rustls(&error) {
                 Some(error) => of_identity(error, cert, key),
                 None => nobody(),
             }),
@@ -95,7 +96,8 @@ pub(super) fn connector(tls: &Tls) -> Result<RustlsConnector, TlsError> {
     }
 }
 
-/// The library speaks of our own certificate as if a peer had presented it.
+/// Translates the library's errors about our own certificate, which it words as if a peer had
+/// presented it.
 fn of_identity(error: &RustlsError, cert: &Path, key: &Path) -> TlsError {
     let of_certificate = |problem| TlsError::Certificate {
         path: cert.into(),
@@ -106,7 +108,7 @@ fn of_identity(error: &RustlsError, cert: &Path, key: &Path) -> TlsError {
             key: key.into(),
             cert: cert.into(),
         },
-        RustlsError::InvalidCertificate(error) if words::is_version_1(error) => {
+        RustlsError::InvalidCertificate(error) if diagnosis::is_version_1(error) => {
             of_certificate("is of X.509 version 1")
         }
         RustlsError::InvalidCertificate(_) => of_certificate("cannot be read"),

@@ -1,9 +1,10 @@
-//! What has to exist on the broker, as plain values: decided by the configuration alone. How it is
-//! declared is [`declare`]'s business.
+//! The plan of the topology: the exchanges, queues and bindings that must exist, as plain values
+//! derived from the configuration alone. [`declare`] declares them.
 
 pub(super) mod declare;
-pub(super) mod layout;
-pub(super) mod scratch;
+mod definitions;
+pub(super) mod disposable_channel;
+pub(super) mod redelivery_mode;
 #[cfg(test)]
 mod tests;
 
@@ -11,13 +12,16 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::Value;
+
 use crate::config::Config;
-use crate::config::queues::{Queue as QueueConfig, Satellite};
+use crate::config::queues::QueueConfig;
 use crate::config::rabbitmq::TopologyMode;
 
-/// "For ever" on every version: 4.x drops after 20 deliveries without it, and 3.x drops at the
-/// first with `-1`.
-pub(super) const DELIVERY_LIMIT_NONE: i64 = 1_000_000_000;
+/// A delivery limit that means "unlimited" on every version. Without a limit, 4.x drops a message
+/// after 20 deliveries; with `-1`, 3.x drops it at the first.
+pub const DELIVERY_LIMIT_NONE: i64 = 1_000_000_000;
 
 /// Everything the bridge declares or checks, in the order in which it can be declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,108 +30,124 @@ pub struct Topology {
     pub mode: TopologyMode,
     /// Exchanges, queues and bindings.
     pub objects: Vec<Object>,
-    /// The queue for events nobody has subscribed to.
+    /// The queue for events for which no queue is bound.
     pub unrouted_queue: Option<String>,
-    /// The dead-letter queue.
+    /// The queue for dead letters.
     pub dead_letter_queue: Option<String>,
-    /// Consumer queues whose rejected messages come again after a while.
-    pub delayed: Vec<Delayed>,
-    /// The queues of those as they are declared where the broker lets rejected messages wait.
-    pub by_broker: Vec<Queue>,
+    /// Consumer queues with a `retry_delay` whose rejected messages the bridge retries.
+    pub delayed: Vec<RetryTopology>,
+    /// All consumer queues with a `retry_delay`, as they are declared where the broker itself
+    /// delays rejected messages.
+    pub by_broker: Vec<PlannedQueue>,
 }
 
-/// One thing on the broker.
+/// One object of the topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     /// A durable exchange.
-    Exchange(Exchange),
+    Exchange(PlannedExchange),
     /// A durable quorum queue.
-    Queue(Queue),
-    /// A queue's subscription to an exchange.
-    Binding(Binding),
+    Queue(PlannedQueue),
+    /// A binding of a queue to an exchange.
+    Binding(PlannedBinding),
 }
 
 /// A durable exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// Its name.
+pub struct PlannedExchange {
+    /// Name on the broker.
     pub name: String,
-    /// How it routes.
+    /// The type of the exchange.
     pub kind: Kind,
-    /// Takes what it cannot route.
+    /// The alternate exchange, which receives the messages that this one cannot route.
     pub alternate: Option<String>,
 }
 
-/// A consumer queue whose rejected messages come again after a while. Its satellites are a queue and
-/// a fanout exchange of the same name each, so that a message keeps its routing key all the way.
+/// A consumer queue whose rejected messages are retried after a delay, and the names of its
+/// satellites: `rejected` and `retry` are a queue and a fanout exchange of the same name each, and
+/// `retried` is a fanout exchange. With fanout exchanges, a message keeps its routing key all the
+/// way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delayed {
-    /// The consumers' queue.
+pub struct RetryTopology {
+    /// Name of the consumer queue.
     pub queue: String,
-    /// Where the broker puts what dies in it; the bridge takes it from there.
+    /// Dead-letter exchange of the consumer queue; the bridge consumes its queue.
     pub rejected: String,
-    /// Where the bridge puts what is to come again; the broker lets it wait there.
+    /// Exchange to which the bridge publishes retries; they wait in its queue until their TTL ends.
     pub retry: String,
-    /// Where the broker puts it then, and with that into the consumers' queue.
+    /// Dead-letter exchange of the `retry` queue; it routes to the consumer queue.
     pub retried: String,
-    /// Rejections before a message is a dead letter.
+    /// Number of rejections at which a message becomes a dead letter.
     pub attempts_max: u32,
-    /// Where dead letters go.
+    /// Exchange for dead letters.
     pub dead_letter: String,
 }
 
-/// How an exchange routes.
+/// The type of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// By patterns of keys.
+    /// Routes by patterns of routing keys.
     Topic,
-    /// To every queue.
+    /// Routes to every bound queue.
     Fanout,
 }
 
 /// A durable quorum queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queue {
-    /// Its name.
+pub struct PlannedQueue {
+    /// Name on the broker.
     pub name: String,
-    /// Its arguments, `x-queue-type` included.
-    pub arguments: Vec<(&'static str, Argument)>,
+    /// Arguments of the declaration, including `x-queue-type`.
+    pub arguments: Arguments,
 }
 
-/// The value of a queue's argument.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Argument {
-    /// A string.
-    Text(String),
-    /// An integer.
-    Integer(i64),
-    /// A boolean.
-    Flag(bool),
+/// Names and values of a queue's arguments: strings, integers and booleans.
+pub type Arguments = Vec<(&'static str, Value)>;
+
+/// What a declaration did with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeclareResult {
+    /// It was missing, and is declared now.
+    Declared,
+    /// It existed.
+    Existed,
+    /// A binding that exists now. AMQP does not say whether it existed before.
+    Bound,
+    /// It exists with other arguments, and is left as it is.
+    Differs,
+    /// It is missing and cannot be declared, or it cannot be checked.
+    Failed,
 }
 
-/// A queue's subscription to an exchange.
+/// An object of the topology after a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding {
-    /// Where messages go.
+pub struct DeclaredObject {
+    /// As planned.
+    pub object: Object,
+    /// What the declaration did.
+    pub result: DeclareResult,
+    /// A sentence: what is wrong, or why the arguments of an existing object were not compared.
+    pub detail: Option<String>,
+}
+
+/// A binding of a queue to an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedBinding {
+    /// The queue that messages go to.
     pub queue: String,
-    /// Where they come from.
+    /// The exchange that messages come from.
     pub exchange: String,
-    /// Which ones.
+    /// The binding key; empty for a fanout exchange.
     pub key: String,
 }
 
 impl Topology {
-    /// What this configuration needs.
+    /// Plans the topology for this configuration.
     #[must_use]
     pub fn plan(config: &Config) -> Self {
-        let mut plan = Self {
-            mode: config.rabbitmq.topology,
-            objects: Vec::new(),
-            unrouted_queue: None,
-            dead_letter_queue: None,
-            delayed: Vec::new(),
-            by_broker: Vec::new(),
-        };
+        let mut plan = Self::verified(Vec::new());
+        plan.mode = config.rabbitmq.topology;
         plan.add_dead_letter(&config.dead_letter.exchange);
         plan.add_unrouted(config);
         plan.add_routing(config);
@@ -137,22 +157,31 @@ impl Topology {
         plan
     }
 
-    /// The objects without which this exchange does nothing: itself, its bindings, their queues.
-    /// Empty for an exchange that is not ours to declare.
+    /// Objects that are verified and never declared.
+    #[must_use]
+    pub fn verified(objects: Vec<Object>) -> Self {
+        Self {
+            mode: TopologyMode::Verify,
+            objects,
+            unrouted_queue: None,
+            dead_letter_queue: None,
+            delayed: Vec::new(),
+            by_broker: Vec::new(),
+        }
+    }
+
+    /// Indices of the objects that this exchange needs: itself, its bindings and their queues.
+    /// Empty for an exchange that is not part of the plan.
     #[must_use]
     pub fn around(&self, exchange: &str) -> Vec<usize> {
-        let is_ours =
-            |object: &Object| matches!(object, Object::Exchange(one) if one.name == exchange);
-        if !self.objects.iter().any(is_ours) {
+        if !self.has_exchange(exchange) {
             return Vec::new();
         }
-        let bound: BTreeSet<&str> = self
-            .bindings(exchange)
-            .map(|binding| binding.queue.as_str())
-            .collect();
+        let bindings = self.bindings(exchange);
+        let bound: BTreeSet<&str> = bindings.map(|binding| &*binding.queue).collect();
         let belongs = |object: &Object| match object {
             Object::Exchange(one) => one.name == exchange,
-            Object::Queue(queue) => bound.contains(queue.name.as_str()),
+            Object::Queue(queue) => bound.contains(&*queue.name),
             Object::Binding(binding) => binding.exchange == exchange,
         };
         (0..self.objects.len())
@@ -160,8 +189,8 @@ impl Topology {
             .collect()
     }
 
-    /// Whether messages come again by way of this binding.
-    pub(super) fn is_of_retries(&self, binding: &Binding) -> bool {
+    /// Whether retried messages pass this binding.
+    pub(super) fn is_of_retries(&self, binding: &PlannedBinding) -> bool {
         self.delayed.iter().any(|delayed| {
             let is_between_satellites =
                 [&delayed.rejected, &delayed.retry].contains(&&binding.queue);
@@ -170,25 +199,28 @@ impl Topology {
         })
     }
 
-    fn bindings<'a>(&'a self, exchange: &'a str) -> impl Iterator<Item = &'a Binding> {
+    fn bindings<'a>(&'a self, exchange: &'a str) -> impl Iterator<Item = &'a PlannedBinding> {
         self.objects.iter().filter_map(move |object| match object {
             Object::Binding(binding) if binding.exchange == exchange => Some(binding),
             _ => None,
         })
     }
 
+    fn has_exchange(&self, name: &str) -> bool {
+        let is_it = |object: &Object| matches!(object, Object::Exchange(one) if one.name == name);
+        self.objects.iter().any(is_it)
+    }
+
     fn add_dead_letter(&mut self, exchange: &str) {
         if exchange.is_empty() {
             return;
         }
+        let arguments = vec![
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", DELIVERY_LIMIT_NONE.into()),
+        ];
         self.add_exchange(exchange, Kind::Topic, None);
-        self.objects.push(Object::Queue(Queue {
-            name: exchange.into(),
-            arguments: vec![
-                ("x-queue-type", "quorum".into()),
-                ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT_NONE)),
-            ],
-        }));
+        self.push_queue(exchange, arguments);
         self.bind(exchange, exchange, "#");
         self.dead_letter_queue = Some(exchange.into());
     }
@@ -198,29 +230,24 @@ impl Topology {
         if exchange.is_empty() {
             return;
         }
+        let arguments = vec![
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", DELIVERY_LIMIT_NONE.into()),
+            ("x-message-ttl", milliseconds(config.unrouted.ttl)),
+            ("x-max-length-bytes", integer(config.unrouted.bytes_max)),
+            ("x-overflow", "drop-head".into()),
+        ];
         self.add_exchange(exchange, Kind::Fanout, None);
-        self.objects.push(Object::Queue(Queue {
-            name: exchange.into(),
-            arguments: vec![
-                ("x-queue-type", "quorum".into()),
-                ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT_NONE)),
-                ("x-message-ttl", milliseconds(config.unrouted.ttl)),
-                ("x-max-length-bytes", integer(config.unrouted.bytes_max)),
-                ("x-overflow", "drop-head".into()),
-            ],
-        }));
+        self.push_queue(exchange, arguments);
         self.bind(exchange, exchange, "");
         self.unrouted_queue = Some(exchange.into());
     }
 
     fn add_routing(&mut self, config: &Config) {
         let alternate = Some(config.unrouted.exchange.clone()).filter(|name| !name.is_empty());
-        let of_status = config
-            .routing
-            .statuses
-            .values()
-            .filter_map(|status| status.exchange.as_deref());
-        for exchange in std::iter::once(config.routing.exchange.as_str()).chain(of_status) {
+        let statuses = config.routing.statuses.values();
+        let of_statuses = statuses.filter_map(|status| status.exchange.as_ref());
+        for exchange in [&config.routing.exchange].into_iter().chain(of_statuses) {
             self.add_exchange(exchange, Kind::Topic, alternate.as_deref());
         }
     }
@@ -228,68 +255,56 @@ impl Topology {
     fn add_queue(&mut self, queue: &QueueConfig, config: &Config) {
         let dead_letter = match queue.retry_delay {
             Some(delay) => {
-                self.by_broker.push(Queue {
+                self.by_broker.push(PlannedQueue {
                     name: queue.name.clone(),
-                    arguments: layout::arguments(queue, delay, &config.dead_letter.exchange),
+                    arguments: redelivery_mode::arguments(
+                        queue,
+                        delay,
+                        &config.dead_letter.exchange,
+                    ),
                 });
                 self.add_delay(queue, delay, config)
             }
             None => config.dead_letter.exchange.clone(),
         };
-        self.objects.push(Object::Queue(Queue {
-            name: queue.name.clone(),
-            arguments: queue_arguments(queue, &dead_letter),
-        }));
-        let exchange = queue
-            .exchange
-            .as_deref()
-            .unwrap_or(&config.routing.exchange);
+        let arguments = queue_arguments(queue, queue.delivery_limit, &dead_letter);
+        self.push_queue(&queue.name, arguments);
+        let exchange = queue.exchange.as_ref();
+        let exchange = exchange.unwrap_or(&config.routing.exchange);
         for key in &queue.keys {
             self.bind(&queue.name, exchange, key);
         }
         if queue.retry_delay.is_some() {
-            self.bind(&queue.name, &queue.satellite(Satellite::Retried), "");
+            let [_, _, retried] = queue.satellites();
+            self.bind(&queue.name, &retried, "");
         }
     }
 
-    /// What a delay needs beside the queue; returns the exchange to dead-letter to. The broker alone
-    /// cannot do it: only a reader sees how often a message has died, and a circle in which it dies
-    /// of anything but a rejection makes the broker drop it.
+    /// Plans the satellites of a queue with a `retry_delay`; returns the dead-letter exchange of
+    /// the queue. The broker alone cannot retry (below 4.3): only a consumer sees how often a
+    /// message has died, and the broker drops a message in a dead-letter cycle that contains no
+    /// rejection.
     fn add_delay(&mut self, queue: &QueueConfig, delay: Duration, config: &Config) -> String {
-        let [rejected, retry, retried] =
-            [Satellite::Rejected, Satellite::Retry, Satellite::Retried]
-                .map(|satellite| queue.satellite(satellite));
-        // A policy may set a length or an age for every queue, and no argument can take that away.
-        // With these a full queue refuses, and the one before it keeps what it could not hand on;
-        // what gets too old goes on instead of being dropped.
-        let kept = vec![
+        let [rejected, retry, retried] = queue.satellites();
+        // A policy may set a maximum length or a TTL for every queue, and no argument can remove
+        // it. With these arguments, a full queue rejects messages, and the queue before it keeps
+        // what it cannot dead-letter. A message whose TTL ends is dead-lettered instead of dropped.
+        let mut kept: Arguments = vec![
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT_NONE)),
+            ("x-delivery-limit", DELIVERY_LIMIT_NONE.into()),
             ("x-overflow", "reject-publish".into()),
         ];
-        let handed_on = |exchange: &str| -> [(&'static str, Argument); 2] {
-            [
-                ("x-dead-letter-exchange", exchange.into()),
-                ("x-dead-letter-strategy", "at-least-once".into()),
-            ]
-        };
         let mut waiting = kept.clone();
         waiting.push(("x-message-ttl", milliseconds(delay)));
-        waiting.extend(handed_on(&retried));
-        let mut kept = kept;
-        if !config.dead_letter.exchange.is_empty() {
-            kept.extend(handed_on(&config.dead_letter.exchange));
-        }
+        dead_letter_to(&retried, &mut waiting);
+        dead_letter_to(&config.dead_letter.exchange, &mut kept);
         self.add_exchange(&retried, Kind::Fanout, None);
         for (name, arguments) in [(&rejected, kept), (&retry, waiting)] {
             self.add_exchange(name, Kind::Fanout, None);
-            self.objects.push(Object::Queue(Queue {
-                name: name.clone(),
-                arguments,
-            }));
+            self.push_queue(name, arguments);
             self.bind(name, name, "");
         }
-        self.delayed.push(Delayed {
+        self.delayed.push(RetryTopology {
             queue: queue.name.clone(),
             rejected: rejected.clone(),
             retry,
@@ -301,11 +316,9 @@ impl Topology {
     }
 
     fn add_exchange(&mut self, name: &str, kind: Kind, alternate: Option<&str>) {
-        let is_planned =
-            |object: &Object| matches!(object, Object::Exchange(one) if one.name == name);
-        // The default exchange (the empty name) is always there and takes no declaration.
-        if !name.is_empty() && !self.objects.iter().any(is_planned) {
-            self.objects.push(Object::Exchange(Exchange {
+        // The default exchange (the empty name) always exists and cannot be declared.
+        if !name.is_empty() && !self.has_exchange(name) {
+            self.objects.push(Object::Exchange(PlannedExchange {
                 name: name.into(),
                 kind,
                 alternate: alternate.map(Into::into),
@@ -313,8 +326,15 @@ impl Topology {
         }
     }
 
+    fn push_queue(&mut self, name: &str, arguments: Arguments) {
+        self.objects.push(Object::Queue(PlannedQueue {
+            name: name.into(),
+            arguments,
+        }));
+    }
+
     fn bind(&mut self, queue: &str, exchange: &str, key: &str) {
-        self.objects.push(Object::Binding(Binding {
+        self.objects.push(Object::Binding(PlannedBinding {
             queue: queue.into(),
             exchange: exchange.into(),
             key: key.into(),
@@ -322,49 +342,43 @@ impl Topology {
     }
 }
 
-fn queue_arguments(queue: &QueueConfig, dead_letter: &str) -> Vec<(&'static str, Argument)> {
-    // Dead-lettering at least once works only with `reject-publish`, limit or not.
-    let mut arguments = vec![
-        ("x-queue-type", Argument::from("quorum")),
-        (
-            "x-delivery-limit",
-            Argument::Integer(queue.delivery_limit.into()),
-        ),
+fn queue_arguments(queue: &QueueConfig, delivery_limit: u32, dead_letter: &str) -> Arguments {
+    // At-least-once dead-lettering requires `reject-publish`, even without a length limit.
+    let mut arguments: Arguments = vec![
+        ("x-queue-type", "quorum".into()),
+        ("x-delivery-limit", integer(delivery_limit.into())),
         ("x-overflow", "reject-publish".into()),
     ];
-    if !dead_letter.is_empty() {
-        arguments.push(("x-dead-letter-exchange", dead_letter.into()));
-        arguments.push(("x-dead-letter-strategy", "at-least-once".into()));
-    }
-    arguments.extend(queue.ttl.map(|ttl| ("x-message-ttl", milliseconds(ttl))));
-    arguments.extend(
-        queue
-            .messages_max
-            .map(|count| ("x-max-length", integer(count))),
-    );
-    arguments.extend(
-        queue
-            .bytes_max
-            .map(|bytes| ("x-max-length-bytes", integer(bytes))),
-    );
+    dead_letter_to(dead_letter, &mut arguments);
+    let limits = [
+        ("x-message-ttl", queue.ttl.map(milliseconds)),
+        ("x-max-length", queue.messages_max.map(integer)),
+        ("x-max-length-bytes", queue.bytes_max.map(integer)),
+    ];
+    let limits = limits.into_iter();
+    arguments.extend(limits.filter_map(|(name, limit)| Some((name, limit?))));
     if queue.single_active_consumer {
-        arguments.push(("x-single-active-consumer", Argument::Flag(true)));
+        arguments.push(("x-single-active-consumer", true.into()));
     }
     arguments
 }
 
-fn milliseconds(duration: Duration) -> Argument {
-    Argument::Integer(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn integer(number: u64) -> Argument {
-    Argument::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-impl From<&str> for Argument {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
+fn dead_letter_to(exchange: &str, arguments: &mut Arguments) {
+    if !exchange.is_empty() {
+        arguments.push(("x-dead-letter-exchange", exchange.into()));
+        arguments.push(("x-dead-letter-strategy", "at-least-once".into()));
     }
+}
+
+fn milliseconds(duration: Duration) -> Value {
+    i64::try_from(duration.as_millis())
+        .unwrap_or(i64::MAX)
+        .into()
+}
+
+/// AMQP has only signed integers of 64 bits.
+fn integer(number: u64) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
 }
 
 impl fmt::Display for Object {
@@ -372,16 +386,11 @@ impl fmt::Display for Object {
         match self {
             Self::Exchange(exchange) => write!(formatter, "exchange `{}`", exchange.name),
             Self::Queue(queue) => write!(formatter, "queue `{}`", queue.name),
-            Self::Binding(Binding {
-                queue,
-                exchange,
-                key,
-            }) => {
-                write!(
-                    formatter,
-                    "binding of queue `{queue}` to exchange `{exchange}` with key `{key}`"
-                )
-            }
+            Self::Binding(binding) => write!(
+                formatter,
+                "binding of queue `{}` to exchange `{}` with key `{}`",
+                binding.queue, binding.exchange, binding.key
+            ),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A broker's URL as lapin wants it: made of its fields, never of text that is read again.
+//! Converts a broker URL into lapin's type. Copies the parsed fields, so that no text is parsed a
+//! second time.
 
 use lapin::uri::{
     AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
@@ -6,9 +7,9 @@ use lapin::uri::{
 
 pub use crate::config::broker_url::{BrokerUrl, UrlError};
 
-/// Largest frame we ask for, and what is asked for unless the URL wants less.
+/// Largest `frame_max` that is requested, and the default if the URL sets none.
 const FRAME_BYTES_MAX: u32 = 131_072;
-/// `RabbitMQ` 4.1 refuses less.
+/// Smallest `frame_max` that is requested; RabbitMQ 4.1 refuses less.
 const FRAME_BYTES_MIN: u32 = 8_192;
 
 pub(super) fn uri(url: &BrokerUrl) -> AMQPUri {
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_handed_over_as_it_is() {
+    fn every_field_is_passed_unchanged() {
         let uri = read("amqps://bridge:s%3A%2Fcret@[fe80::1]/v%2Fx?auth_mechanism=EXTERNAL");
         assert_eq!(uri.scheme, AMQPScheme::AMQPS);
         assert_eq!(uri.authority.userinfo.username, "bridge");
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeat_and_frame_size_are_asked_for() {
+    fn heartbeat_and_frame_size_are_requested() {
         let query = read("amqp://h?frame_max=4096").query;
         assert_eq!(query.heartbeat, Some(1));
         assert_eq!(query.frame_max, Some(FRAME_BYTES_MIN));

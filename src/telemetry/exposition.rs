@@ -1,35 +1,22 @@
-//! Text that Prometheus scrapes: registries written in its classic format, whose `TYPE` lines name
-//! the series as they are. Knows no metric.
-
-use std::sync::Arc;
+//! The text that Prometheus scrapes: registries encoded in its classic text format, whose `TYPE`
+//! lines carry the names of the series. Knows no particular metric.
 
 use prometheus_client::encoding::text::encode_registry;
-use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::registry::Registry;
 
-/// Stands before the name of every metric.
+/// The prefix of every metric name, without the underscore.
 pub const PREFIX: &str = "deskbridge";
 
-/// The media type of [`classic`].
+/// The `Content-Type` of a page from [`classic`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The value of a label, shared and not copied.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Label(pub Arc<str>);
-
-impl EncodeLabelValue for Label {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&&*self.0, encoder)
-    }
-}
-
-/// Writes all registries as one page.
+/// Encodes all registries as one page.
 ///
 /// # Panics
 /// Never: writing to a string cannot fail.
 ///
-/// `OpenMetrics` names a counter's family without the `_total` its series carry; the classic
-/// format wants the name of the series.
+/// `OpenMetrics` names a counter's family without the `_total` that its series carry; the classic
+/// format requires the name of the series. The suffix is therefore added here.
 #[must_use]
 pub fn classic(registries: &[&Registry]) -> String {
     let mut page = String::with_capacity(16 << 10);
@@ -66,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_is_named_like_its_series_and_a_gauge_as_registered() {
+    fn metric_names_match_their_series() {
         let mut registry = Registry::with_prefix(PREFIX);
         let counter = Counter::<u64>::default();
         counter.inc_by(3);

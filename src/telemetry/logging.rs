@@ -1,5 +1,6 @@
-//! Logs: text for people or JSON for machines, to standard error. Writing them never blocks and
-//! never fails: lines go to one thread through a bounded queue, and what does not fit is counted.
+//! Logs to standard error, as text for people or as JSON for machines. Logging never blocks and
+//! never fails: lines pass through a bounded queue to one thread, and lines that do not fit are
+//! counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -9,55 +10,56 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::Subscriber;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use super::foreign;
 use crate::config::telemetry::{LogFormat, Telemetry};
+use crate::foreign;
 
-/// Lines waiting for standard error to take them.
+/// Lines queued for standard error.
 const QUEUE_LINES_MAX: usize = 1024;
 
-/// A longer line is cut.
+/// A longer line is truncated.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// How long the end of the process waits for standard error.
+/// How long the process waits for standard error before it ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why logging cannot start or change.
+/// Why logging cannot be started, or its level cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The level is neither a level nor directives.
-    #[error("`{level}` is no log level: {reason}")]
+    /// The configured value is neither a level nor `tracing` directives.
+    #[error("`{level}` is not a log level: {reason}")]
     BadLevel {
         /// As configured.
         level: String,
-        /// What is wrong with it.
+        /// The parser's message.
         reason: String,
     },
-    /// Somebody else logs in this process already.
+    /// The process already has a global `tracing` subscriber.
     #[error("logging has been started twice")]
     AlreadyStarted,
-    /// The thread that writes did not start.
+    /// The writing thread could not be started.
     #[error("starting the thread that writes the log")]
     Thread(#[source] io::Error),
 }
 
-/// The running log. Dropping it writes out what is queued, for half a second at most.
+/// The running log. Dropping it writes the queued lines, for at most half a second.
 #[derive(Debug)]
 pub struct Logging {
-    level: reload::Handle<EnvFilter, Registry>,
-    queue: Queue,
+    level: Level,
+    queue: LineQueue,
 }
+
+type Level = reload::Handle<EnvFilter, Registry>;
 
 /// Starts logging to standard error for the whole process, panics included.
 ///
 /// # Errors
-/// A level that cannot be read, or a second start in one process.
+/// The level cannot be parsed, the thread cannot be started, or the process already logs.
 pub fn init(config: &Telemetry) -> Result<Logging, LoggingError> {
-    let queue = Queue::start(io::stderr())?;
+    let queue = LineQueue::start(io::stderr(), config.log_format)?;
     let (subscriber, level) = subscriber(config, queue.clone())?;
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| LoggingError::AlreadyStarted)?;
@@ -69,7 +71,7 @@ impl Logging {
     /// Changes the level of the running process.
     ///
     /// # Errors
-    /// A level that cannot be read; the old one stays.
+    /// The level cannot be parsed; the previous one stays in effect.
     pub fn set_level(&self, level: &str) -> Result<(), LoggingError> {
         let filter = parse_level(level)?;
         self.level
@@ -80,17 +82,17 @@ impl Logging {
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.queue.flush(FLUSH_TIMEOUT);
+        self.queue.flush_within(FLUSH_TIMEOUT);
     }
 }
 
-/// Whether `level` can be used: a level, or `tracing` directives.
+/// Parses a level or `tracing` directives. Logs of lapin are off unless `level` mentions `lapin`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// `level` is neither.
 pub fn parse_level(level: &str) -> Result<EnvFilter, LoggingError> {
-    // lapin calls every closed channel an error, also those that only ask whether something
-    // exists; what matters of it is logged by the room that uses it.
+    // lapin logs every closed channel as an error, also where a passive declare only asked whether
+    // something exists. What matters is logged by the module that uses lapin.
     let directives = if level.contains("lapin") {
         level.to_owned()
     } else {
@@ -106,19 +108,16 @@ fn bad_level(level: &str, reason: &dyn std::error::Error) -> LoggingError {
     }
 }
 
-type Level = reload::Handle<EnvFilter, Registry>;
-
 fn subscriber(
     config: &Telemetry,
-    queue: Queue,
+    queue: LineQueue,
 ) -> Result<(impl Subscriber + Send + Sync, Level), LoggingError> {
     let (filter, level) = reload::Layer::new(parse_level(&config.log_level)?);
-    let format = config.log_format;
-    // Without colours: what makes them could not be told from what a value brings along.
+    // Without colours: their escape sequences could not be distinguished from those in a value.
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_writer(Writer { queue, format });
-    let lines = match format {
+        .with_writer(move || queue.clone());
+    let lines = match config.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines
             .json()
@@ -146,15 +145,17 @@ enum Line {
     Flush(SyncSender<()>),
 }
 
-/// The way of a line to the thread that writes.
+/// The queue of lines for the writing thread. Receives whole lines from `tracing_subscriber`, one
+/// per write.
 #[derive(Debug, Clone)]
-struct Queue {
+struct LineQueue {
     lines: SyncSender<Line>,
     dropped: Arc<AtomicU64>,
+    format: LogFormat,
 }
 
-impl Queue {
-    fn start(sink: impl Write + Send + 'static) -> Result<Self, LoggingError> {
+impl LineQueue {
+    fn start(sink: impl Write + Send + 'static, format: LogFormat) -> Result<Self, LoggingError> {
         let (lines, waiting) = sync_channel(QUEUE_LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&dropped);
@@ -162,47 +163,41 @@ impl Queue {
             .name("log".into())
             .spawn(move || write_lines(&waiting, &counted, sink))
             .map_err(LoggingError::Thread)?;
-        Ok(Self { lines, dropped })
+        Ok(Self {
+            lines,
+            dropped,
+            format,
+        })
     }
 
-    /// Returns when everything queued so far is written, or when the time is over.
-    fn flush(&self, timeout: Duration) {
+    /// Returns when every line queued so far has been written, or after the timeout.
+    fn flush_within(&self, timeout: Duration) {
         let (done, written) = sync_channel(1);
         if self.lines.try_send(Line::Flush(done)).is_ok() {
-            // Neither a timeout nor a dead thread is worth more than going on.
+            // After a timeout or the death of the thread there is nothing better to do than
+            // continue.
             let _: Result<(), RecvTimeoutError> = written.recv_timeout(timeout);
         }
     }
 }
 
-/// The line with what a terminal would obey or hide escaped, but for its end.
+/// Escapes and truncates a line, except its final line break.
 fn escape(format: LogFormat, line: &str) -> String {
     let line = line.strip_suffix('\n').unwrap_or(line);
-    let mut line = match format {
+    let line = match format {
         LogFormat::Text => foreign::line(line),
         LogFormat::Json => foreign::json(line),
-    }
-    .into_owned();
-    if line.len() > LINE_BYTES_MAX {
-        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
-        line.push('…');
-    }
-    line.push('\n');
-    line
+    };
+    let end = line.floor_char_boundary(LINE_BYTES_MAX);
+    let mark = if end < line.len() { "…" } else { "" };
+    format!("{}{mark}\n", &line[..end])
 }
 
-/// Takes whole lines.
-#[derive(Debug, Clone)]
-struct Writer {
-    queue: Queue,
-    format: LogFormat,
-}
-
-impl Write for Writer {
+impl Write for LineQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = escape(self.format, &String::from_utf8_lossy(line));
-        if self.queue.lines.try_send(Line::Text(text.into())).is_err() {
-            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.lines.try_send(Line::Text(text.into())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -212,15 +207,7 @@ impl Write for Writer {
     }
 }
 
-impl<'a> MakeWriter<'a> for Writer {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-/// A sink that fails is tried again with the next line: nobody else could be told.
+/// If the sink fails, the next line is tried again: there is no other place to report the error.
 fn write_lines(waiting: &Receiver<Line>, dropped: &AtomicU64, mut sink: impl Write) {
     for line in waiting {
         match line {

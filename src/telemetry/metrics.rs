@@ -1,5 +1,5 @@
-//! The metrics of the contract that rooms change as they work. Those of the journal, the broker
-//! and the routes are read from their status at every scrape and are not here.
+//! The metrics that modules update at run time. Those of the journal, the broker and the routes are
+//! computed from their status at every scrape and are not defined here.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,57 +13,46 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::exposition::{Label, PREFIX};
+use super::exposition::PREFIX;
 
-/// Upper bounds in seconds: from a local confirm to the `confirm_timeout`.
+/// Upper bounds in seconds: from a confirm of a local broker to the `confirm_timeout`.
 const CONFIRM_BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0,
 ];
 
-/// Upper bounds in seconds: from a broker beside us to one that was away for a day.
+/// Upper bounds in seconds: from a local broker to one that was away for a day.
 const DELIVERY_BUCKETS: [f64; 14] = [
     0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0, 1800.0, 10_800.0, 86_400.0,
 ];
 
-/// Upper bounds in seconds: from a disk with a cache of its own to one that hangs.
+/// Upper bounds in seconds: from a disk with a write cache to one that hangs.
 const FSYNC_BUCKETS: [f64; 12] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0,
 ];
 
-/// Counters, gauges and histograms of this process. Every method is cheap enough for each event.
+/// Counters, gauges and histograms of this process. Every method is cheap enough to be called for
+/// each event.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     webhooks: Family<WebhookLabels, Counter>,
-    refused: Family<ReasonLabels, Counter>,
-    last_received: Family<SourceLabels, Gauge<f64, AtomicU64>>,
-    retries: Family<ReasonLabels, Counter>,
+    refused: Family<Labels<&'static str>, Counter>,
+    last_received: Family<Labels<Arc<str>>, Gauge<f64, AtomicU64>>,
+    retries: Family<Labels<&'static str>, Counter>,
     confirm: Histogram,
     delivery: Histogram,
     fsync: Histogram,
     in_flight: Gauge,
-    no_source: Label,
+    no_source: Arc<str>,
 }
+
+/// A set of one label: its name and its value.
+type Labels<V> = [(&'static str, V); 1];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
-    source: Label,
+    source: Arc<str>,
     code: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SourceLabels {
-    source: Label,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
 }
 
 impl Default for Metrics {
@@ -78,81 +67,76 @@ impl Default for Metrics {
             delivery: Histogram::new(DELIVERY_BUCKETS),
             fsync: Histogram::new(FSYNC_BUCKETS),
             in_flight: Gauge::default(),
-            no_source: Label("-".into()),
+            no_source: "-".into(),
         };
         metrics.registered()
     }
 }
 
 impl Metrics {
-    /// Makes the series of a source visible before its first webhook.
+    /// Creates the series of a source, so that they are exported before its first webhook.
     pub fn source_configured(&self, source: &Arc<str>) {
-        let label = Label(Arc::clone(source));
-        drop(self.webhooks.get_or_create(&WebhookLabels {
-            source: label.clone(),
-            code: 202,
-        }));
+        let (source, code) = (Arc::clone(source), 202);
         drop(
             self.last_received
-                .get_or_create(&SourceLabels { source: label }),
+                .get_or_create(&[("source", Arc::clone(&source))]),
         );
+        drop(self.webhooks.get_or_create(&WebhookLabels { source, code }));
     }
 
-    /// One request was answered; `source` only if it is a configured one.
+    /// Counts an answered request. `source` is `None` if the request names no configured source.
     pub fn webhook_answered(&self, source: Option<&Arc<str>>, code: u16) {
-        let source = source.map_or_else(|| self.no_source.clone(), |name| Label(Arc::clone(name)));
+        let source = Arc::clone(source.unwrap_or(&self.no_source));
         self.webhooks
             .get_or_create(&WebhookLabels { source, code })
             .inc();
     }
 
-    /// Makes the series of a reason visible before the first refusal for it.
+    /// Creates the series of a reason, so that it is exported before the first refusal.
     pub fn refusal_possible(&self, reason: &'static str) {
-        drop(self.refused.get_or_create(&ReasonLabels { reason }));
+        drop(self.refused.get_or_create(&[("reason", reason)]));
     }
 
-    /// A request was refused before it reached a source.
+    /// Counts a request that was refused before it reached a source.
     pub fn request_refused(&self, reason: &'static str) {
-        self.refused.get_or_create(&ReasonLabels { reason }).inc();
+        self.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// An authentic webhook of this source was complete at that time.
+    /// Records when an authentic webhook of this source had been received completely.
     pub fn webhook_received(&self, source: &Arc<str>, at: Timestamp) {
         let seconds = at.as_duration().as_secs_f64();
-        self.last_received
-            .get_or_create(&SourceLabels {
-                source: Label(Arc::clone(source)),
-            })
-            .set(seconds);
+        let labels = [("source", Arc::clone(source))];
+        self.last_received.get_or_create(&labels).set(seconds);
     }
 
-    /// A message was refused for this reason and will be published again.
+    /// Counts a message that was not delivered, for this reason.
     pub fn publish_retried(&self, reason: &'static str) {
-        self.retries.get_or_create(&ReasonLabels { reason }).inc();
+        self.retries.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A message was confirmed that long after it was published.
+    /// Records the time from sending the publish window of a message to the last confirm of that
+    /// window.
     pub fn publish_confirmed(&self, elapsed: Duration) {
         self.confirm.observe(elapsed.as_secs_f64());
     }
 
-    /// An event was confirmed that long after its webhook was received.
+    /// Records the time from receiving a webhook to the confirm of one of its events.
     pub fn delivered(&self, elapsed: Duration) {
         self.delivery.observe(elapsed.as_secs_f64());
     }
 
-    /// A commit of the journal took that long.
+    /// Records the duration of a commit of the journal.
     pub fn journal_synced(&self, elapsed: Duration) {
         self.fsync.observe(elapsed.as_secs_f64());
     }
 
-    /// That many messages are published and not yet confirmed.
+    /// Sets the number of messages that are published and not yet confirmed.
     pub fn in_flight(&self, messages: usize) {
         self.in_flight
             .set(i64::try_from(messages).unwrap_or(i64::MAX));
     }
 
-    /// Everything above, for [`classic`](super::exposition::classic).
+    /// The registry of all these metrics, for [`classic`](super::exposition::classic).
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -160,57 +144,34 @@ impl Metrics {
 
     fn registered(mut self) -> Self {
         for reason in ["nacked", "unroutable"] {
-            drop(self.retries.get_or_create(&ReasonLabels { reason }));
+            drop(self.retries.get_or_create(&[("reason", reason)]));
         }
-        let build = Family::<BuildLabels, Gauge>::default();
-        build
-            .get_or_create(&BuildLabels {
-                version: env!("CARGO_PKG_VERSION"),
-            })
-            .set(1);
-
         let registry = &mut self.registry;
-        registry.register(
-            "webhooks",
-            "Requests answered, by source and status code; source - is none that is configured",
-            self.webhooks.clone(),
-        );
-        registry.register(
-            "http_refused",
-            "Requests refused before they reached a source, on either listener, by reason",
-            self.refused.clone(),
-        );
-        registry.register(
-            "webhook_last_received_seconds",
-            "Time of the last authentic webhook, in seconds since 1970",
-            self.last_received.clone(),
-        );
-        registry.register(
-            "publish_retries",
-            "Messages the broker refused that are published again, by reason",
-            self.retries.clone(),
-        );
-        registry.register(
-            "publish_confirm_seconds",
-            "From publishing a message to its confirm",
-            self.confirm.clone(),
-        );
-        registry.register(
-            "delivery_seconds",
-            "From receiving an event to its confirm",
-            self.delivery.clone(),
-        );
-        registry.register(
-            "journal_fsync_seconds",
-            "Commits of the journal",
-            self.fsync.clone(),
-        );
-        registry.register(
-            "in_flight",
-            "Messages published and not yet confirmed",
-            self.in_flight.clone(),
-        );
-        registry.register("build_info", "The version that runs", build);
+        let help =
+            "Webhooks answered, by source and status code; source is - if it is not configured";
+        registry.register("webhooks", help, self.webhooks.clone());
+        let help =
+            "HTTP requests refused before they reached a source, on either listener, by reason";
+        registry.register("http_refused", help, self.refused.clone());
+        let help = "Time of the last authentic webhook, in seconds since 1970";
+        let last_received = self.last_received.clone();
+        registry.register("webhook_last_received_seconds", help, last_received);
+        let help = "Messages published again, by reason: nacked and unroutable (rejected), channel-closed, unknown (no confirm)";
+        registry.register("publish_retries", help, self.retries.clone());
+        let help =
+            "Seconds from sending a message's publish window to the last confirm of that window";
+        registry.register("publish_confirm_seconds", help, self.confirm.clone());
+        let help = "Seconds from receiving an event to its confirm";
+        registry.register("delivery_seconds", help, self.delivery.clone());
+        let help = "Seconds that commits of the journal take, fsync included";
+        registry.register("journal_fsync_seconds", help, self.fsync.clone());
+        let help = "Messages published and not yet confirmed";
+        registry.register("in_flight", help, self.in_flight.clone());
+
+        let build = Family::<Labels<_>, Gauge>::default();
+        let version = env!("CARGO_PKG_VERSION");
+        build.get_or_create(&[("version", version)]).set(1);
+        registry.register("build_info", "The running version", build);
         self
     }
 }
@@ -225,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_there_before_anything_happened() {
+    fn every_metric_exists_from_the_start() {
         let metrics = Metrics::default();
         metrics.source_configured(&"acme".into());
         let page = scrape(&metrics);
@@ -252,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_counted_under_its_labels() {
+    fn events_are_counted_under_their_labels() {
         let metrics = Metrics::default();
         let acme: Arc<str> = "acme".into();
         metrics.webhook_answered(Some(&acme), 202);

@@ -1,30 +1,30 @@
-//! Plain values that rooms publish for `/status`, `/readyz` and `/metrics`.
+//! Plain values that the modules publish for `/status`, `/readyz` and `/metrics`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BrokerStatus {
-    /// Where it stands.
+    /// The state of the main connection.
     pub state: BrokerState,
-    /// Why, where there is something to say; never a password.
+    /// The cause of the state, if one is known; never contains a password.
     pub reason: Option<String>,
-    /// What to do about it, where more is known than that it failed.
+    /// How to fix it, if more is known than that it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
-    /// Since when.
+    /// When this state began.
     pub since: Timestamp,
-    /// The broker in use or tried last, without credentials.
+    /// URL of the broker in use or tried last, without credentials.
     pub url: Option<String>,
-    /// What is wrong with the topology, one sentence each.
+    /// Findings about the topology, one sentence each.
     pub findings: Vec<String>,
-    /// Who lets rejected messages wait, by consumer queue.
+    /// By consumer queue with a `retry_delay`: whether bridge or broker delays rejected messages.
     pub retries: BTreeMap<String, Retries>,
-    /// Messages in the queue for events nobody has subscribed to.
+    /// Messages in the `unrouted` queue, which receives events that match no binding.
     pub unrouted_messages: Option<u64>,
     /// Messages in the dead-letter queue.
     pub dead_letter_messages: Option<u64>,
@@ -32,11 +32,11 @@ pub struct BrokerStatus {
     pub reconnects: u64,
     /// Objects of the topology that were missing and have been declared again, since the start.
     pub restored: u64,
-    /// Until when the certificates are good with which the bridge connects; empty without TLS.
+    /// Expiry of the certificates that the connection depends on; empty without TLS.
     pub certificates: BTreeMap<CertificateRole, Timestamp>,
 }
 
-/// Whose certificate it is.
+/// The role of a certificate in the TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateRole {
@@ -49,10 +49,10 @@ pub enum CertificateRole {
 }
 
 impl CertificateRole {
-    /// Every role.
+    /// Every role, in the order of declaration.
     pub const ALL: [Self; 3] = [Self::Ca, Self::Client, Self::Broker];
 
-    /// The label of the metric.
+    /// The label value in `/metrics`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,121 +63,168 @@ impl CertificateRole {
     }
 }
 
-/// Who lets the rejected messages of a queue wait.
+/// Who delays the rejected messages of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Retries {
-    /// The bridge: consumers reject without `requeue`.
+    /// The bridge, through a retry queue: consumers reject without `requeue`.
     Bridge,
-    /// The broker: consumers reject with `requeue`.
+    /// The broker, within the queue: consumers reject with `requeue`.
     Broker,
 }
 
-/// Where the connection to the broker stands.
+/// State of the connection to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BrokerState {
     /// Connected, and the topology has been declared or checked.
     Connected,
-    /// Trying.
+    /// Not connected; attempts to connect continue.
     Connecting,
-    /// Connected, but an alarm of the broker stops publishing.
+    /// Connected, but the broker has blocked publishing because of an alarm (`connection.blocked`).
     Blocked,
-    /// The broker refuses the login, the vhost or the certificate.
+    /// The broker refused the login, the vhost or the certificate.
     Refused,
 }
 
 /// One route as `/status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RouteStatus {
-    /// Exchange.
+    /// Name of the exchange.
     pub exchange: Arc<str>,
-    /// Routing key.
+    /// Routing key; may be empty.
     pub routing_key: Arc<str>,
-    /// Whether it flows.
+    /// State of its circuit breaker.
     pub state: RouteState,
-    /// Why it does not.
+    /// Why it is not healthy.
     pub reason: Option<String>,
-    /// Since when it is in this state, if it ever was in another one.
+    /// When this state began; `None` if the route was always healthy.
     pub since: Option<Timestamp>,
 }
 
-/// Events of a route that the broker has refused and that are tried again.
+/// Events of a route that the broker has rejected for one reason and that are published again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RetryingStatus {
-    /// Exchange.
+    /// Name of the exchange.
     pub exchange: Arc<str>,
-    /// Routing key.
+    /// Routing key; may be empty.
     pub routing_key: Arc<str>,
     /// `nacked`, `unroutable` or `too-large`.
     pub reason: &'static str,
-    /// How many; the sessions of as many wait.
+    /// Number of events. Each of them holds back the later events of its session.
     pub events: u64,
-    /// Since when there is one.
+    /// When the first of them was rejected. Reset when none is left.
     pub since: Timestamp,
-    /// What the broker said the last time.
+    /// The broker's answer to the latest rejection.
     pub last_refusal: String,
 }
 
-/// Whether a route flows.
+/// State of a route's circuit breaker. For compatibility, JSON says "open" for healthy and "closed"
+/// for unavailable, which is the opposite of an open and a closed circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
 pub enum RouteState {
-    /// It does.
-    Open,
-    /// Nothing of it was confirmed for `confirm_timeout`.
-    Stuck,
+    /// Events are published.
+    #[serde(rename = "open")]
+    Healthy,
+    /// Nothing of the route was confirmed for `confirm_timeout`.
+    #[serde(rename = "stuck")]
+    Stalled,
     /// Its exchange is missing or forbidden.
-    Closed,
+    #[serde(rename = "closed")]
+    Unavailable,
+    /// An operator has paused publishing.
+    #[serde(rename = "paused")]
+    Paused,
 }
 
-/// The journal's counts, all of one moment:
+/// A pause of publishing, set by an operator. Without exchange and routing key, it applies to
+/// everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Only routes of this exchange.
+    pub exchange: Option<Arc<str>>,
+    /// Only routes with this routing key.
+    pub routing_key: Option<Arc<str>>,
+    /// When it was set.
+    pub since: Timestamp,
+}
+
+impl Pause {
+    /// What is paused, as the subject of a sentence.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match (&self.exchange, &self.routing_key) {
+            (None, None) => "everything".into(),
+            (None, Some(key)) => format!("routing key `{key}`"),
+            (Some(exchange), None) => format!("exchange `{exchange}`"),
+            (Some(exchange), Some(key)) => format!("routing key `{key}` of exchange `{exchange}`"),
+        }
+    }
+
+    /// Whether it applies to every route.
+    #[must_use]
+    pub fn is_of_everything(&self) -> bool {
+        self.exchange.is_none() && self.routing_key.is_none()
+    }
+
+    /// Whether it applies to a route.
+    #[must_use]
+    pub fn covers(&self, exchange: &str, routing_key: &str) -> bool {
+        let is_it = |wanted: &Option<Arc<str>>, found: &str| {
+            wanted.as_ref().is_none_or(|wanted| **wanted == *found)
+        };
+        is_it(&self.exchange, exchange) && is_it(&self.routing_key, routing_key)
+    }
+}
+
+/// The journal's counters, all read at the same moment:
 /// accepted = published + dead-lettered + backlog.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Totals {
-    /// Held, by source and status (`unknown`, `invalid` and `malformed` included).
+    /// Accepted events, by source and status (including `unknown`, `invalid` and `malformed`).
     pub accepted: BTreeMap<(Arc<str>, Arc<str>), u64>,
-    /// Published, by status.
+    /// Published events, by status.
     pub published: BTreeMap<Arc<str>, u64>,
-    /// Dead-lettered, by reason.
+    /// Dead-lettered events, by reason.
     pub dead_lettered: BTreeMap<Arc<str>, u64>,
-    /// Unsettled events.
+    /// Pending events.
     pub backlog_events: u64,
-    /// What they take on the disk.
+    /// Bytes that pending events take on disk, estimated from the length of their rows.
     pub backlog_bytes: u64,
-    /// Events lost with a damaged database, ever.
+    /// Events lost with a damaged database, since the journal was created.
     pub lost_events: u64,
-    /// Events published again by an operator, ever; in none of the others.
+    /// Events replayed by an operator, since the journal was created; in none of the other
+    /// counters.
     pub replayed: u64,
 }
 
-/// The journal's disk, as the journal looked at it last.
+/// The journal's disk, as of the journal's latest check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DiskStatus {
-    /// Room for events: free bytes of the file system and free pages of the database.
+    /// Bytes available for events: free space of the file system and free pages of the database.
     pub free_bytes: u64,
-    /// Of these, free pages of the database.
+    /// The part of `free_bytes` that is free pages of the database.
     pub free_pages_bytes: u64,
-    /// `journal.disk_free_min`.
+    /// The setting `journal.disk_free_min`.
     pub free_min_bytes: u64,
-    /// The database with its log.
+    /// Size of the database and its WAL.
     pub journal_bytes: u64,
-    /// What settled events take; they give way when there is no other room.
+    /// Bytes that completed events take. They are deleted when there is no other room.
     pub retained_bytes: u64,
-    /// `journal.backlog_bytes_max`.
+    /// The setting `journal.backlog_bytes_max`.
     pub backlog_bytes_max: u64,
 }
 
 /// One source as `/status` shows it; times and refusals since the start of the process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SourceStatus {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// When its last authentic webhook was complete.
+    /// When its latest authentic webhook had been received completely.
     pub last_received: Option<Timestamp>,
-    /// Which of its secrets signed that webhook: the file it stands in, or its place in the list.
+    /// The secret that signed that webhook, named by its file or by its configuration key.
     pub last_secret: Option<Arc<str>>,
-    /// The last request to it that was refused, authentic or not.
+    /// The latest refused request to it, authentic or not.
     pub last_refused: Option<SourceRefusal>,
 }
 
@@ -188,19 +235,19 @@ pub struct SourceRefusal {
     pub at: Timestamp,
     /// The status code of the answer.
     pub code: u16,
-    /// Why, in more words than its sender was told.
+    /// The reason, in more detail than in the answer to the sender.
     pub reason: String,
 }
 
-/// What became of the last reload of the configuration.
+/// Outcome of the latest reload of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReloadStatus {
-    /// When it was asked for.
+    /// When the reload was finished.
     pub at: Timestamp,
-    /// Whether the new configuration is in use; if not, the old one is.
+    /// Whether the new configuration is in use. If not, the previous one stays in use.
     pub is_applied: bool,
-    /// Why it was refused, one sentence each; never a secret.
+    /// Why it was rejected, one sentence each; never contains a secret.
     pub findings: Vec<String>,
-    /// Sections that have changed too, but count only after a restart.
+    /// Sections that also changed, but take effect only after a restart.
     pub waiting_for_restart: Vec<&'static str>,
 }

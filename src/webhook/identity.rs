@@ -1,14 +1,14 @@
-//! The name of an event: the same for the same event, however often it is sent, over restarts,
-//! retries and replays. Depends on nothing but source, session id and bytes.
+//! The identity of an event: identical for the same event, however often it is sent, across
+//! restarts, retries and replays. Depends only on source, session id and bytes.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use uuid::Uuid;
 
 use super::Event;
 
-/// The `message_id` of an element: a UUID (version 8) of the first 16 bytes of SHA-256 over
-/// source, session id (empty for a reject) and body, the first two each behind their length in
-/// bytes as u32 big-endian.
+/// The `message_id` of an element: a UUID (version 8) made of the first 16 bytes of the SHA-256
+/// over source, session id (empty for a reject) and body. The first two are each preceded by their
+/// length in bytes, as a big-endian `u32`.
 #[must_use]
 pub fn message_id(source: &str, session: &str, body: &[u8]) -> Uuid {
     let mut hash = Context::new(&SHA256);
@@ -23,14 +23,14 @@ pub fn message_id(source: &str, session: &str, body: &[u8]) -> Uuid {
     Uuid::new_v8(first)
 }
 
-/// The `message_id` an event must have, whatever it carries now.
+/// The `message_id` that an event must have, computed from its content.
 #[must_use]
 pub fn of(event: &Event) -> Uuid {
     let session = event.session().unwrap_or_default();
     message_id(&event.envelope.source, session, &event.body)
 }
 
-/// Whether an event still is what its `message_id` says. A stored one that is not is damaged.
+/// Whether the content of an event matches its `message_id`. If not, the stored event is damaged.
 #[must_use]
 pub fn is_intact(event: &Event) -> bool {
     of(event) == event.message_id
@@ -45,9 +45,9 @@ mod tests {
         assert_eq!(message_id(source, session, body).to_string(), expected);
     }
 
-    /// Computed with another language's SHA-256; they stand in the README and never change.
+    /// Computed with the SHA-256 of another language. `docs/consuming.md` lists them; they never change.
     #[test]
-    fn ids_are_those_that_were_promised() {
+    fn ids_match_the_golden_values() {
         check("acme", "", b"", "e6286ad9-eacc-8128-9844-7040c9b71428");
         check("acme", "", b"null", "78847f32-f9a9-89f0-a235-9da56ca86784");
         let body = br#"{"id":"\u65e5\u672c-1","status":"created"}"#;
@@ -62,13 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn source_and_session_do_not_run_into_each_other() {
+    fn source_and_session_are_hashed_separately() {
         check("ac", "me", b"{}", "88d60fe4-965f-88c2-b87b-53fa317a05d5");
         check("acm", "e", b"{}", "5143006b-290a-85e4-8ab3-bb97e9d8fc08");
     }
 
     #[test]
-    fn an_event_with_one_flipped_bit_is_not_intact() {
+    fn event_with_a_flipped_bit_is_not_intact() {
         for body in [samples::COMPLETED, b"[null]", b"nonsense"] {
             let mut event = samples::event(body);
             assert!(is_intact(&event));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_position_in_the_array_is_no_part_of_the_id() {
+    fn array_position_does_not_change_the_id() {
         let events = samples::webhook(&br#"[{"id":"a","status":"b"},{"id":"a","status":"b"}]"#[..]);
         assert_eq!(events.events[0].message_id, events.events[1].message_id);
     }

@@ -1,19 +1,21 @@
-//! An event on its way to the broker: properties and headers of the contract. Knows what stands
-//! in a message, not how AMQP writes it.
+//! An event as it is published to the broker: properties, headers and body. Knows the content of a
+//! message, but not its AMQP encoding.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Serialize;
 use uuid::Uuid;
 
+use super::attributes::ATTRIBUTES;
 use super::routing::Route;
-use super::{Content, Event, Reason, cut};
+use super::{Content, DeadLetterReason, Event, cut};
 
-/// Bytes of a header's text, and of every property: those of an AMQP short string.
+/// Maximum length of a header's text and of every property, in bytes: that of an AMQP short string.
 const TEXT_BYTES_MAX: usize = 255;
 
-/// Bytes of the header `dead-letter-detail`.
+/// Maximum length of the header `dead-letter-detail`, in bytes.
 const DETAIL_BYTES_MAX: usize = 1024;
 
 /// One message as it is published: always persistent, mandatory and confirmed.
@@ -21,22 +23,23 @@ const DETAIL_BYTES_MAX: usize = 1024;
 pub struct Message {
     /// Exchange and routing key.
     pub route: Arc<Route>,
-    /// `message_id`.
+    /// The property `message_id`.
     pub message_id: Uuid,
-    /// `correlation_id`: the session id.
+    /// `correlation_id`: the session id; `None` for a reject.
     pub correlation_id: Option<String>,
     /// `type`: `chat-session.<routed status>`, at most 255 bytes.
     pub message_type: String,
     /// `timestamp`: when the webhook was received, in seconds since 1970.
     pub timestamp_seconds: u64,
-    /// Headers in order.
+    /// Headers, in the order in which they are published.
     pub headers: Vec<(&'static str, Header)>,
-    /// The body, byte for byte.
+    /// The body, byte for byte as received.
     pub body: Bytes,
 }
 
 /// The value of a header.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Header {
     /// A string, cut to 255 bytes (`dead-letter-detail`: 1 KiB).
     Text(String),
@@ -44,23 +47,23 @@ pub enum Header {
     Integer(i64),
 }
 
-/// What a dead letter adds to its event.
+/// What the headers of a dead letter add to those of its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Why.
-    pub reason: Reason,
-    /// Why, for people; at most 1 KiB.
+    /// Why it is a dead letter; also its routing key.
+    pub reason: DeadLetterReason,
+    /// The cause, as text for people; cut to 1 KiB.
     pub detail: String,
-    /// Since when.
+    /// When it became a dead letter.
     pub at: Timestamp,
-    /// How often it was published before.
+    /// How often it was published before it became a dead letter.
     pub attempts: u32,
-    /// Where it would have gone.
+    /// The route that it would have had otherwise.
     pub original: Arc<Route>,
 }
 
 impl Message {
-    /// The message of an event. `routed_status` is [`Routing::routed_status`] of it.
+    /// The message of an event. `routed_status` is [`Routing::routed_status`] of the event.
     ///
     /// [`Routing::routed_status`]: super::routing::Routing::routed_status
     #[must_use]
@@ -78,9 +81,9 @@ impl Message {
         }
     }
 
-    /// The message of an event that becomes a dead letter: the event's own, and why. One that is
-    /// too large for the broker has no body, but the number under which the journal keeps the
-    /// event.
+    /// The message of an event that becomes a dead letter: the event's own message, and the reason.
+    /// An event that is too large for the broker is published without its body, but with the number
+    /// under which the journal keeps it.
     #[must_use]
     pub fn dead_letter(
         event: &Event,
@@ -91,7 +94,7 @@ impl Message {
     ) -> Self {
         let mut message = Self::of(event, route, routed_status);
         message.headers.extend(dead_letter_headers(letter));
-        if letter.reason == Reason::TooLarge {
+        if letter.reason == DeadLetterReason::TooLarge {
             message.body = Bytes::new();
             message
                 .headers
@@ -100,12 +103,18 @@ impl Message {
         message
     }
 
-    /// The same, sent once more by an operator who began to do so then.
+    /// The same message as a replay that an operator started at `at`.
     #[must_use]
     pub fn replayed(mut self, at: Timestamp) -> Self {
-        self.headers.push(("replayed-at", time(at)));
+        self.headers.push(replayed_at(at));
         self
     }
+}
+
+/// The header that marks a replayed message, with the time of the replay.
+#[must_use]
+pub fn replayed_at(at: Timestamp) -> (&'static str, Header) {
+    ("replayed-at", time(at))
 }
 
 fn headers(event: &Event) -> Vec<(&'static str, Header)> {
@@ -113,12 +122,10 @@ fn headers(event: &Event) -> Vec<(&'static str, Header)> {
     let mut headers = vec![("source", text(&envelope.source))];
     if let Content::Session(fields) = &event.content {
         headers.push(("session-id", text(&fields.session)));
-        headers.extend(optional("session-type", fields.session_type.as_deref()));
         headers.push(("status", text(&fields.status)));
-        headers.extend(optional(
-            "previous-status",
-            fields.previous_status.as_deref(),
-        ));
+        for (attribute, value) in ATTRIBUTES.iter().zip(&fields.attributes) {
+            headers.extend(attribute.header.zip(value.as_deref().map(text)));
+        }
     }
     headers.push(("webhook-id", Header::Text(envelope.webhook_id.to_string())));
     headers.push(("webhook-index", Header::Integer(event.index.into())));

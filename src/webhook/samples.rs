@@ -1,4 +1,4 @@
-//! Webhooks for the tests of every room.
+//! Webhooks for the tests of all modules.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::signature::{Keys, Verified};
 use super::split::split;
 use super::{Envelope, Event, Webhook};
 
-/// The published example: an array of one, pretty-printed.
+/// The published example: an array with one session, pretty-printed.
 pub const COMPLETED: &[u8] = include_bytes!("../../tests/data/completed.json");
 
 /// Bytes of a source that needs no signature.
@@ -40,6 +40,6 @@ pub fn webhook(body: impl Into<Bytes>) -> Webhook {
 
 /// The one event of a body.
 pub fn event(body: impl Into<Bytes>) -> Event {
-    let [event] = <[Event; 1]>::try_from(webhook(body).events).expect("one event");
-    event
+    let [event] = <[Arc<Event>; 1]>::try_from(webhook(body).events).expect("one event");
+    Arc::unwrap_or_clone(event)
 }

@@ -1,14 +1,16 @@
-//! The tolerant model of the whole `ChatSession` interface, for showing sessions and for making
-//! them. Nothing that is published goes through it: the bridge passes bytes on.
+//! A tolerant model of the whole `ChatSession` interface, for displaying and generating sessions.
+//! Published messages do not go through it: the bridge passes bytes on.
 //!
-//! The published interface and the published example disagree, and the sender may add to both.
-//! So every field may be absent, `null` or of another shape ([`Lenient`]), and fields nobody
-//! knows are ignored. Read an element of a webhook as `Lenient<ChatSession>`: then even one that
-//! is no object, or has a field twice, is kept as text and is no error.
+//! The published interface and the published example disagree, and the sender may extend both.
+//! Therefore every field may be absent, `null` or of another shape ([`Lenient`]), and unknown
+//! fields are ignored. Read an element of a webhook as `Lenient<ChatSession>`: even an element that
+//! is not an object, or has a field twice, is then kept as text and is not an error.
+//!
+//! The JSON Schema of a session requires only what routing needs: `id` and `status`. [`strict`]
+//! makes another one of it, for code generators.
 
 mod lenient;
-pub mod schema;
-mod user_id;
+pub mod strict;
 
 use std::fmt;
 
@@ -17,163 +19,197 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 pub use self::lenient::Lenient;
-pub use self::user_id::{NotAUserId, UserId, UserKind};
 
-/// A time as the sender writes them: seven digits of a second, UTC.
+/// A time as the sender writes it: in UTC, with seven fractional digits.
 const TIME: &str = "2018-06-28T05:15:45.7824134Z";
 
-/// One chat session, as it is at one moment.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-#[schemars(transform = schema::routable)]
-pub struct ChatSession {
-    /// Identifies the session; all events of it carry it. 1 to 255 bytes.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub id: Lenient<String>,
-    /// What people call it.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub name: Lenient<String>,
-    /// Who began it: `request` a contact, `push` a member.
-    #[serde(rename = "type", skip_serializing_if = "Lenient::is_absent")]
-    pub session_type: Lenient<SessionType>,
-    /// Where it stands now; decides the routing key.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub status: Lenient<Status>,
-    /// Where it stood before, the oldest first. Statuses may be skipped: the published example has
-    /// only `handled`.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub past_status: Lenient<Vec<Lenient<Status>>>,
-    /// How long things took; empty until there is something to say.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub report: Lenient<Report>,
-    /// What it is about, say the ticket it was opened from.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub reference: Lenient<Reference>,
-    /// Who started the session.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub creator: Lenient<User>,
-    /// How the creator wants to be called back; there if `status` is `callback`.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub callback: Lenient<Callback>,
-    /// Who was invited to chat and has not joined.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub target_users: Lenient<Vec<Lenient<User>>>,
-    /// Who closed it, and with which words.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub close_record: Lenient<CloseRecord>,
-    /// When it was closed (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub closed_date_time: Lenient<String>,
-    /// Who is active in the session now.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub users: Lenient<Vec<Lenient<User>>>,
-    /// Who took part in the session at any time.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub participants: Lenient<Vec<Lenient<User>>>,
-    /// Identifies the last message that was sent in it.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub last_message_id: Lenient<String>,
-    /// When it was created (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub created_date_time: Lenient<String>,
-    /// When it changed last (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub last_modified_date_time: Lenient<String>,
+/// Defines structs whose fields are all [`Lenient`], and not written while they are absent.
+macro_rules! lenient {
+    ($($(#[$of_struct:meta])* pub struct $name:ident {
+        $($(#[$of_field:meta])* pub $field:ident: $shape:ty,)*
+    })*) => {$(
+        #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase", default)]
+        $(#[$of_struct])*
+        pub struct $name {
+            $($(#[$of_field])*
+            #[serde(skip_serializing_if = "Lenient::is_absent")]
+            pub $field: Lenient<$shape>,)*
+        }
+    )*};
 }
 
-/// Who began a session.
+lenient! {
+    /// One chat session, as it is at one moment.
+    #[schemars(title = "Chat session", extend("required" = ["id", "status"]))]
+    pub struct ChatSession {
+        /// Identifies the session; the same in all its events. 1 to 255 bytes.
+        #[schemars(with = "String", length(min = 1, max = 255))]
+        pub id: String,
+        /// Display name of the session.
+        pub name: String,
+        /// Who started the session: a contact (`request`) or a member (`push`).
+        #[serde(rename = "type")]
+        pub session_type: SessionType,
+        /// Current status of the session; determines the routing key.
+        #[schemars(with = "SessionStatus", extend("type" = "string"))]
+        pub status: SessionStatus,
+        /// Earlier statuses, oldest first. Statuses may be skipped: the published example has only
+        /// `handled`.
+        pub past_status: Vec<Lenient<SessionStatus>>,
+        /// Durations of the session; empty until there is something to report.
+        pub report: Report,
+        /// What the session is about, such as the ticket from which it was opened.
+        pub reference: Reference,
+        /// Who started the session.
+        pub creator: User,
+        /// How the creator wants to be called back; present if `status` is `callback`.
+        pub callback: Callback,
+        /// Users who were invited to the chat and have not joined.
+        pub target_users: Vec<Lenient<User>>,
+        /// Who closed the session, and with which note.
+        pub close_record: CloseRecord,
+        /// When the session was closed (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub closed_date_time: String,
+        /// Users who are active in the session now.
+        pub users: Vec<Lenient<User>>,
+        /// Users who took part in the session at any time.
+        pub participants: Vec<Lenient<User>>,
+        /// Identifies the last message that was sent in the session.
+        pub last_message_id: String,
+        /// When the session was created (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub created_date_time: String,
+        /// When the session was last changed (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub last_modified_date_time: String,
+    }
+
+    /// Durations of a session.
+    pub struct Report {
+        /// How long the creator waited for an answer.
+        pub creator_waited: Number,
+        /// When a member answered (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub handled_date_time: String,
+        /// How long the chat took from the answer to its end.
+        pub chat_duration: Number,
+    }
+
+    /// What a session is about.
+    pub struct Reference {
+        /// Kind of the object that the session refers to.
+        #[serde(rename = "type")]
+        pub reference_type: ReferenceType,
+        /// Id of the object that the session refers to.
+        pub id: String,
+    }
+
+    /// How a creator wants to be called back.
+    pub struct Callback {
+        /// Means of the callback.
+        #[serde(rename = "type")]
+        pub callback_type: CallbackType,
+        /// Phone number to call.
+        pub phone: String,
+        /// Note of the creator on the callback.
+        pub note: String,
+        /// Preferred times; any of them suits.
+        pub preferred_time: Vec<Lenient<Period>>,
+    }
+
+    /// A period of time.
+    pub struct Period {
+        /// Start of the period (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub start: String,
+        /// End of the period (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub end: String,
+    }
+
+    /// Who closed a session, and with which note.
+    pub struct CloseRecord {
+        /// The user who closed it; the published example has no `company` in it.
+        pub user: User,
+        /// Note of the user who closed the session.
+        pub note: String,
+        /// When this record was last changed (ISO 8601).
+        #[schemars(extend("examples" = [TIME]))]
+        pub last_modified_date_time: String,
+    }
+
+    /// A contact or a member.
+    pub struct User {
+        /// Number of the user in the DeskDirector instance.
+        pub entity_id: Number,
+        /// Display name of the user.
+        pub name: String,
+        /// Identifies the user across all instances: `instance~c~number` for a contact,
+        /// `instance~m~number` for a member.
+        pub user_id: UserId,
+        /// Company of the user; members often have none.
+        pub company: Company,
+    }
+
+    /// The company of a user.
+    pub struct Company {
+        /// Number of the company in the DeskDirector instance.
+        pub entity_id: Number,
+        /// Display name of the company.
+        pub name: String,
+        /// Identifier of the company in other systems; that of the creator's company is `{company}` in
+        /// routing keys.
+        pub identifier: String,
+    }
+}
+
+/// Who started a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionType {
-    /// A contact asked for it.
+    /// A contact requested it.
     Request,
-    /// A member invited to it.
+    /// A member invited others to it.
     Push,
-    /// A type the interface does not have.
+    /// A type that the interface does not define.
     #[serde(untagged)]
     Other(String),
 }
 
-/// Where a session stands.
+/// Status of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Nobody has answered yet.
+#[schemars(rename = "Status")]
+pub enum SessionStatus {
+    /// No member has answered yet.
     Created,
     /// A member has answered.
     Handled,
-    /// Nobody answered.
+    /// No member answered.
     Missed,
-    /// It is over.
+    /// The session is over.
     Completed,
     /// The creator wants to be called back.
     Callback,
-    /// A status the interface does not have.
+    /// A status that the interface does not define.
     #[serde(untagged)]
     Other(String),
 }
 
-/// How long things took.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Report {
-    /// How long the creator waited for an answer.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub creator_waited: Lenient<Number>,
-    /// When a member answered (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub handled_date_time: Lenient<String>,
-    /// How long the chat took from the answer to its end.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub chat_duration: Lenient<Number>,
-}
-
-/// What a session is about.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Reference {
-    /// What kind of thing it is.
-    #[serde(rename = "type", skip_serializing_if = "Lenient::is_absent")]
-    pub reference_type: Lenient<ReferenceType>,
-    /// Which one.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub id: Lenient<String>,
-}
-
-/// What kind of thing a session is about.
+/// Kind of an object that a session refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReferenceType {
     /// A ticket.
     Ticket,
-    /// A kind the interface does not have.
+    /// A kind that the interface does not define.
     #[serde(untagged)]
     Other(String),
 }
 
-/// How a creator wants to be called back.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Callback {
-    /// By which means.
-    #[serde(rename = "type", skip_serializing_if = "Lenient::is_absent")]
-    pub callback_type: Lenient<CallbackType>,
-    /// Under which number.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub phone: Lenient<String>,
-    /// What the creator wrote to it.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub note: Lenient<String>,
-    /// When, any of these.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub preferred_time: Lenient<Vec<Lenient<Period>>>,
-}
-
-/// By which means a creator wants to be called back.
+/// Means by which a creator wants to be called back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CallbackType {
@@ -181,94 +217,30 @@ pub enum CallbackType {
     Phone,
     /// In a chat.
     Chat,
-    /// Means the interface does not have.
+    /// Means that the interface does not define.
     #[serde(untagged)]
     Other(String),
 }
 
-/// From one time to another.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Period {
-    /// From when (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub start: Lenient<String>,
-    /// Until when (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub end: Lenient<String>,
-}
+/// `instance~c~number` or `instance~m~number`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(
+    description = "Identifies a user across all instances: `instance~c~number` for a contact, \
+        `instance~m~number` for a member.",
+    extend("pattern" = "^.*~[cm]~(0|[1-9][0-9]*)$", "examples" = ["nzlancomdev~c~11220"])
+)]
+pub struct UserId(pub String);
 
-/// Who closed a session.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CloseRecord {
-    /// The user who closed it; the published example has no `company` in it.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub user: Lenient<User>,
-    /// What they wrote to it.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub note: Lenient<String>,
-    /// When this record changed last (ISO 8601).
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    #[schemars(extend("examples" = [TIME]))]
-    pub last_modified_date_time: Lenient<String>,
-}
-
-/// A contact or a member.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct User {
-    /// Their number in the instance.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub entity_id: Lenient<Number>,
-    /// What people call them.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub name: Lenient<String>,
-    /// Who they are, over all instances: `instance~c~number` a contact, `instance~m~number` a member.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub user_id: Lenient<UserId>,
-    /// Whom they work for; members often have none.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub company: Lenient<Company>,
-}
-
-/// Whom a user works for.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Company {
-    /// Its number in the instance.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub entity_id: Lenient<Number>,
-    /// What people call it.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub name: Lenient<String>,
-    /// What other systems call it; `{company}` in routing keys when it is the creator's.
-    #[serde(skip_serializing_if = "Lenient::is_absent")]
-    pub identifier: Lenient<String>,
-}
-
-impl fmt::Display for Status {
+impl fmt::Display for SessionStatus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Created => "created",
-            Self::Handled => "handled",
-            Self::Missed => "missed",
-            Self::Completed => "completed",
-            Self::Callback => "callback",
-            Self::Other(status) => status,
-        })
+        self.serialize(formatter)
     }
 }
 
 impl fmt::Display for SessionType {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Request => "request",
-            Self::Push => "push",
-            Self::Other(session_type) => session_type,
-        })
+        self.serialize(formatter)
     }
 }
 

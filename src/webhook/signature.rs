@@ -1,7 +1,5 @@
-//! Is a body really from its source? HMAC-SHA256 over the raw bytes, keyed with any of the
-//! source's secrets. Knows header values, not HTTP.
-
-use std::fmt;
+//! Verifies that a body is from its source: HMAC-SHA256 over the raw bytes, keyed with any of the
+//! source's secrets. Knows header values, but not HTTP.
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 use bytes::Bytes;
@@ -13,7 +11,7 @@ pub const HEADER: &str = "x-dd-signature";
 const PREFIX: &str = "sha256=";
 const DIGEST_BYTES: usize = 32;
 
-/// Bytes whose signature was right, or whose source needs none. Only these can be split.
+/// Bytes whose signature is valid, or whose source needs none. Only these can be split.
 #[derive(Debug, Clone)]
 pub struct Verified<T>(T, Option<usize>);
 
@@ -24,7 +22,7 @@ impl<T> Verified<T> {
         self.1
     }
 
-    /// Takes the bytes out.
+    /// Returns the bytes.
     #[must_use]
     pub fn into_inner(self) -> T {
         self.0
@@ -37,57 +35,44 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Verified<T> {
     }
 }
 
-/// Why a body is not authentic. Operators may know; a sender is not told which it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a body is not authentic. Only operators see this; a sender gets the same answer for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadSignature {
-    /// The header is not there.
+    /// The header is missing.
+    #[error("no signature header")]
     Missing,
-    /// The header is there more than once.
+    /// The header occurs more than once.
+    #[error("more than one signature header")]
     Repeated,
-    /// The header holds no digest.
+    /// The header contains no valid digest.
+    #[error("the signature header is not `sha256=` with 32 bytes in hex or base64")]
     Unreadable,
-    /// The digest is not that of this body with any secret of the source.
+    /// The digest does not match this body with any secret of the source.
+    #[error("{}", mismatch(*secrets))]
     Mismatch {
         /// How many secrets were tried.
         secrets: usize,
     },
 }
 
-impl fmt::Display for BadSignature {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self {
-            Self::Missing => "no signature header",
-            Self::Repeated => "more than one signature header",
-            Self::Unreadable => {
-                "the signature header is not `sha256=` with 32 bytes in hex or base64"
-            }
-            Self::Mismatch { secrets: 0 } => "the source has no secret yet",
-            Self::Mismatch { secrets: 1 } => {
-                "the secret of the source does not match the signature"
-            }
-            Self::Mismatch { secrets } => {
-                return write!(
-                    formatter,
-                    "none of the {secrets} secrets matches the signature"
-                );
-            }
-        };
-        formatter.write_str(text)
+fn mismatch(secrets: usize) -> String {
+    match secrets {
+        0 => "the source has no secret yet".into(),
+        1 => "the secret of the source does not match the signature".into(),
+        _ => format!("none of the {secrets} secrets matches the signature"),
     }
 }
 
-impl std::error::Error for BadSignature {}
-
-/// What a request claims, not yet compared with its body.
+/// The signature that a request carries, not yet compared with its body.
 #[derive(Debug, Clone)]
 pub struct Signature(Option<[u8; DIGEST_BYTES]>);
 
 impl Signature {
-    /// Reads the values of all signature headers of a request: exactly one, `sha256=` in any
-    /// case, then the digest in hex of either case or in base64, padded or not.
+    /// Parses the values of all signature headers of a request. There must be exactly one value:
+    /// `sha256=` in any case, then the digest in hex of either case or in base64, padded or not.
     ///
     /// # Errors
-    /// Anything else.
+    /// There is no value, more than one, or one of another form.
     pub fn parse<V: AsRef<[u8]>>(
         values: impl IntoIterator<Item = V>,
     ) -> Result<Self, BadSignature> {
@@ -96,37 +81,35 @@ impl Signature {
         if values.next().is_some() {
             return Err(BadSignature::Repeated);
         }
-        let (prefix, digest) = value
-            .as_ref()
-            .split_at_checked(PREFIX.len())
+        let parts = value.as_ref().split_at_checked(PREFIX.len());
+        let digest = parts
+            .filter(|(prefix, _)| prefix.eq_ignore_ascii_case(PREFIX.as_bytes()))
+            .and_then(|(_, digest)| decode(digest))
             .ok_or(BadSignature::Unreadable)?;
-        if !prefix.eq_ignore_ascii_case(PREFIX.as_bytes()) {
-            return Err(BadSignature::Unreadable);
-        }
-        decode(digest).map(|digest| Self(Some(digest)))
+        Ok(Self(Some(digest)))
     }
 }
 
-/// What the bodies of one source are checked with.
+/// The keys with which the bodies of one source are verified.
 #[derive(Debug, Clone)]
 pub enum Keys {
-    /// Anybody may post: `signature = "none"`.
+    /// Anyone may post: `signature = "none"`.
     Unsigned,
-    /// One of these must have signed. None at all: nothing is authentic.
+    /// One of these keys must have signed a body. If there are none, no body is authentic.
     AnyOf(Vec<Key>),
 }
 
 impl Keys {
-    /// Keys of a source that requires signatures. An empty secret verifies nothing, because
-    /// everybody knows it.
+    /// Keys of a source that requires signatures. Empty secrets are left out, because everybody
+    /// knows them.
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Self {
         let is_secret = |secret: &S| !secret.as_ref().is_empty();
         let key = |secret: S| Key::new(HMAC_SHA256, secret.as_ref());
         Self::AnyOf(secrets.into_iter().filter(is_secret).map(key).collect())
     }
 
-    /// Reads the signature as far as this source needs one, so that a request without a
-    /// readable one can be refused before its body is read.
+    /// Parses the signature if this source needs one, so that a request without a valid header can
+    /// be refused before its body is read.
     ///
     /// # Errors
     /// As [`Signature::parse`]; never for an unsigned source.
@@ -154,51 +137,35 @@ impl Keys {
             Self::AnyOf(keys) => keys,
         };
         let digest = signature.0.ok_or(BadSignature::Missing)?;
-        // Every key is tried: which of the secrets signed must not show in the time it takes.
+        let secrets = keys.len();
+        // Every key is tried, so that the time does not reveal which of the secrets signed.
         let signed_by = keys.iter().enumerate().fold(None, |found, (index, key)| {
             let is_signed = hmac::verify(key, &body, &digest).is_ok();
             if is_signed { Some(index) } else { found }
         });
         match signed_by {
             Some(index) => Ok(Verified(body, Some(index))),
-            None => Err(BadSignature::Mismatch {
-                secrets: keys.len(),
-            }),
+            None => Err(BadSignature::Mismatch { secrets }),
         }
     }
 }
 
-/// The first of these secrets, by its place, that signed this body. For a person with a captured
-/// request: unlike [`Keys::verify`] it shows in the time it takes.
-pub fn signer<S: AsRef<[u8]>>(
-    secrets: impl IntoIterator<Item = S>,
-    signature: &Signature,
-    body: &[u8],
-) -> Option<usize> {
-    let digest = signature.0?;
-    secrets.into_iter().position(|secret| {
-        let key = Key::new(HMAC_SHA256, secret.as_ref());
-        !secret.as_ref().is_empty() && hmac::verify(&key, body, &digest).is_ok()
-    })
-}
-
-/// The header value a sender with this secret adds to this body.
+/// The header value that a sender with this secret adds to this body.
 #[must_use]
 pub fn sign(secret: &[u8], body: &[u8]) -> String {
     let tag = hmac::sign(&Key::new(HMAC_SHA256, secret), body);
     format!("{PREFIX}{}", HEXLOWER.encode(tag.as_ref()))
 }
 
-/// The lengths differ, so that no text is both hex and base64.
-fn decode(digest: &[u8]) -> Result<[u8; DIGEST_BYTES], BadSignature> {
+/// Decodes hex or base64, distinguished by the length of the text.
+fn decode(digest: &[u8]) -> Option<[u8; DIGEST_BYTES]> {
     let bytes = match (digest.len(), digest) {
         (64, hex) => HEXLOWER_PERMISSIVE.decode(hex),
-        // A decoder of padded texts would take two of them in a row for one.
+        // A decoder for padded text would also accept two padded texts in a row.
         (44, [unpadded @ .., b'=']) | (43, unpadded) => BASE64_NOPAD.decode(unpadded),
-        _ => return Err(BadSignature::Unreadable),
+        _ => return None,
     };
-    let bytes = bytes.map_err(|_| BadSignature::Unreadable)?;
-    bytes.try_into().map_err(|_| BadSignature::Unreadable)
+    bytes.ok()?.try_into().ok()
 }
 
 #[cfg(test)]

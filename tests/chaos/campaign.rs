@@ -1,4 +1,4 @@
-//! One run from an empty broker to the verdict, and several of them summed up.
+//! One run from an empty broker to the verdict, and the summary of several runs.
 
 use std::future::ready;
 use std::path::Path;
@@ -21,31 +21,31 @@ use crate::support::broker::Broker;
 use crate::support::http::Client;
 use crate::watch;
 
-/// Nothing is done to anybody before so many requests were accepted.
+/// No fault is injected before this number of requests was accepted.
 const WARM_REQUESTS: u32 = 100;
 const WARM_WITHIN: Duration = Duration::from_secs(30);
 const PROBE_LIMIT: Micros = 10_000_000;
 const LOGIN_LIMIT: Micros = 35_000_000;
-/// At which rate a backlog goes at least.
+/// The minimum rate at which a backlog drains.
 const DRAINS_PER_SECOND: u64 = 200;
 const QUIET: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_mins(3);
 
 const CAPS: Caps = Caps {
-    // 64 MiB are promised of a release build, whatever the broker does or strangers do; both at once
-    // may take half as much again. Without optimisation more code is resident.
+    // The documented limit of a release build is 64 MiB, whatever the broker or strangers do. Both
+    // at once may take half as much again. Without optimisation more code is resident.
     rss_bytes: if cfg!(debug_assertions) { 128 } else { 96 } << 20,
-    // `http.connections_max` of strangers.
+    // Strangers may use all of `http.connections_max`.
     descriptors: 200 + 1024,
-    // Without optimisation and beside other tests it takes longer.
+    // Slower without optimisation and next to other tests.
     answer: if cfg!(debug_assertions) { 3 } else { 1 } * 1_000_000,
     journal_bytes: 1 << 30,
     in_flight: IN_FLIGHT_MAX,
 };
 
-/// Runs everything that was asked for; gives the findings of each run.
+/// Runs all seeds that were requested, up to the first failure; returns the findings of each run.
 pub async fn run(settings: &Settings) -> Vec<Findings> {
-    let broker = Arc::new(Broker::own().await);
+    let broker = Arc::new(Broker::own_with("").await);
     let mut all = Vec::new();
     for seed in settings.seeds() {
         println!("chaos: seed {seed}, {}", report::versions());
@@ -149,7 +149,8 @@ fn follow(stage: &Arc<Stage>, seed: u64, lanes: &[Lane], lasts: Duration) -> Vec
         .collect()
 }
 
-/// Sends a fresh event; how long it took to come.
+/// Sends a new event; returns how long its delivery took, or `None` if it was not delivered in
+/// time.
 async fn probe(stage: &Stage, limit: Micros) -> Option<Micros> {
     let event = Event {
         session: stage.desk.new_session(),
@@ -181,7 +182,7 @@ async fn probe(stage: &Stage, limit: Micros) -> Option<Micros> {
     came
 }
 
-/// Waits until nothing waits anywhere.
+/// Waits until no event is pending and no message is unconsumed.
 async fn drain(stage: &Stage) {
     let is_settled = until(DRAIN_MAX, async || {
         let account = watch::account(stage).await;
@@ -189,7 +190,7 @@ async fn drain(stage: &Stage) {
     })
     .await;
     if !is_settled {
-        return; // the judge will say so
+        return; // the judge reports it
     }
     let mut quiet = (Instant::now(), stage.consumers.total());
     until(DRAIN_MAX, || {

@@ -1,5 +1,6 @@
-//! The consumers: one connection to each queue, every delivery looked at and logged before it is
-//! acknowledged, and killed at times, which leaves what was not acknowledged to the next one.
+//! The consumers: one connection per queue. Every delivery is checked and logged before it is
+//! acknowledged. Connections are killed now and then, so that the broker redelivers what was not
+//! acknowledged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +46,7 @@ struct State {
 }
 
 impl Consumers {
-    /// Starts one for each queue; the queues must be there.
+    /// Starts a consumer for each queue; the queues must exist.
     pub fn start(amqp_url: &str, script: Script, ledger: &Arc<Ledger>) -> Self {
         let audits = (0..EXCHANGES.len())
             .map(|position| Queue::Audit(u8::try_from(position).expect("a few exchanges")));
@@ -68,10 +69,10 @@ impl Consumers {
         Self { all }
     }
 
-    /// Ends the connection of one of them with everything it has not acknowledged; says which one,
-    /// and whether it was in the middle of something.
+    /// Kills the connection of one consumer with everything it has not acknowledged; says which
+    /// one, and whether it was connected.
     pub async fn kill(&self, dice: u64) -> Result<String, String> {
-        // Every other time that of the queue that gets everything, the first.
+        // Every other time the consumer of the queue that receives everything, which is the first.
         let length = self.all.len() as u64 * 2;
         let position = usize::try_from(dice % length).expect("small");
         let consumer = self.all.get(position).unwrap_or(&self.all[0]);
@@ -89,13 +90,13 @@ impl Consumers {
         Err("the consumer was not connected".into())
     }
 
-    /// Deliveries of a queue so far.
+    /// Number of deliveries of a queue so far.
     pub fn delivered(&self, queue: Queue) -> u64 {
         let of_queue = self.all.iter().find(|one| one.queue == queue);
         of_queue.map_or(0, |one| one.state.delivered.load(Ordering::Relaxed))
     }
 
-    /// Whether every one of them is connected, has nothing to do and has acknowledged everything.
+    /// Whether all consumers are connected, idle, and have acknowledged everything.
     pub fn are_idle(&self) -> bool {
         let mut all = self.all.iter();
         all.all(|one| one.state.is_idle.load(Ordering::Relaxed))
@@ -116,7 +117,7 @@ impl Drop for Consumers {
     }
 }
 
-/// The name of a queue at the broker.
+/// The name of the queue on the broker.
 pub fn name_of(queue: Queue) -> String {
     match queue {
         Queue::All => "all".into(),
@@ -194,7 +195,7 @@ impl Reader {
         }
     }
 
-    /// Looks at a delivery and writes it down; gives its tag.
+    /// Checks and logs a delivery; returns its tag.
     fn log(&self, received: Received) -> u64 {
         let tag = received.delivery_tag;
         let message = Message::from(received);
@@ -214,7 +215,7 @@ impl Reader {
     }
 }
 
-/// What is not as it must be, if anything: bytes, route, properties.
+/// Describes the first error in bytes, route or properties, if there is one.
 fn flaw(script: Script, event: Event, message: &Message) -> Option<String> {
     if event.session >= FORGED {
         return None;

@@ -1,5 +1,5 @@
-//! What every event looks like: a pure function of seed, session and number, so that whoever sees
-//! a message can compute again what was sent, byte for byte. Knows no network.
+//! The content of every event: a pure function of seed, session and number, so that the sent bytes
+//! of any message can be computed again for comparison. Knows no network.
 
 use std::fmt::Write;
 
@@ -11,15 +11,15 @@ use crate::random::mix;
 /// The source that all webhooks are posted to.
 pub const SOURCE: &str = "deskdirector";
 
-/// Sessions from here on are in requests that were never sent whole.
+/// Sessions from this number on are in requests that were never sent completely.
 pub const INCOMPLETE: u32 = 1 << 30;
-/// Sessions from here on are in requests that were not signed as they must be.
+/// Sessions from this number on are in requests without a valid signature.
 pub const FORGED: u32 = 1 << 31;
 
-/// What `id` begins with in every forged request.
+/// The prefix of `id` in every forged request.
 pub const FORGED_MARK: &str = "forged-by-nobody";
 
-/// Exchanges; `bare` has no alternate exchange, so what it cannot route comes back.
+/// The exchanges. `bare` has no alternate exchange, so its unroutable messages are returned.
 pub const EXCHANGES: [&str; 4] = ["chat-sessions", "agents", "alarms", "bare"];
 
 const STATUSES: [&str; 6] = [
@@ -31,24 +31,25 @@ const STATUSES: [&str; 6] = [
     "archived",
 ];
 
-/// One state of one session, numbered from 1 without a gap.
+/// One event of one session; the events of a session are numbered from 1 without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Event {
     pub session: u32,
     pub seq: u32,
 }
 
-/// What all events of a seed look like.
+/// The events of one seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Script {
     pub seed: u64,
 }
 
 impl Script {
-    /// The bytes of an event as they stand in the webhook.
+    /// The bytes of an event as they are in the webhook.
     pub fn body(self, event: Event) -> Vec<u8> {
         let dice = self.dice(event);
-        // White space, escapes, key order and number spellings that a parser would not keep.
+        // White space, escapes, key order and spellings of numbers that a parser would not
+        // preserve.
         let mut body = format!(
             r#"{{"id":"{}","name":"{}:{dice:016x}", "status" :"{}","type":"request","score":1.50e+{},"note":"caf\u00e9 \ud83d\ude00 é","#,
             self.session_id(event.session),
@@ -75,7 +76,7 @@ impl Script {
         body.into_bytes()
     }
 
-    /// Which event these bytes claim to be.
+    /// The event that these bytes claim to be.
     pub fn read(self, body: &[u8]) -> Option<Event> {
         let text = str::from_utf8(body).ok()?;
         let rest = text.strip_prefix(r#"{"id":""#)?;
@@ -111,7 +112,7 @@ fn status(dice: u64) -> &'static str {
     STATUSES[usize::try_from(dice >> 40).expect("64 bits") % STATUSES.len()]
 }
 
-/// The status it is routed as.
+/// The status with which it is routed.
 pub fn routed(status: &str) -> &str {
     if status == "archived" {
         "unknown"
@@ -120,7 +121,7 @@ pub fn routed(status: &str) -> &str {
     }
 }
 
-/// Where events of that status go; [`ROUTES`] says the same to the bridge.
+/// The exchange for events with this status; [`ROUTES`] configures the bridge accordingly.
 pub fn exchange_of(status: &str) -> &'static str {
     match status {
         "handled" => "agents",
@@ -130,13 +131,13 @@ pub fn exchange_of(status: &str) -> &'static str {
     }
 }
 
-/// The routes as the bridge is told them.
+/// The routes in the bridge's configuration.
 pub const ROUTES: &str = "
     handled = {exchange = 'agents', routing_key = 'agents.{status}'}
     missed = {exchange = 'alarms', routing_key = 'alarms.{status}'}
     callback = {exchange = 'bare', routing_key = 'bare.{status}'}";
 
-/// The key they are published with.
+/// The routing key of events with this status.
 pub fn routing_key_of(status: &str) -> String {
     let prefix = match exchange_of(status) {
         "chat-sessions" => "chat-session",
@@ -145,7 +146,7 @@ pub fn routing_key_of(status: &str) -> String {
     format!("{prefix}.{}", routed(status))
 }
 
-/// The `message_id` that the README promises, computed without the bridge's code.
+/// The documented `message_id` (docs/consuming.md), computed without the bridge's code.
 pub fn message_id(session_id: &str, body: &[u8]) -> Uuid {
     let mut bytes = Vec::new();
     for part in [SOURCE, session_id] {
@@ -166,7 +167,7 @@ mod tests {
     const SCRIPT: Script = Script { seed: 7 };
 
     #[test]
-    fn every_event_is_json_and_says_which_one_it_is() {
+    fn events_are_json_and_identify_themselves() {
         for session in [0, 1, 99, INCOMPLETE + 3, FORGED + 5] {
             for seq in 1..200 {
                 let event = Event { session, seq };
@@ -175,7 +176,7 @@ mod tests {
                 assert_eq!(read["status"], SCRIPT.status(event));
                 assert_eq!(read["id"], SCRIPT.session_id(session));
                 assert_eq!(SCRIPT.read(&body), Some(event));
-                assert_eq!(SCRIPT.body(event), body, "the same at any time");
+                assert_eq!(SCRIPT.body(event), body, "the same at every call");
             }
         }
     }

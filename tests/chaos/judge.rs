@@ -1,5 +1,5 @@
-//! The verdict over the three logs: pure, in one pass over each. What it may not assert is as
-//! important as what it does: concurrent requests and requests of unknown outcome have no order.
+//! The verdict over the three logs: pure, in one pass over each. What it must not assert is as
+//! important as what it asserts: concurrent requests and requests of unknown outcome have no order.
 
 mod accounts;
 mod copies;
@@ -14,7 +14,7 @@ use crate::event::{Event, FORGED, INCOMPLETE};
 use crate::ledger::{Delivery, History, Micros, Outcome, Queue, Request};
 use crate::schedule::{Kind, Lane};
 
-/// Invariants of the catalogue, by number.
+/// The invariants, by their number in the documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     I1NoLoss,
@@ -28,10 +28,10 @@ pub enum Invariant {
     I10Bounded,
     I11Liveness,
     I12Accounting,
-    /// An authentic request got another answer than 2xx, or a late one or none, and nothing done to
-    /// the bridge itself or its disk explains it. Strangers do not.
+    /// An authentic request got no answer, a late one, or one other than 2xx, without a fault of
+    /// the bridge itself or its disk at that time. Strangers are no excuse.
     Answers,
-    /// What the harness saw go wrong.
+    /// An error that the harness noticed.
     Complaint,
 }
 
@@ -42,23 +42,23 @@ pub struct Violation {
     pub event: Option<Event>,
 }
 
-/// Caps of I10.
+/// The limits of I10.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
     pub rss_bytes: u64,
     pub descriptors: u64,
     pub journal_bytes: u64,
-    /// How many messages each interruption may bring again.
+    /// How many messages may be published again for each interruption.
     pub in_flight: u64,
-    /// How long a sender may have to wait.
+    /// The maximum response time.
     pub answer: Micros,
 }
 
-/// What is to be said of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     pub violations: Vec<Violation>,
-    /// Why the run does not count, if it does not.
+    /// Why the run is void, if it is.
     pub voids: Vec<String>,
     pub counts: Counts,
 }
@@ -69,19 +69,20 @@ pub struct Counts {
     pub accepted: u64,
     pub requests: u64,
     pub deliveries: u64,
-    /// Deliveries the broker gave twice.
+    /// Deliveries that the broker repeated.
     pub redeliveries: u64,
-    /// Copies made by the bridge, and of them those that a sender caused, who sent twice.
+    /// Duplicates published by the bridge (`duplicates`), and how many of them exist because the
+    /// sender sent the event twice (`sent_twice`).
     pub duplicates: u64,
     pub sent_twice: u64,
-    /// Copies by the fault that was under way; one copy may count for two of them.
+    /// Duplicates by the fault that was active; a duplicate may count for two faults.
     pub causes: BTreeMap<Kind, u64>,
     pub unrouted: u64,
     pub infos: u64,
-    /// Those that were cut off at once while nothing was done to the bridge itself: a connection
-    /// that was kept had to make room.
+    /// Requests that were cut off without a fault of the bridge itself: the kept connection was
+    /// evicted.
     pub cut_off: u64,
-    /// The longest answer while nothing was done to the bridge itself or its disk.
+    /// The longest response time without a fault of the bridge itself or its disk.
     pub answer_max: Micros,
     pub refusals: BTreeMap<u16, u64>,
     pub injections: BTreeMap<Kind, u64>,
@@ -126,15 +127,15 @@ impl Findings {
     }
 }
 
-/// All that is known of one event.
+/// Everything known about one event.
 #[derive(Debug, Default)]
 struct Story {
     request: usize,
-    /// Positions of its deliveries, all queues together.
+    /// The positions of its deliveries in the log, all queues together.
     deliveries: Vec<u32>,
 }
 
-/// The logs by event.
+/// The logs, indexed by event.
 struct Index<'h> {
     history: &'h History,
     stories: HashMap<Event, Story>,
@@ -174,15 +175,15 @@ impl<'h> Index<'h> {
             .map(move |position| (*position, &all[*position as usize]))
     }
 
-    /// Whether a fault of such a kind was under way at any time between the two.
+    /// Whether a fault of one of these kinds was active at any time between the two.
     fn is_during(&self, from: Micros, to: Micros, kinds: &[Kind]) -> bool {
         self.history.injections.iter().any(|injection| {
             kinds.contains(&injection.kind) && injection.begin <= to && injection.end >= from
         })
     }
 
-    /// The kinds that were under way between the two, or had just ended, and may be the cause of
-    /// what the bridge did at the broker: strangers may not.
+    /// The kinds of faults that were active between the two, or had just ended, and may be the
+    /// cause of what the bridge did at the broker. Strangers cannot be the cause.
     fn kinds_during(&self, from: Micros, to: Micros) -> Vec<Kind> {
         const AFTERWARDS: Micros = 10_000_000;
         let mut kinds: Vec<_> = self
@@ -199,11 +200,12 @@ impl<'h> Index<'h> {
     }
 }
 
-/// Faults in which what was answered 503 may be held all the same: a commit that took too long, or
-/// one that the restart finds in the WAL although its fsync had failed.
+/// Faults in which an event that was answered with 503 may nevertheless be stored: the commit took
+/// too long, or the restart finds it in the WAL although its fsync failed.
 const UNCERTAIN: &[Kind] = &[Kind::FsyncSlow, Kind::FsyncFails];
 
-/// Whether an event may be held: some attempt of its request was accepted, or nobody knows.
+/// Whether an event may be stored: an attempt of its request was accepted or has an unknown
+/// outcome.
 fn may_be_held(index: &Index, request: &Request) -> bool {
     request.attempts.iter().any(|attempt| {
         let may = match attempt.outcome {
@@ -226,7 +228,7 @@ fn is_of(queue: Queue) -> impl Fn(&(u32, &Delivery)) -> bool {
     move |(_, delivery)| delivery.queue == queue
 }
 
-/// What is known of an event, for people.
+/// A readable summary of everything known about an event.
 pub fn story(history: &History, event: Event) -> String {
     use std::fmt::Write;
     let index = Index::of(history);

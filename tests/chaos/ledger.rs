@@ -1,5 +1,5 @@
-//! The three logs of a run, in memory: what was sent and answered, what was delivered, what was
-//! done to whom. Entries are complete when they are made; nobody changes one afterwards.
+//! The three logs of a run, in memory: what was sent and answered, what was delivered, and which
+//! faults were injected. Entries are complete when they are added, and never change.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use crate::schedule::Kind;
 /// Microseconds since the run began.
 pub type Micros = u64;
 
-/// What came of one attempt to send a request (Jepsen's ok, fail and info).
+/// The outcome of one attempt to send a request (Jepsen's ok, fail and info).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// A whole 2xx answer.
+    /// A complete 2xx answer.
     Ok,
-    /// Another whole answer.
+    /// Another complete answer.
     Fail(u16),
-    /// Sent, perhaps in part, and not answered: nobody knows.
+    /// Sent, maybe in part, and not answered: the outcome is unknown.
     Info,
 }
 
@@ -29,7 +29,7 @@ pub struct Attempt {
     pub outcome: Outcome,
 }
 
-/// One array of events, sent as often as it took.
+/// One array of events, sent until it was accepted or given up.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     pub events: Vec<Event>,
@@ -37,7 +37,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// When it was accepted first.
+    /// When it was first accepted.
     pub fn accepted_at(&self) -> Option<Micros> {
         let ok = self.attempts.iter();
         ok.filter(|attempt| attempt.outcome == Outcome::Ok)
@@ -45,7 +45,7 @@ impl Request {
             .min()
     }
 
-    /// When it was sent first.
+    /// When it was first sent.
     pub fn begin(&self) -> Micros {
         self.attempts
             .iter()
@@ -55,42 +55,42 @@ impl Request {
     }
 }
 
-/// A queue that is read.
+/// A queue with a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Queue {
     /// Bound to every exchange.
     All,
-    /// Bound to one exchange, by its position.
+    /// Bound to one exchange, given by its position in `EXCHANGES`.
     Audit(u8),
     Unrouted,
     DeadLetter,
 }
 
-/// One message as a consumer had it.
+/// One message as a consumer received it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     pub queue: Queue,
     pub at: Micros,
-    /// Which event it is, by its body.
+    /// The event, identified by the body.
     pub event: Option<Event>,
     pub message_id: u128,
-    /// The broker gave it before, to somebody who did not acknowledge it.
+    /// The broker has delivered it before, to a consumer that did not acknowledge it.
     pub is_redelivered: bool,
-    /// What is wrong with body, routing or properties.
+    /// What is wrong with body, route or properties.
     pub flaw: Option<Box<str>>,
 }
 
-/// One fault as it really was.
+/// One fault as it really happened.
 #[derive(Debug, Clone)]
 pub struct Injection {
     pub kind: Kind,
     pub begin: Micros,
     pub end: Micros,
-    /// By what it was seen to have happened, or why it was not.
+    /// The evidence that the fault took effect, or why it did not.
     pub evidence: Result<String, String>,
 }
 
-/// The bridge's own counts at one moment.
+/// The bridge's own counters at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Account {
     pub at: Micros,
@@ -100,7 +100,7 @@ pub struct Account {
     pub backlog: u64,
 }
 
-/// The most that was seen of each.
+/// The maximum that was observed of each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Peaks {
     pub rss_bytes: u64,
@@ -109,7 +109,7 @@ pub struct Peaks {
     pub backlog: u64,
 }
 
-/// What strangers did, all attacks together.
+/// The actions of strangers, all attacks together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Strangers {
     pub opened: u64,
@@ -124,24 +124,24 @@ impl std::ops::AddAssign for Strangers {
     }
 }
 
-/// How things stood at the end, after everything was healed and had drained.
+/// The state at the end, after all faults had ended and everything had drained.
 #[derive(Debug, Clone, Default)]
 pub struct Ending {
-    /// The bridge's counts.
+    /// The bridge's counters.
     pub account: Account,
-    /// From the last healing to the arrival of a fresh event, or `None`: it never came.
+    /// Time from the end of the last fault to the delivery of a new event; `None`: never delivered.
     pub probe: Option<Micros>,
     pub probe_limit: Micros,
-    /// Whether marks of forged requests are in the journal's files.
+    /// Whether markers of forged requests are in the journal's files.
     pub has_forged_bytes: bool,
-    /// Open descriptors, before the first fault and after the last.
+    /// Open descriptors before the first fault and after the last one.
     pub descriptors: (u64, u64),
-    /// Connections made to the broker and starts of the bridge: how often what was in flight could
+    /// Connections made to the broker and starts of the bridge: how often messages in flight could
     /// be published again.
     pub interruptions: u64,
 }
 
-/// Everything the judge needs.
+/// Everything that the judge needs.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     pub requests: Vec<Request>,
@@ -150,16 +150,16 @@ pub struct History {
     pub accounts: Vec<Account>,
     pub peaks: Peaks,
     pub ending: Ending,
-    /// Answers to forged and to incomplete requests.
+    /// Answers to forged and to incomplete requests, by status.
     pub forged: BTreeMap<u16, u64>,
     pub strangers: Strangers,
-    /// How long accepted requests waited for their answers.
+    /// The response times of accepted requests.
     pub answers: Vec<Micros>,
-    /// What went wrong that has no place elsewhere, each one a violation.
+    /// Errors that have no place elsewhere; each is a violation.
     pub complaints: Vec<String>,
 }
 
-/// The logs as they are written, by many hands.
+/// The logs while they are written, by many tasks.
 pub struct Ledger {
     begin: Instant,
     history: Mutex<History>,
@@ -181,7 +181,7 @@ impl Ledger {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request is about to be sent; gives its number.
+    /// Logs a request that is about to be sent; returns its number.
     pub fn request(&self, events: Vec<Event>) -> usize {
         let requests = &mut self.history().requests;
         requests.push(Request {

@@ -1,6 +1,6 @@
 //! The end-to-end checker: senders, a nemesis that follows a seeded schedule of faults, consumers,
-//! and a judge over what all of them wrote down. Real RabbitMQ, real binary. Without more it is a
-//! smoke of a minute; `make chaos` makes it a campaign.
+//! and a judge that evaluates their logs. Real RabbitMQ, real binary. By default it is a smoke test
+//! of one minute; `make chaos` runs campaigns.
 
 mod campaign;
 mod consumer;
@@ -17,6 +17,7 @@ mod stage;
 mod watch;
 
 /// Broker, bridge and proxy as the integration tests start them.
+#[allow(dead_code, reason = "only a part of it is needed here")]
 #[path = "../it"]
 mod it {
     pub mod support;
@@ -25,11 +26,11 @@ use it::support;
 
 use settings::Settings;
 
-/// Fewer would not be a smoke of this.
+/// The minimum number of kinds of faults that must take effect in the smoke test.
 const SMOKE_KINDS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_whatever_happens() {
+async fn campaign_loses_nothing() {
     let settings = Settings::from_environment();
     let all = campaign::run(&settings).await;
     for findings in &all {

@@ -1,5 +1,5 @@
-//! Does what the schedule says, sees that it happened, and undoes it. Each room knows one part of
-//! the world; a fault without evidence does not count.
+//! Injects the scheduled faults, verifies that each took effect, and ends it. Each module covers
+//! one part of the system. A fault without evidence does not count.
 
 mod bridge;
 mod broker;
@@ -17,13 +17,13 @@ use crate::schedule::{Kind, Planned};
 use crate::stage::Stage;
 pub use broker::write_down_queues;
 
-/// By what a fault was seen to have happened, or why it was not.
+/// The evidence that a fault took effect, or why it did not.
 type Evidence = Result<String, String>;
 
-/// How long a fault has to show itself.
+/// How long a fault may take until its effect is visible.
 const SHOWS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Follows a schedule until that time.
+/// Follows a schedule until this time.
 pub async fn follow(
     stage: Arc<Stage>,
     plan: impl Iterator<Item = Planned> + Send,

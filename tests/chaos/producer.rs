@@ -1,6 +1,6 @@
-//! The senders: each owns its sessions and sends one request at a time, again with the same bytes
-//! until it is accepted or given up. One request in ten is forged besides, and some are sent once
-//! more although they were accepted.
+//! The senders. Each owns its sessions and sends one request at a time, repeating the same bytes
+//! until the request is accepted or given up. In addition, one request in ten is forged, and some
+//! accepted requests are sent once more.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,17 +17,17 @@ use crate::support::http::Client;
 use crate::support::sender::{PATH, sign};
 
 const SENDERS: u64 = 12;
-/// Sessions that a sender has open at a time.
+/// Number of open sessions per sender.
 const SESSIONS: usize = 60;
-/// Events of one session.
+/// Number of events per session.
 const LIFE: u32 = 30;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(25);
-/// How far a sender that was held up may fall behind its rate and catch up.
+/// How much delay a sender makes up for by sending faster; the rest of a longer delay is dropped.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 const LARGE_ARRAY: u64 = 500;
 
-/// What all senders share.
+/// State that all senders share.
 pub struct Desk {
     pub script: Script,
     pub ledger: Arc<Ledger>,
@@ -36,7 +36,7 @@ pub struct Desk {
     next_session: AtomicU32,
     next_forged: AtomicU32,
     is_closed: AtomicBool,
-    /// Answers by what they said: 202, 503, and anything else.
+    /// Number of answers by status: 202 and 503.
     accepted: AtomicU32,
     refused: AtomicU32,
 }
@@ -61,12 +61,12 @@ impl Desk {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// 503s so far.
+    /// Number of 503 answers so far.
     pub fn refused(&self) -> u32 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Requests are signed with this one from now on.
+    /// Signs all further requests with this secret.
     pub fn use_secret(&self, secret: &str) {
         secret.clone_into(&mut self.secret.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -82,7 +82,7 @@ impl Desk {
         self.server
     }
 
-    /// A session nobody has used.
+    /// The number of a new session.
     pub fn new_session(&self) -> u32 {
         self.next_session.fetch_add(1, Ordering::Relaxed)
     }
@@ -96,7 +96,7 @@ impl Desk {
         [b"[", bodies.join(&b", "[..]).as_slice(), b"]"].concat()
     }
 
-    /// Sends one request of one attempt; gives what came of it, nothing if nobody listened.
+    /// Sends a request once; returns the outcome, or `None` if nobody listened.
     pub async fn send(&self, client: &mut Client, request: usize, body: &[u8]) -> Option<Outcome> {
         let begin = self.ledger.now();
         let signature = sign(&self.secret(), body);
@@ -135,14 +135,14 @@ async fn post(
     }
 }
 
-/// The senders at work.
+/// The running senders.
 pub struct Producers {
     desk: Arc<Desk>,
     senders: Vec<JoinHandle<()>>,
 }
 
 impl Producers {
-    /// Starts them; together they send so many events a second.
+    /// Starts the senders; together they send this number of events per second.
     pub fn start(desk: &Arc<Desk>, rate: u32) -> Self {
         let senders = (0..SENDERS)
             .map(|number| {
@@ -156,7 +156,7 @@ impl Producers {
         }
     }
 
-    /// Sends nothing new and waits for what is under way.
+    /// Stops sending new requests and waits for outstanding answers.
     pub async fn stop(self) {
         self.desk.is_closed.store(true, Ordering::Relaxed);
         for sender in self.senders {
@@ -169,7 +169,7 @@ struct Sender {
     desk: Arc<Desk>,
     random: Random,
     client: Client,
-    /// Session and its last event.
+    /// Each open session with its last event.
     sessions: Vec<Event>,
     event_takes: Duration,
     next_at: Instant,
@@ -212,7 +212,7 @@ impl Sender {
         }
     }
 
-    /// Mostly one or two, now and then many, sometimes of one session.
+    /// Mostly one or two events, sometimes many, sometimes several of one session.
     fn next_events(&mut self) -> Vec<Event> {
         let count = match self.random.below(1000) {
             0..400 => 1,
@@ -258,7 +258,7 @@ impl Sender {
         }
     }
 
-    /// A request that nobody with the secret has sent.
+    /// Sends a request that is not signed with the secret.
     async fn forge(&mut self) {
         let event = Event {
             session: self.desk.next_forged.fetch_add(1, Ordering::Relaxed),
@@ -291,7 +291,7 @@ impl Sender {
     }
 }
 
-/// Small numbers often, large ones seldom; less than `bound`.
+/// A number below `bound`; small numbers are frequent, large ones rare.
 fn zipf(random: &mut Random, bound: u32) -> u64 {
     let exponent = random.fraction() * f64::from(bound).ln();
     #[expect(

@@ -1,5 +1,5 @@
-//! Numbers that follow from a seed and from nothing else (`SplitMix64`): the same on every machine
-//! and with every version of every library, so that a seed names a schedule for ever.
+//! Pseudorandom numbers that depend on the seed only (`SplitMix64`): the same on every machine and
+//! with every version of every library, so that a seed identifies a schedule forever.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed and purpose.
+    /// The sequence for this seed and purpose.
     pub fn new(seed: u64, purpose: u64) -> Self {
         Self(mix(mix(seed) ^ purpose))
     }
@@ -18,7 +18,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// Less than `bound`.
+    /// A number less than `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -28,25 +28,27 @@ impl Random {
         usize::try_from(self.below(length as u64)).expect("less than a length")
     }
 
-    /// True that many times in a hundred.
+    /// True in `percent` of 100 cases.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// In `0.0..1.0`.
+    /// A number in `0.0..1.0`.
     pub fn fraction(&mut self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
         let numerator = (self.next() >> 11) as f64;
         numerator / 9_007_199_254_740_992.0
     }
 
-    /// Short ones as likely as long ones, in orders of magnitude.
+    /// A duration with a uniformly distributed logarithm: each order of magnitude is equally
+    /// likely.
     pub fn log_uniform(&mut self, from: Duration, to: Duration) -> Duration {
         let (low, high) = (from.as_secs_f64().ln(), to.as_secs_f64().ln());
         Duration::from_secs_f64((low + (high - low) * self.fraction()).exp())
     }
 
-    /// Waiting times of things that happen independently; at most five times the mean.
+    /// An exponentially distributed duration, as between independent events; at most five times the
+    /// mean.
     pub fn exponential(&mut self, mean: Duration) -> Duration {
         let times = -(1.0 - self.fraction()).ln();
         mean.mul_f64(times.min(5.0))
@@ -59,7 +61,7 @@ impl Random {
     }
 }
 
-/// Scatters the bits of a number.
+/// Mixes the bits of a number.
 pub fn mix(number: u64) -> u64 {
     let mut bits = number;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

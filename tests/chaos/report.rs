@@ -1,4 +1,4 @@
-//! What a run says at its end, to people and as `verdict.json`; after a failure, everything that
+//! The report at the end of a run, as text and as `verdict.json`. After a failure, everything that
 //! helps to understand it is kept.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::settings::Settings;
 
 const STORIES_MAX: usize = 5;
 
-/// What was tried: commit and broker.
+/// What was tested: commit and broker.
 pub fn versions() -> String {
     let ask = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok()?;
@@ -39,7 +39,7 @@ pub fn versions() -> String {
     )
 }
 
-/// Prints what a run has shown.
+/// Prints the results of a run.
 pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) {
     let counts = &findings.counts;
     let mut text = String::new();
@@ -54,7 +54,7 @@ pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) 
         let copies = counts.causes.get(kind).copied().unwrap_or(0);
         let _ = writeln!(
             text,
-            "  {count:>5}  {:<38} {copies:>7} copies beside it",
+            "  {count:>5}  {:<38} {copies:>7} copies meanwhile",
             kind.name()
         );
     }
@@ -126,7 +126,7 @@ pub fn print(seed: u64, took: Duration, history: &History, findings: &Findings) 
     println!("{text}");
 }
 
-/// Prints one line over all runs.
+/// Prints one line about all runs.
 pub fn print_totals(all: &[Findings]) {
     let sum = |of: fn(&Findings) -> u64| all.iter().map(of).sum::<u64>();
     let mut kinds: BTreeMap<Kind, u64> = BTreeMap::new();
@@ -154,7 +154,7 @@ pub fn print_totals(all: &[Findings]) {
     );
 }
 
-/// Writes `verdict.json`; unless all is well also the logs, the stories and the bridge's files.
+/// Writes `verdict.json`; unless the run passed, also the logs, the stories and the bridge's files.
 pub fn keep(seed: u64, settings: &Settings, history: &History, findings: &Findings, bridge: &Path) {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("chaos/seed-{seed}-{}", std::process::id()));
@@ -186,7 +186,7 @@ pub fn keep(seed: u64, settings: &Settings, history: &History, findings: &Findin
         }
     }
     println!(
-        "{} violations; logs, journal and stories are in {}\nonce more: {}",
+        "{} violations; logs, journal and stories are in {}\nrepeat with: {}",
         findings.violations.len(),
         dir.display(),
         settings.command(seed)

@@ -1,5 +1,5 @@
-//! What is done to whom and when: a pure function of the seed. The lanes run beside each other, so
-//! at most one fault of each is under way: two of one lane would be in each other's way.
+//! Which fault happens when: a pure function of the seed. The lanes run concurrently, and each has
+//! at most one active fault, because two faults of one lane would interfere.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ macro_rules! kinds {
                 match self { $(Self::$kind => Lane::$lane),* }
             }
 
-            /// How often it comes in one round of its lane.
+            /// How often the kind occurs in one round of its lane.
             fn weight(self) -> usize {
                 match self { $(Self::$kind => $weight),* }
             }
@@ -80,14 +80,14 @@ kinds! {
     Siege "strangers: bodies and heads at once" Strangers 1
 }
 
-/// What a fault needs for itself.
+/// The part of the system that a fault affects exclusively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// The broker as a process, and what is declared in it.
+    /// The broker process, and its exchanges, queues and bindings.
     Broker,
     /// The network, the bridge, its disk, senders and consumers.
     Near,
-    /// The bridge's door.
+    /// The HTTP listener of the bridge.
     Strangers,
 }
 
@@ -95,18 +95,18 @@ impl Lane {
     pub const ALL: [Self; 3] = [Self::Broker, Self::Near, Self::Strangers];
 }
 
-/// One fault to come.
+/// One scheduled fault.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
     pub kind: Kind,
-    /// From the end of the last one of the lane.
+    /// Time from the end of the previous fault of this lane.
     pub gap: Duration,
     pub lasts: Duration,
-    /// For whatever else it has to choose.
+    /// Random bits for further choices.
     pub dice: u64,
 }
 
-/// The faults of a lane, without end.
+/// The endless sequence of the faults of a lane.
 pub struct Faults {
     lane: Lane,
     random: Random,
@@ -124,7 +124,8 @@ impl Faults {
         }
     }
 
-    /// First one of each kind, then by weight, every round shuffled.
+    /// The first round has each kind once, later rounds have each by its weight; every round is
+    /// shuffled.
     fn deal(&mut self) {
         let is_first = self.rounds == 0;
         self.rounds += 1;
@@ -158,7 +159,7 @@ impl Iterator for Faults {
     }
 }
 
-/// The faults of a crash storm: nothing but `kill -9`, at any moment after the start.
+/// The faults of a crash storm: only `kill -9`, at any moment after the start.
 pub fn storm(seed: u64, rounds: usize) -> Vec<Planned> {
     let mut random = Random::new(seed, 99);
     let mut planned = Vec::new();
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_names_its_schedule() {
+    fn seed_determines_the_schedule() {
         for lane in Lane::ALL {
             assert_eq!(first(3, lane, 500), first(3, lane, 500));
             assert_ne!(first(3, lane, 500), first(4, lane, 500));
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_comes_soon_and_again() {
+    fn every_kind_occurs_repeatedly() {
         for lane in Lane::ALL {
             let planned = first(1, lane, 200);
             let all = Kind::ALL.iter().filter(|kind| kind.lane() == lane);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_short_enough_for_a_thousand_of_them() {
+    fn faults_are_short() {
         let planned = first(1, Lane::Near, 1000);
         let all: Duration = planned.iter().map(|one| one.gap + one.lasts).sum();
         assert!(all < Duration::from_secs(2200), "{all:?}");

@@ -1,18 +1,19 @@
-//! What was asked for, by the environment: `make chaos` sets it; without it, it is the smoke.
+//! The settings of a campaign, from the environment that `make chaos` sets; without them it is the
+//! smoke test.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// What is done to the bridge.
+/// Which faults are injected.
 #[derive(Debug, Clone, Copy)]
 pub enum Mode {
     /// Every kind of fault.
     Faults { lasts: Duration },
-    /// Nothing but strangers: nobody has an excuse to answer late.
+    /// Only strangers: there is no excuse for a late answer.
     Strangers { lasts: Duration },
-    /// Nothing but `kill -9`.
+    /// Only `kill -9`.
     Crash { rounds: usize },
-    /// Nothing: what comes twice now has no excuse.
+    /// No faults: there is no excuse for a duplicate.
     Calm { lasts: Duration },
 }
 
@@ -21,7 +22,7 @@ pub struct Settings {
     pub mode: Mode,
     pub seed: u64,
     pub runs: u64,
-    /// Events a second.
+    /// Events per second.
     pub rate: u32,
     pub is_smoke: bool,
 }
@@ -31,8 +32,8 @@ const SMOKE_RATE: u32 = 250;
 const RATE: u32 = 900;
 
 impl Settings {
-    /// Reads `MINUTES`, `SEED`, `RUNS`, `RATE`, `KIND` (`strangers`, `crash`, `calm`) and `ROUNDS`, each behind
-    /// `CHAOS_`.
+    /// Reads `CHAOS_MINUTES`, `CHAOS_SEED`, `CHAOS_RUNS`, `CHAOS_RATE`, `CHAOS_KIND` (`strangers`,
+    /// `crash`, `calm`) and `CHAOS_ROUNDS`.
     pub fn from_environment() -> Self {
         let minutes: Option<f64> = setting("MINUTES");
         let lasts = minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
@@ -63,7 +64,7 @@ impl Settings {
         self.seed..self.seed + self.runs
     }
 
-    /// The command that does the same with one seed.
+    /// The command that repeats the run of one seed.
     pub fn command(&self, seed: u64) -> String {
         let rate = self.rate;
         match self.mode {

@@ -1,5 +1,5 @@
-//! What a run happens on: a broker, the network to it, a bridge, senders and consumers. Questions
-//! are answered also while any of them is away.
+//! The parts of a run: a broker, the network to it, a bridge, senders and consumers. Queries work
+//! also while any of them is down.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::support::proxy::Proxy;
 use crate::support::sender::SECRET;
 use crate::support::vhost::Vhost;
 
-/// The bridge's login, so that it can lose it without anybody else losing theirs.
+/// A user of its own for the bridge, so that the bridge can be locked out without the consumers.
 pub const USER: &str = "bridge";
 pub const PASSWORD: &str = "bridge";
-/// A queue bound to everything that nobody reads, to be deleted.
+/// A queue bound to everything, without a consumer, for deletion.
 pub const SACRIFICE: &str = "sacrifice";
 pub const IN_FLIGHT_MAX: u64 = 128;
 
@@ -48,12 +48,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Everything started and connected, and nothing sent yet.
+    /// Starts and connects everything; nothing has been sent yet.
     pub async fn set(broker: Arc<Broker>, seed: u64) -> Self {
         let (script, ledger) = (Script { seed }, Arc::new(Ledger::new()));
         let vhost = broker.vhost().await;
         vhost.user(USER, PASSWORD).await;
-        // Without an alternate exchange: the bridge finds it and leaves it as it is.
+        // Without an alternate exchange: the bridge finds it and leaves it unchanged.
         vhost.declare_exchange("bare", "topic", json!({})).await;
         let proxy = Proxy::to(vhost.amqp_address()).await;
         let url = format!(
@@ -81,7 +81,7 @@ impl Stage {
         }
     }
 
-    /// The bridge as a process, for as long as the guard lives.
+    /// Exclusive access to the bridge process, for as long as the guard lives.
     pub async fn bridge(&self) -> MutexGuard<'_, Bridge> {
         self.bridge.lock().await
     }
@@ -93,7 +93,8 @@ impl Stage {
         self.starts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The same for one that has no room for webhooks and says so.
+    /// As [`Stage::start`], for a bridge without room for webhooks, which reports that it is not
+    /// ready.
     pub async fn start_full(&self, bridge: &mut Bridge) {
         bridge.spawn();
         self.pid.store(bridge.pid(), Ordering::Relaxed);
@@ -124,7 +125,7 @@ impl Stage {
         (answer.status == 200).then(|| Metrics::parse(&answer.text()))
     }
 
-    /// Waits until the bridge says this of the broker.
+    /// Waits until the bridge reports this state of the broker.
     pub async fn broker_is(&self, state: &str, within: Duration) -> Result<String, String> {
         let is_so = async || Some(self.status().await?["broker"]["state"] == state);
         let found = until(within, async || is_so().await.unwrap_or(false)).await;
@@ -133,15 +134,15 @@ impl Stage {
             .ok_or_else(|| format!("the bridge never said that the broker is {state}"))
     }
 
-    /// Binds the queues that are bound to this exchange.
+    /// Restores the bindings of this exchange.
     pub async fn bind(&self, exchange: &str) {
         for queue in queues_of(exchange) {
             self.vhost.bind(&queue, exchange, "#").await;
         }
     }
 
-    /// Takes all its bindings away. Last of all that of the queue of everything: so each event is
-    /// either there or unrouted, never in a queue that shows nothing of its order.
+    /// Removes all bindings of this exchange, that of the queue for everything last: so each event
+    /// is either in that queue or unrouted, and never only in a queue that does not show its order.
     pub async fn unbind(&self, exchange: &str) {
         for queue in queues_of(exchange).iter().rev() {
             self.vhost.unbind(queue, exchange, "#").await;
@@ -152,7 +153,7 @@ impl Stage {
 fn configured(url: &str) -> BridgeBuilder {
     BridgeBuilder::at(url)
         .with(if std::env::var_os("CHAOS_VERBOSE").is_some() {
-            // Afterwards the journal tells what became of each event.
+            // With this retention the journal shows after the run what became of each event.
             "telemetry.log_level = 'debug'\njournal = {retention = '1h', retention_bytes = '1GiB'}"
         } else {
             "telemetry.log_level = 'info'\njournal = {retention = '20s', retention_bytes = '16MiB'}"
@@ -185,7 +186,7 @@ async fn declare_queues(vhost: &Vhost) {
     declare_sacrifice(vhost).await;
 }
 
-/// The queue to be deleted, bound to everything.
+/// Declares the queue for deletion and binds it to everything.
 pub async fn declare_sacrifice(vhost: &Vhost) {
     vhost
         .declare_queue(SACRIFICE, json!({"x-max-length": 100}))
@@ -195,7 +196,7 @@ pub async fn declare_sacrifice(vhost: &Vhost) {
     }
 }
 
-/// Asks until it holds; false if it did not within that time.
+/// Polls until the condition holds; false if it does not hold within this time.
 pub async fn until<C: Future<Output = bool>>(
     within: Duration,
     mut condition: impl FnMut() -> C,

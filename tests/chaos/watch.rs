@@ -1,5 +1,5 @@
-//! Looks at the bridge while it runs: memory ten times a second, its own books, descriptors and
-//! the journal's size every second.
+//! Observes the bridge while it runs: memory ten times a second; counters, descriptors and the size
+//! of the journal every second.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::stage::Stage;
 const PAUSE: Duration = Duration::from_millis(100);
 const BOOKS_EVERY: u64 = 10;
 
-/// Looks until it is aborted.
+/// Observes until the task is aborted.
 pub fn start(stage: &Arc<Stage>, journal: PathBuf) -> JoinHandle<()> {
     let stage = Arc::clone(stage);
     tokio::spawn(async move {
@@ -47,7 +47,7 @@ async fn look_closer(stage: &Stage, journal: &Path) {
     }
 }
 
-/// The bridge's books, if it answers.
+/// The bridge's counters, if it answers.
 pub async fn account(stage: &Stage) -> Option<Account> {
     let metrics = stage.metrics().await?;
     #[expect(

@@ -1,5 +1,5 @@
-//! The alerts and their runbook: rules that Prometheus takes, metrics that exist, paragraphs that
-//! exist, and real faults of a real bridge that raise them.
+//! The alert rules and their runbook: Prometheus accepts the rules, the metrics and the runbook
+//! sections that they name exist, and real faults of a real bridge raise the alerts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn rules() -> String {
     fs::read_to_string(rules_file()).unwrap()
 }
 
-/// What follows each of these words in the rules.
+/// All values that follow this word in the rules.
 fn each<'a>(rules: &'a str, word: &'a str) -> Vec<&'a str> {
     let lines = rules
         .lines()
@@ -29,7 +29,7 @@ fn each<'a>(rules: &'a str, word: &'a str) -> Vec<&'a str> {
     lines.map(str::trim).collect()
 }
 
-/// As GitHub makes anchors of headings.
+/// The anchor that GitHub generates for a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = kept
@@ -40,9 +40,9 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn the_rules_are_taken_by_prometheus() {
+fn rules_are_valid_for_prometheus() {
     if !is_installed("promtool") {
-        return skipped("the_rules_are_taken_by_prometheus", "needs promtool");
+        return skipped("rules_are_valid_for_prometheus", "needs promtool");
     }
     let checked = Command::new("promtool")
         .args(["check", "rules"])
@@ -52,13 +52,32 @@ fn the_rules_are_taken_by_prometheus() {
     assert!(checked.status.success(), "{checked:?}");
 }
 
-/// Runs the cases of a file against the shipped rules with this offset from UTC.
-fn promtool_agrees(cases: &str, hours_ahead: i32) {
-    let dir = tempfile::tempdir().unwrap();
+/// The shipped rules with this offset from UTC (hours).
+fn rules_ahead_by(hours_ahead: i32) -> String {
     let shipped = "time() + 0 * 3600";
     let rules = rules();
     assert!(rules.contains(shipped), "no `{shipped}` to edit");
-    let rules = rules.replace(shipped, &format!("time() + {hours_ahead} * 3600"));
+    rules.replace(shipped, &format!("time() + {hours_ahead} * 3600"))
+}
+
+/// The shipped rules without the texts of the alerts.
+fn rules_without_annotations() -> String {
+    let rules = rules();
+    let mut kept = Vec::new();
+    let mut is_annotation = false;
+    for line in rules.lines() {
+        is_annotation = line.starts_with("        annotations:")
+            || is_annotation && line.starts_with("          ");
+        if !is_annotation {
+            kept.push(line);
+        }
+    }
+    kept.join("\n")
+}
+
+/// Runs the test cases of a file against rules.
+fn promtool_agrees(cases: &str, rules: &str) {
+    let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("alerts.yml"), rules).unwrap();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/prometheus");
     fs::copy(data.join(cases), dir.path().join(cases)).unwrap();
@@ -73,31 +92,48 @@ fn promtool_agrees(cases: &str, hours_ahead: i32) {
 }
 
 #[test]
-fn silence_is_an_alert_while_the_office_is_open() {
+fn silence_alert_follows_office_hours() {
     if !is_installed("promtool") {
-        return skipped(
-            "silence_is_an_alert_while_the_office_is_open",
-            "needs promtool",
-        );
+        return skipped("silence_alert_follows_office_hours", "needs promtool");
     }
-    promtool_agrees("office_hours.yml", 0);
-    // The day of this office begins on the day before in UTC.
-    promtool_agrees("office_hours_auckland.yml", 13);
+    promtool_agrees("office_hours.yml", &rules_ahead_by(0));
+    // The working day of this office begins on the previous day in UTC.
+    promtool_agrees("office_hours_auckland.yml", &rules_ahead_by(13));
 }
 
 #[test]
-fn a_certificate_is_an_alert_two_weeks_before_it_expires() {
+fn certificate_alert_fires_two_weeks_before_expiry() {
     if !is_installed("promtool") {
         return skipped(
-            "a_certificate_is_an_alert_two_weeks_before_it_expires",
+            "certificate_alert_fires_two_weeks_before_expiry",
             "needs promtool",
         );
     }
-    promtool_agrees("certificates.yml", 0);
+    promtool_agrees("certificates.yml", &rules());
 }
 
 #[test]
-fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
+fn every_alert_fires_and_does_not_fire() {
+    let cases = include_str!("../data/prometheus/every_alert.yml");
+    let mut expected = BTreeSet::new();
+    for case in cases.split("alertname: ").skip(1) {
+        let (alert, rest) = case.split_once('\n').unwrap();
+        let is_quiet = rest.trim_start().starts_with("exp_alerts: []");
+        expected.insert((alert, !is_quiet));
+    }
+    for alert in each(&rules(), "- alert:") {
+        for fires in [true, false] {
+            assert!(expected.contains(&(alert, fires)), "{alert}: {fires}");
+        }
+    }
+    if !is_installed("promtool") {
+        return skipped("every_alert_fires_and_does_not_fire", "needs promtool");
+    }
+    promtool_agrees("every_alert.yml", &rules_without_annotations());
+}
+
+#[test]
+fn every_alert_has_a_runbook_section() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rules = rules();
     let runbooks = each(&rules, "runbook_url:");
@@ -120,7 +156,7 @@ fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
             .skip(begin + 1)
             .take_while(|line| !line.starts_with("## "));
         let paragraph: String = paragraph.collect::<Vec<_>>().join("\n");
-        for part in ["**Means**", "**Lost meanwhile**", "**Over when**"] {
+        for part in ["**Means**", "**Data loss**", "**Resolved when**"] {
             assert!(paragraph.contains(part), "{runbook} does not say {part}");
         }
     }
@@ -137,10 +173,8 @@ fn every_alert_links_to_a_paragraph_of_the_runbook_that_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_of_the_rules_is_scraped() {
-    let bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
-        .start()
-        .await;
+async fn every_metric_in_the_rules_is_exported() {
+    let bridge = BridgeBuilder::without_broker().start().await;
     let scraped = bridge.metrics().await;
     let scraped: BTreeSet<_> = scraped.names().into_iter().collect();
     let rules = rules();
@@ -160,7 +194,7 @@ async fn every_metric_of_the_rules_is_scraped() {
     }
 }
 
-/// The shipped rules with everything that takes minutes taking seconds.
+/// The shipped rules with durations of minutes shortened to seconds.
 fn shortened() -> String {
     let mut rules = rules();
     for (long, short) in [
@@ -168,11 +202,12 @@ fn shortened() -> String {
         ("for: 2m", "for: 1s"),
         ("for: 5m", "for: 1s"),
         ("for: 10m", "for: 1s"),
+        ("for: 1h", "for: 1s"),
         ("[5m", "[20s"),
         ("[15m", "[20s"),
         ("offset 15m", "offset 20s"),
         ("> 300", "> 3"),
-        // The office never closes.
+        // No office hours: the alert is always enabled.
         (
             "((deskbridge:office_clock_seconds % 86400 - 8 * 3600 >= 0) < 10 * 3600)",
             "vector(86400)",
@@ -189,15 +224,15 @@ fn shortened() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fills_raises_its_alert_before_503() {
-    let test = "a_disk_that_fills_raises_its_alert_before_503";
+async fn disk_alert_fires_before_503() {
+    let test = "disk_alert_fires_before_503";
     if !is_installed("prometheus") {
         return skipped(test, "needs prometheus");
     }
     let Some(disk) = Disk::in_memory(test, "32m") else {
         return;
     };
-    let bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+    let bridge = BridgeBuilder::without_broker()
         .with("journal.disk_free_min = \"4MiB\"")
         .journal_in(&disk.path().join("journal"))
         .start()
@@ -230,10 +265,10 @@ async fn post_until_refused(bridge: &Bridge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
+async fn faults_fire_alerts_and_health_fires_none() {
     if !is_installed("prometheus") {
         return skipped(
-            "real_faults_raise_their_alerts_and_a_healthy_bridge_none",
+            "faults_fire_alerts_and_health_fires_none",
             "needs prometheus",
         );
     }
@@ -243,13 +278,12 @@ async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
         .with("http.body_bytes_max = \"64KiB\"\njournal.backlog_bytes_max = \"256KiB\"")
         .with("routing.statuses.missed.exchange = \"alarms\"")
         .with("[[queues]]\nname = \"tickets\"\nkeys = [\"#\"]")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     bridge.post(array_of_new("first", 1)).await;
     let prometheus = Prometheus::watching(bridge.admin_address(), &shortened()).await;
     eventually(
-        "it has judged a healthy bridge for a while",
+        "the rules were evaluated for a while on a healthy bridge",
         SOON,
         || async {
             prometheus
@@ -260,7 +294,11 @@ async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
         },
     )
     .await;
-    assert_eq!(prometheus.firing().await, BTreeSet::new(), "all is well");
+    assert_eq!(
+        prometheus.firing().await,
+        BTreeSet::new(),
+        "no alert fires on a healthy bridge"
+    );
 
     vhost.unbind("tickets", "chat-sessions", "#").await;
     bridge.post(array_of_new("unrouted", 3)).await;
@@ -290,7 +328,8 @@ async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
     bridge.backlog_is_empty().await;
     prometheus.is_over("DeskbridgeRefusedByQueue").await;
 
-    // Not used before: a channel in use would remember for a while that it was allowed.
+    // An exchange that no channel has used yet: RabbitMQ caches permissions per channel for a
+    // while.
     vhost.allow("guest", ".*", "^(?!alarms$).*", ".*").await;
     bridge
         .post(array_of(&[session("closed", "missed", json!({}))]))
@@ -299,8 +338,16 @@ async fn real_faults_raise_their_alerts_and_a_healthy_bridge_none() {
     vhost.allow("guest", ".*", ".*", ".*").await;
     prometheus.is_over("DeskbridgeRouteClosed").await;
 
+    bridge.reconfigure("sources.quiet.secrets = [\"too short\"]");
+    bridge.hang_up();
+    prometheus.fires("DeskbridgeReloadRejected").await;
     bridge.reconfigure("sources.quiet.secrets = [\"a-secret-nobody-uses\"]");
     bridge.hang_up();
+    prometheus.is_over("DeskbridgeReloadRejected").await;
+    assert!(bridge.run("pause", &[]).await.status.success());
+    prometheus.fires("DeskbridgePaused").await;
+    assert!(bridge.run("resume", &[]).await.status.success());
+    prometheus.is_over("DeskbridgePaused").await;
     prometheus.fires("DeskbridgeNoWebhook").await;
 
     broker.kill().await;

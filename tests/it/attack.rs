@@ -1,15 +1,15 @@
-//! Strangers without a secret, and senders that mean no good: what they do to the real process
-//! while genuine webhooks arrive. Small here; `make flood` runs the same in full.
+//! Attacks on the real process while genuine webhooks arrive: strangers without a secret, and
+//! hostile senders. Small scale here; `make flood` runs the same tests at full scale.
 
-mod crowds;
+mod connection_floods;
 mod exhaustion;
-mod forgeries;
-mod genuine;
-mod leaks;
-mod poison;
-mod replays;
+mod forged_signatures;
+mod genuine_sender;
+mod hostile_json;
+mod log_injection;
+mod replayed_webhooks;
 
-/// The number for `make test`, or that of the campaign.
+/// The size for `make test`, or that for `make flood`.
 fn size<T>(small: T, full: T) -> T {
     if std::env::var_os("DESKBRIDGE_FLOOD").is_some() {
         full

@@ -1,4 +1,4 @@
-//! What an operator sees of the configuration: the built binary, its output and its exit codes.
+//! The configuration as an operator sees it: the built binary, its output and its exit codes.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use tempfile::TempDir;
 const SECRET: &str = "topsecret-topsecret";
 const SOURCE: &str = "[sources.dd]\nsecrets = [\"topsecret-topsecret\"]\n";
 
-/// A directory to run in, with nothing of this process's environment.
+/// A directory to run the binary in, without the environment of this process.
 struct Operator {
     dir: TempDir,
     environment: Vec<(&'static str, String)>,
 }
 
-/// What a run came to.
+/// The result of one run.
 struct Run {
     code: i32,
     stdout: String,
@@ -60,7 +60,8 @@ impl Operator {
 }
 
 impl Run {
-    /// Exit code 2, and these findings in this order, nothing on standard output.
+    /// Panics unless the exit code is 2, the findings are these in this order, and standard output
+    /// is empty.
     #[track_caller]
     fn found(&self, expected: &[&str]) {
         let findings: Vec<_> = self
@@ -101,7 +102,7 @@ impl Run {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
+fn unknown_key_names_place_and_nearest_key() {
     let operator = Operator::new()
         .file(
             "a.toml",
@@ -115,7 +116,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
 }
 
 #[test]
-fn all_findings_come_at_once_and_serve_and_check_agree() {
+fn serve_and_check_report_all_findings_at_once() {
     let operator = Operator::new().file(
         "a.toml",
         "[http]\nsessions_max = \"ten\"\nbody_bytes_max = \"20MiB\"\n\
@@ -135,13 +136,13 @@ fn all_findings_come_at_once_and_serve_and_check_agree() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_is_found_with_the_rest() {
+fn unwritable_journal_is_reported_with_the_rest() {
     let operator = Operator::new().file("file", "");
     let line = "--set journal.dir=file/journal --set sources.dd.secrets=short";
     for command in ["serve", "check"] {
         operator.run(&format!("{line} {command}")).found(&[
             "sources.dd.secrets: secret number 1 has 5 bytes; at least 16 are needed (--set sources.dd.secrets)",
-            "journal.dir: `file` is not a directory; name one",
+            "journal.dir: `file` is not a directory; name a directory, or a path where one can be created",
         ]);
     }
     let run = operator
@@ -156,7 +157,7 @@ fn a_journal_that_cannot_be_written_is_found_with_the_rest() {
 }
 
 #[test]
-fn without_a_source_the_bridge_says_how_to_add_one() {
+fn missing_source_error_says_how_to_add_one() {
     let run = Operator::new().run("serve");
     run.found(&["sources: there is no source, so nobody could post; add `[sources.deskdirector]`"]);
     let without_file = "no configuration file was read";
@@ -169,7 +170,7 @@ fn without_a_source_the_bridge_says_how_to_add_one() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_or_parsed_is_named_with_its_line() {
+fn unreadable_file_is_named_with_its_line() {
     let operator = Operator::new().file("a.toml", "[http]\nlisten = 8080x\n");
     operator
         .run("check --config absent.toml")
@@ -178,7 +179,7 @@ fn a_file_that_cannot_be_read_or_parsed_is_named_with_its_line() {
 }
 
 #[test]
-fn layers_win_in_the_order_of_the_contract() {
+fn layers_override_in_the_documented_order() {
     let operator = Operator::new()
         .file(
             "config/deskbridge.toml",
@@ -208,7 +209,28 @@ fn layers_win_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn lists_in_the_environment_are_split_at_commas() {
+fn environment_names_the_file_that_no_flag_names() {
+    let file = |sessions| format!("{SOURCE}[http]\nsessions_max = {sessions}\n");
+    let operator = Operator::new()
+        .file("config/deskbridge.toml", &file(1))
+        .file("own.toml", &file(2))
+        .file("flag.toml", &file(3))
+        .variable("DESKBRIDGE_CONFIG", "own.toml");
+    operator
+        .run("config show")
+        .shows("http.sessions_max = 2 ", "own.toml:4");
+    operator
+        .run("--config flag.toml config show")
+        .shows("http.sessions_max = 3 ", "flag.toml:4");
+    Operator::new()
+        .file("config/deskbridge.toml", &file(1))
+        .variable("DESKBRIDGE_CONFIG", "absent.toml")
+        .run("config show")
+        .found(&["absent.toml"]);
+}
+
+#[test]
+fn environment_lists_are_split_at_commas() {
     let operator = Operator::new()
         .variable(
             "DESKBRIDGE__SOURCES__DESKDIRECTOR__SECRETS",
@@ -240,7 +262,7 @@ fn lists_in_the_environment_are_split_at_commas() {
 }
 
 #[test]
-fn secrets_stand_in_no_output() {
+fn no_output_contains_a_secret() {
     let operator = Operator::new()
         .file("good.toml", &format!("{SOURCE}[rabbitmq]\nurls = [\"amqp://u:topsecret@127.0.0.1:1\"]\n[admin]\nlisten = \"127.0.0.1:1\""))
         .file("bad.toml", "sources.dd.secret = \"topsecret\"\n[rabbitmq]\nurls = \"amqp://u:topsecret@h\"\nmanagement_url = \"topsecret\"\n")
@@ -261,13 +283,13 @@ fn secrets_stand_in_no_output() {
     ] {
         let run = operator.run(line);
         let all = run.stdout + &run.stderr;
-        assert!(!all.is_empty(), "{line} says nothing");
+        assert!(!all.is_empty(), "{line} prints nothing");
         assert!(!all.contains("topsecret"), "{line}: {all}");
     }
 }
 
 #[test]
-fn the_shipped_files_can_be_used_as_they_stand() {
+fn shipped_files_are_usable_unchanged() {
     let shipped = |name: &str| {
         fs::read_to_string(
             Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -293,7 +315,7 @@ fn the_shipped_files_can_be_used_as_they_stand() {
 }
 
 #[test]
-fn exit_codes_tell_usage_from_no() {
+fn exit_codes_distinguish_usage_from_failure() {
     let operator = Operator::new().file(
         "a.toml",
         &format!("{SOURCE}[admin]\nlisten = \"127.0.0.1:1\"\n"),

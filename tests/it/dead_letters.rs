@@ -1,14 +1,20 @@
-//! `dead-letters`: looking takes nothing away, replaying brings a message where it was going and
-//! removes it only then, discarding removes what was meant and nothing else.
+//! `dead-letters`: listing removes nothing; replaying publishes a message to its original
+//! destination and removes it only then; discarding removes the selected messages and no others.
 
-mod discarding;
-mod looking;
-pub(crate) mod replaying;
-mod trouble;
+mod browse;
+mod discard;
+mod errors;
+pub(crate) mod replay;
+mod replay_to_queue;
+mod summary;
 
 use std::process::Output;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
+};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 
@@ -21,18 +27,16 @@ use crate::support::wait::{SOON, eventually};
 pub(crate) const DEAD: &str = "chat-sessions.dead-letter";
 const UNROUTED: &str = "chat-sessions.unrouted";
 
-/// A bridge that gives up soon, and whose topology is there.
+/// A bridge with few publish attempts that has declared its topology.
 async fn bridge_with(vhost: &Vhost, toml: &str) -> Bridge {
-    let bridge = BridgeBuilder::new(vhost)
+    BridgeBuilder::new(vhost)
         .with("retry = {delay_min = '20ms', delay_max = '50ms', attempts_max = 2}")
         .with(toml)
-        .start()
-        .await;
-    bridge.broker_is("connected").await;
-    bridge
+        .connected()
+        .await
 }
 
-/// What a command said.
+/// The output of a command.
 #[derive(Debug)]
 struct Told {
     code: Option<i32>,
@@ -42,21 +46,21 @@ struct Told {
 }
 
 impl Told {
-    /// Panics with all it said unless it exited like this.
+    /// Panics with all output unless the exit code is this one.
     #[track_caller]
     fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         self
     }
 
-    /// The objects it printed, one a line.
+    /// The JSON objects of standard output, one per line.
     #[track_caller]
     fn objects(&self) -> Vec<Value> {
         let object = |line| serde_json::from_str(line).expect("a line of JSON");
         self.text.lines().map(object).collect()
     }
 
-    /// One field of each.
+    /// One field of each object.
     #[track_caller]
     fn field(&self, name: &str) -> Vec<Value> {
         self.objects().iter().map(|one| one[name].clone()).collect()
@@ -74,13 +78,13 @@ impl From<Output> for Told {
     }
 }
 
-/// Runs `dead-letters` with a bridge's configuration.
+/// Runs `dead-letters` with the configuration of a bridge.
 async fn dead_letters(bridge: &Bridge, line: &str) -> Told {
     let words: Vec<_> = line.split_whitespace().collect();
     bridge.run("dead-letters", &words).await.into()
 }
 
-/// A message by hand.
+/// A message to publish.
 struct Put<'a> {
     exchange: &'a str,
     key: &'a str,
@@ -90,7 +94,7 @@ struct Put<'a> {
 }
 
 impl Put<'_> {
-    /// Publishes them and waits until each is confirmed.
+    /// Publishes the messages and waits for the confirm of each.
     async fn all(vhost: &Vhost, messages: &[Put<'_>]) {
         let channel = vhost.channel().await;
         let confirms = ConfirmSelectOptions::default();
@@ -117,8 +121,8 @@ impl Put<'_> {
     }
 }
 
-/// So many dead letters of the bridge's kind, `<prefix>-0` and so on, on their way to `orders` with
-/// key `k`.
+/// Publishes dead letters as the bridge does, `<prefix>-0` and so on, whose original destination is
+/// the exchange `orders` with key `k`.
 pub(crate) async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reason: &'static str) {
     let letters: Vec<_> = (0..count)
         .map(|n| (format!("{prefix}-{n}"), reason))
@@ -126,7 +130,7 @@ pub(crate) async fn put_letters(vhost: &Vhost, prefix: &str, count: usize, reaso
     put_letters_of(vhost, &letters).await;
 }
 
-/// The same, with an id and a reason of each.
+/// As [`put_letters`], with an id and a reason for each.
 async fn put_letters_of(vhost: &Vhost, letters: &[(String, &'static str)]) {
     let headers = |id: &str, reason: &str| {
         json!({
@@ -151,7 +155,7 @@ async fn put_letters_of(vhost: &Vhost, letters: &[(String, &'static str)]) {
     holds(vhost, DEAD, letters.len()).await;
 }
 
-/// Waits until just so many messages are ready in a queue.
+/// Waits until exactly this number of messages is ready in a queue.
 async fn holds(vhost: &Vhost, queue: &str, count: usize) {
     let count = u32::try_from(count).unwrap();
     let what = format!("`{queue}` holds {count}");
@@ -159,6 +163,20 @@ async fn holds(vhost: &Vhost, queue: &str, count: usize) {
         vhost.message_count(queue).await == Some(count)
     })
     .await;
+}
+
+/// Consumes messages of a queue and rejects them for good.
+async fn reject(vhost: &Vhost, queue: &str, count: usize) {
+    let channel = vhost.channel().await;
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+    let mut deliveries = consuming.await.unwrap();
+    for _ in 0..count {
+        let delivery = deliveries.next().await.unwrap().unwrap();
+        let reject = BasicRejectOptions { requeue: false };
+        delivery.acker.reject(reject).await.unwrap();
+    }
+    channel.close(200, "done".into()).await.unwrap();
 }
 
 fn ids(messages: &[Message]) -> Vec<&str> {

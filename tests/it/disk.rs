@@ -1,25 +1,25 @@
-//! What a 2xx is worth: whatever happens to the process or its disk, what was accepted is held,
-//! and what is not held was not accepted.
+//! The guarantee of a 2xx: whatever happens to the process or its disk, accepted events are stored,
+//! and events that are not stored were not accepted.
 
-mod accounts;
+mod counters;
 mod crash;
 mod damage;
-mod faults;
+mod durability;
+mod free_space;
+mod full;
 mod growth;
-mod honesty;
-mod limits;
+mod io_faults;
 mod locks;
 mod power_loss;
 mod retention;
-mod room;
 mod strace;
-mod unknown;
+mod unknown_values;
 
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// How many rows a table of this journal has, read beside the bridge.
+/// The number of rows of a table of this journal, read while the bridge may be running.
 fn rows(journal_dir: &Path, table: &str) -> i64 {
     let path = journal_dir.join("journal.db");
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();

@@ -1,12 +1,13 @@
-//! `events`: what the journal holds is found, shown and published again, beside a running bridge or
-//! without one.
+//! `events`: events in the journal are listed, shown and published again, with or without a running
+//! bridge.
 
+mod archive;
 mod discard;
 mod errors;
 mod list;
 mod replay;
+mod replay_interrupted;
 mod speed;
-mod trouble;
 
 use std::process::Output;
 
@@ -27,7 +28,7 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// `events …`, which must exit with 0; its standard output.
+/// Panics unless `events …` exited with 0; returns its standard output.
 #[track_caller]
 fn done(output: &Output) -> String {
     let (code, out, err) = told(output);
@@ -35,7 +36,7 @@ fn done(output: &Output) -> String {
     out
 }
 
-/// `events …`, which must exit with this code; its standard error.
+/// Panics unless `events …` exited with this code; returns its standard error.
 #[track_caller]
 fn failed(output: &Output, code: i32) -> String {
     let (found, out, err) = told(output);
@@ -43,7 +44,7 @@ fn failed(output: &Output, code: i32) -> String {
     err
 }
 
-/// One object a line.
+/// The JSON objects of the text, one per line.
 fn objects(text: &str) -> Vec<Value> {
     let object = |line: &str| serde_json::from_str(line).expect("a line of JSON");
     text.lines().map(object).collect()
@@ -53,7 +54,7 @@ fn field<'v>(objects: &'v [Value], name: &str) -> Vec<&'v Value> {
     objects.iter().map(|object| &object[name]).collect()
 }
 
-/// A bridge with a queue that gets everything.
+/// A bridge with a queue that receives everything.
 async fn bridge_with_queue(vhost: &Vhost, name: &str) -> Bridge {
     let queue = format!("queues = [{{name = '{name}', keys = ['#']}}]");
     BridgeBuilder::new(vhost).with(&queue).start().await

@@ -1,10 +1,10 @@
-//! The process ends, or one of its threads panics, at every place of `failpoint::Place`.
-//! `make failpoints ROUNDS=10` walks all of them that often, each time at another pass.
+//! The process ends, or one of its threads panics, at every failpoint of the binary.
+//! `make failpoints ROUNDS=10` tests all of them that often, each time at another pass.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use deskbridge::failpoint::Place;
+use deskbridge::failpoint::Failpoint;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
@@ -17,16 +17,16 @@ use crate::support::proxy::Proxy;
 use crate::support::sender::array_of_new;
 use crate::support::vhost::Vhost;
 
-/// Arms a place in the binary under test.
+/// The environment variable that arms a failpoint in the binary under test.
 const FAILPOINT: &str = "DESKBRIDGE_FAILPOINT";
-/// Bridges that walk beside each other.
+/// Number of bridges that are tested at the same time.
 const WALKERS: usize = 4;
-/// Where a bridge is armed to crash is not reached at once: something else has to happen.
+/// Some failpoints are not reached by load alone: something else is provoked at this interval.
 const PROVOKED_EVERY: Duration = Duration::from_millis(500);
-/// A place that is not passed in that time is not passed at all.
+/// A failpoint that is not hit in this time is never hit.
 const HIT_WITHIN: Duration = Duration::from_mins(1);
 
-/// A bridge that crashes and comes back, with everything it has ever accepted.
+/// A bridge that crashes and restarts repeatedly, and a ledger of all events it has ever accepted.
 struct Walker {
     _vhost: Vhost,
     proxy: Proxy,
@@ -40,11 +40,10 @@ impl Walker {
         let vhost = Broker::shared().await.vhost().await;
         let proxy = Proxy::to(vhost.amqp_address()).await;
         let bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
-            // Everything settled is soon deleted, and there is always something to delete.
+            // Completed events are deleted soon, so there is always something to delete.
             .with("journal.retention_bytes = '4KiB'")
-            .start()
+            .connected()
             .await;
-        bridge.broker_is("connected").await;
         let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
         Self {
             _vhost: vhost,
@@ -55,8 +54,8 @@ impl Walker {
         }
     }
 
-    /// Ends the running bridge, starts it armed, and returns how it ended at that place.
-    async fn ends_at(&mut self, place: Place, mode: &str, pass: u64, round: u64) -> Exit {
+    /// Kills the running bridge, starts it with an armed failpoint, and returns how it ended there.
+    async fn ends_at(&mut self, place: Failpoint, mode: &str, pass: u64, round: u64) -> Exit {
         let name = place.name();
         let said = self.times_said(place);
         if self.bridge.is_running() {
@@ -86,15 +85,15 @@ impl Walker {
         exit
     }
 
-    /// Starts it as it is in production and waits until everything that was ever accepted is
-    /// there, in order, repeated only under the same id.
+    /// Starts the bridge without a failpoint and waits until all events that were ever accepted
+    /// have arrived, in order; duplicates must have the same id.
     async fn recovers(&mut self) {
         self.bridge.start().await;
         self.ledger.arrives_at(&self.consumer).await;
         self.bridge.backlog_is_empty().await;
     }
 
-    fn provoke(&mut self, place: Place, provocations: u64) {
+    fn provoke(&mut self, place: Failpoint, provocations: u64) {
         match place.name().split_once('/').unwrap() {
             ("rabbitmq", step) if step.starts_with("connect") || step.starts_with("declare") => {
                 self.proxy.cut();
@@ -111,7 +110,7 @@ impl Walker {
         }
     }
 
-    /// The other one of two configurations.
+    /// Switches to the other of two configurations.
     fn reroute(&mut self) {
         let config = std::fs::read_to_string(self.bridge.config_file()).unwrap();
         let key = if config.contains("chat-session.{status}.{type}") {
@@ -123,15 +122,15 @@ impl Walker {
             .reconfigure(&format!("routing.routing_key = '{key}'"));
     }
 
-    fn times_said(&self, place: Place) -> usize {
+    fn times_said(&self, place: Failpoint) -> usize {
         let line = format!("failpoint {}\n", place.name());
         self.bridge.stderr().matches(&line).count()
     }
 }
 
-/// The pass at which a place is to end the process: not before the load is under way.
-fn pass_of(place: Place, round: u64) -> u64 {
-    use Place::{
+/// The pass at which a failpoint ends the process, so that it does not happen before there is load.
+fn pass_of(place: Failpoint, round: u64) -> u64 {
+    use Failpoint::{
         HttpAcceptAfter, HttpAcceptBefore, HttpAnswerAfter, HttpAnswerBefore, JournalAppendAfter,
         JournalAppendBefore, JournalCheckpointAfter, JournalCheckpointBefore, JournalCommitAfter,
         JournalCommitBefore, JournalDeleteAfter, JournalDeleteBefore, JournalSettleAfter,
@@ -139,22 +138,22 @@ fn pass_of(place: Place, round: u64) -> u64 {
         RabbitmqDeclareBefore,
     };
     match place {
-        // The first ones are those of opening the journal.
+        // The first commits are those of opening the journal.
         JournalCommitBefore | JournalCommitAfter => 6 + round * 7 % 20,
-        // In the middle of an array of three.
+        // In the middle of an array of three events.
         JournalAppendBefore | JournalAppendAfter => 8 + round * 7 % 60,
         JournalSettleBefore | JournalSettleAfter | JournalDeleteBefore | JournalDeleteAfter => {
             4 + round * 7 % 60
         }
         HttpAnswerBefore | HttpAnswerAfter => 5 + round * 7 % 60,
-        Place::ForwarderSettleBefore
-        | Place::ForwarderSettleAfter
-        | Place::RabbitmqPublishBefore
-        | Place::RabbitmqPublishAfter
-        | Place::RabbitmqConfirmBefore
-        | Place::RabbitmqConfirmAfter => 3 + round * 3 % 20,
+        Failpoint::ForwarderSettleBefore
+        | Failpoint::ForwarderSettleAfter
+        | Failpoint::RabbitmqPublishBefore
+        | Failpoint::RabbitmqPublishAfter
+        | Failpoint::RabbitmqConfirmBefore
+        | Failpoint::RabbitmqConfirmAfter => 3 + round * 3 % 20,
         HttpAcceptBefore | HttpAcceptAfter => 1 + round % 4,
-        // The second connection of the process is a reconnect.
+        // The second connection of a process is a reconnect.
         RabbitmqConnectBefore
         | RabbitmqConnectAfter
         | RabbitmqDeclareBefore
@@ -162,6 +161,20 @@ fn pass_of(place: Place, round: u64) -> u64 {
         JournalCheckpointBefore | JournalCheckpointAfter => 1 + round % 3,
         _ => 1,
     }
+}
+
+/// All failpoints except those that are passed only once in the life of a journal.
+fn places() -> impl Iterator<Item = Failpoint> {
+    let is_passed_once = |place: &Failpoint| {
+        matches!(
+            place,
+            Failpoint::JournalMigrateBefore | Failpoint::JournalMigrateAfter
+        )
+    };
+    Failpoint::ALL
+        .iter()
+        .copied()
+        .filter(move |place| !is_passed_once(place))
 }
 
 fn rounds() -> u64 {
@@ -172,7 +185,7 @@ fn rounds() -> u64 {
 async fn walk(number: usize) -> usize {
     let mut walker = Walker::start().await;
     for round in 0..rounds() {
-        for place in Place::ALL.iter().copied().skip(number).step_by(WALKERS) {
+        for place in places().skip(number).step_by(WALKERS) {
             let exit = walker
                 .ends_at(place, "abort", pass_of(place, round), round)
                 .await;
@@ -184,29 +197,29 @@ async fn walk(number: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_at_any_failpoint_loses_nothing_that_was_accepted() {
+async fn crash_at_any_failpoint_loses_nothing() {
     let accepted = join_all((0..WALKERS).map(walk)).await;
     println!(
         "{} failpoints, each {} times: {} events accepted, 0 lost",
-        Place::ALL.len(),
+        places().count(),
         rounds(),
         accepted.iter().sum::<usize>()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_during_the_recovery_from_a_crash_loses_nothing() {
+async fn crash_during_recovery_loses_nothing() {
     let mut walker = Walker::start().await;
     walker
-        .ends_at(Place::RabbitmqConfirmBefore, "abort", 4, 0)
+        .ends_at(Failpoint::RabbitmqConfirmBefore, "abort", 4, 0)
         .await;
     walker.reroute();
     for (round, place) in [
-        Place::JournalOpenBefore,
-        Place::JournalCommitBefore, // while the delays of the crashed process are forgotten
-        Place::JournalRerouteAfter,
-        Place::JournalOpenAfter,
-        Place::JournalCommitAfter,
+        Failpoint::JournalOpenBefore,
+        Failpoint::JournalCommitBefore, // the commit that resets the retry delays
+        Failpoint::JournalRerouteAfter,
+        Failpoint::JournalOpenAfter,
+        Failpoint::JournalCommitAfter,
     ]
     .into_iter()
     .enumerate()
@@ -215,17 +228,44 @@ async fn a_crash_during_the_recovery_from_a_crash_loses_nothing() {
         assert_eq!(exit.status.signal(), Some(6), "{}: {exit:?}", place.name());
     }
     walker.recovers().await;
-    assert!(walker.ledger.len() > 0, "nothing was there to be lost");
+    assert!(walker.ledger.len() > 0, "no event was accepted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_array_is_held_whole_or_not_at_all_wherever_a_crash_interrupts_it() {
+async fn crash_during_migration_loses_nothing() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/journal-v1.db");
+    for place in [
+        Failpoint::JournalMigrateBefore,
+        Failpoint::JournalMigrateAfter,
+        Failpoint::JournalOpenAfter,
+    ] {
+        let name = place.name();
+        let mut bridge = BridgeBuilder::at(&format!("amqp://{}", free_address()))
+            .environment(FAILPOINT, &format!("{name}=abort"))
+            .build();
+        std::fs::create_dir(bridge.journal_dir()).unwrap();
+        let path = bridge.journal_dir().join("journal.db");
+        std::fs::copy(golden, &path).unwrap();
+        bridge.spawn();
+        assert_eq!(bridge.exit().await.status.signal(), Some(6), "{name}");
+        let is_old = std::fs::read(&path).unwrap() == std::fs::read(golden).unwrap();
+        assert_eq!(is_old, place == Failpoint::JournalMigrateBefore, "{name}");
+        bridge.set_environment(FAILPOINT, None);
+        bridge.start().await;
+        // The completed events are older than the retention by now.
+        assert_eq!(bridge.status().await["backlog"]["events"], 4, "{name}");
+        assert!(!bridge.journal_dir().join("journal.db.new").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn array_is_stored_whole_or_not_at_all() {
     for (place, pass, held) in [
-        (Place::JournalAppendBefore, 1, 0),
-        (Place::JournalAppendBefore, 2, 0),
-        (Place::JournalAppendAfter, 2, 0),
-        (Place::JournalAppendAfter, 3, 0),
-        (Place::HttpAnswerBefore, 1, 3),
+        (Failpoint::JournalAppendBefore, 1, 0),
+        (Failpoint::JournalAppendBefore, 2, 0),
+        (Failpoint::JournalAppendAfter, 2, 0),
+        (Failpoint::JournalAppendAfter, 3, 0),
+        (Failpoint::HttpAnswerBefore, 1, 3),
     ] {
         let name = place.name();
         let mut bridge = BridgeBuilder::at(&format!("amqp://{}", free_address()))
@@ -243,9 +283,9 @@ async fn an_array_is_held_whole_or_not_at_all_wherever_a_crash_interrupts_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_of_a_request_is_a_500_for_that_request_alone() {
+async fn request_panic_is_500_for_that_request_only() {
     let vhost = Broker::shared().await.vhost().await;
-    let armed = format!("{}=panic@2", Place::HttpAnswerBefore.name());
+    let armed = format!("{}=panic@2", Failpoint::HttpAnswerBefore.name());
     let bridge = BridgeBuilder::new(&vhost)
         .environment(FAILPOINT, &armed)
         .start()
@@ -261,37 +301,37 @@ async fn a_panic_of_a_request_is_a_500_for_that_request_alone() {
     bridge.backlog_is_empty().await;
 }
 
-/// Whoever accepts must be able to forward: a bridge without one of its parts ends, so that it is
-/// started anew.
+/// A bridge that accepts must be able to forward: if any of its parts fails, the process ends, so
+/// that it is restarted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_of_any_part_ends_the_process_and_loses_nothing() {
+async fn component_panic_ends_the_process_without_loss() {
     let mut walker = Walker::start().await;
     for (round, (place, pass, said)) in [
-        (Place::JournalCommitBefore, 6, "the journal failed"),
-        (Place::JournalSettleAfter, 4, "the journal failed"),
-        (Place::JournalCheckpointBefore, 1, "the journal failed"),
-        (Place::ForwarderSettleBefore, 3, "the forwarder"),
+        (Failpoint::JournalCommitBefore, 6, "the journal failed"),
+        (Failpoint::JournalSettleAfter, 4, "the journal failed"),
+        (Failpoint::JournalCheckpointBefore, 1, "the journal failed"),
+        (Failpoint::ForwarderSettleBefore, 3, "the task `forwarder`"),
         (
-            Place::RabbitmqPublishBefore,
+            Failpoint::RabbitmqPublishBefore,
             3,
-            "the connection to the broker",
+            "the task `broker connection`",
         ),
         (
-            Place::RabbitmqConfirmAfter,
+            Failpoint::RabbitmqConfirmAfter,
             3,
-            "the connection to the broker",
+            "the task `broker connection`",
         ),
         (
-            Place::RabbitmqConnectBefore,
+            Failpoint::RabbitmqConnectBefore,
             1,
-            "the connection to the broker",
+            "the task `broker connection`",
         ),
         (
-            Place::RabbitmqDeclareAfter,
+            Failpoint::RabbitmqDeclareAfter,
             1,
-            "the connection to the broker",
+            "the task `broker connection`",
         ),
-        (Place::HttpAcceptAfter, 3, "the listener of webhooks"),
+        (Failpoint::HttpAcceptAfter, 3, "the task `webhook listener`"),
     ]
     .into_iter()
     .enumerate()

@@ -1,5 +1,5 @@
-//! What `make fuzz` looks for an exception to, held for what it began with and for everything it
-//! ever found (`fuzz/seeds`, `fuzz/regressions`).
+//! Runs the properties that `make fuzz` tests on its seed inputs and on all inputs that ever failed
+//! (`fuzz/seeds`, `fuzz/regressions`).
 
 use std::path::Path;
 
@@ -22,30 +22,33 @@ fn replay(target: &str, check: fn(&[u8])) {
             inputs += 1;
         }
     }
-    assert!(inputs > 5, "only {inputs} inputs: this test has gone blind");
+    assert!(
+        inputs > 5,
+        "only {inputs} inputs: this test no longer tests anything"
+    );
 }
 
 #[test]
-fn every_body_is_split_as_rfc_8259_and_the_contract_say() {
+fn bodies_are_split_as_rfc_8259_requires() {
     replay("split", checks::split::check);
 }
 
 #[test]
-fn every_signature_is_accepted_exactly_if_it_is_right() {
+fn only_correct_signatures_are_accepted() {
     replay("signature", checks::signature::check);
 }
 
 #[test]
-fn every_event_has_the_key_that_its_template_says() {
+fn routing_keys_follow_their_template() {
     replay("routing", checks::routing::check);
 }
 
 #[test]
-fn every_configuration_is_sound_or_its_findings_say_why() {
+fn configuration_is_valid_or_has_findings() {
     replay("config", checks::config::check);
 }
 
 #[test]
-fn whatever_arrives_on_a_connection_is_held_once_if_it_was_answered_202() {
+fn http_input_answered_202_is_stored_once() {
     replay("http", checks::http::check);
 }

@@ -1,5 +1,5 @@
-//! What the machine denies or does to the bridge: descriptors, memory, threads, processor time, a
-//! place for the log, a steady clock.
+//! Limits and faults of the machine: file descriptors, memory, threads, CPU time, a log that cannot
+//! be written, clock jumps.
 
 mod clock;
 mod descriptors;

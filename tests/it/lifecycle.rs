@@ -1,10 +1,11 @@
-//! How the bridge starts, stops and takes a new configuration, and what it tells operators
+//! How the bridge starts, stops and reloads its configuration, and what it reports to operators
 //! meanwhile.
 
 mod admin;
-mod directory;
 mod journal;
+mod journal_directory;
 mod reload;
+mod service;
 mod signals;
 mod start;
 mod stop;

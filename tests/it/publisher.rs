@@ -1,15 +1,14 @@
-//! The `RabbitMQ` room alone, without journal and forwarder: what becomes of windows on a real
-//! broker, whatever is done to it.
+//! The module `rabbitmq` alone, without journal and forwarder: the outcomes of publish windows on a
+//! real broker, whatever happens to it.
 
-mod certificates;
+mod broker_limits;
 mod confirms;
-mod cuts;
-mod leaks;
-mod limits;
+mod connection_cuts;
+mod harness;
 mod login;
 mod outages;
 mod outcomes;
-mod room;
+mod resource_leaks;
 mod speed;
 mod tls;
 mod topology;

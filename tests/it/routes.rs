@@ -1,5 +1,5 @@
-//! Where messages go, and what happens when that place is missing, forbidden, full, of another
-//! kind, or nobody's.
+//! Where messages are published, and what happens if the destination is missing, forbidden, full,
+//! of another type, or has no subscriber.
 
 use std::time::{Duration, Instant};
 
@@ -10,39 +10,32 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, on_shared_broker};
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
-use crate::support::consumer::Consumer;
+use crate::support::consumer::{Consumer, everything_in};
 use crate::support::message::Message;
-use crate::support::sender::{array_of, session};
-use crate::support::sessions::everything_in;
+use crate::support::sender::{array_of_new, session};
 use crate::support::vhost::Vhost;
 use crate::support::wait::{SOON, eventually};
 
 const DEAD_LETTERS: &str = "chat-sessions.dead-letter";
 const UNROUTED: &str = "chat-sessions.unrouted";
 const LONG: Duration = Duration::from_mins(1);
-/// More than the bridge ever has in hand, so that some wait in the journal alone.
+/// More events than the bridge ever buffers in memory, so that some are only in the journal.
 const MANY: usize = 1_500;
 
-/// A bridge that tries again soon.
+/// A bridge with short retry delays.
 fn bridge_at(amqp_url: &str) -> BridgeBuilder {
     BridgeBuilder::at(amqp_url)
         .with("rabbitmq = {reconnect_delay_min = '50ms', reconnect_delay_max = '300ms'}")
         .with("retry = {delay_min = '20ms', delay_max = '200ms'}")
 }
 
-/// The same, with the exchange `alerts` for missed sessions.
+/// As [`bridge_at`], with the exchange `alerts` for missed sessions.
 fn alerting_bridge_at(amqp_url: &str) -> BridgeBuilder {
     bridge_at(amqp_url)
         .with("routing.statuses.missed = {exchange = 'alerts', routing_key = '{company}.{status}'}")
-}
-
-async fn accept(bridge: &Bridge, sessions: &[Value]) {
-    let answer = bridge.post(array_of(sessions)).await;
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    assert_eq!(answer.json()["accepted"], json!(sessions.len()));
 }
 
 fn sessions(prefix: &str, status: &str, count: usize) -> Vec<Value> {
@@ -61,28 +54,10 @@ fn ids_of(sessions: &[Value]) -> Vec<&str> {
     ids.map(|id| id.expect("a session")).collect()
 }
 
-async fn route(bridge: &Bridge, exchange: &str, key: &str) -> Value {
-    let status = bridge.status().await;
-    let routes = status["routes"].as_array().unwrap().clone();
-    let is_it = |route: &Value| route["exchange"] == exchange && route["routing_key"] == key;
-    routes.into_iter().find(is_it).unwrap_or_default()
-}
-
-/// Waits for a route's state and gives the reason.
-async fn route_is(bridge: &Bridge, exchange: &str, key: &str, state: &str) -> String {
-    eventually(&format!("route `{key}` is {state}"), LONG, || async {
-        route(bridge, exchange, key).await["state"] == state
-    })
-    .await;
-    let route = route(bridge, exchange, key).await;
-    route["reason"].as_str().unwrap_or_default().to_owned()
-}
-
-/// Posts sessions that have nothing to do with the trouble, one after the other, and panics if
-/// one of them takes long to arrive.
+/// Posts sessions of other routes, one after the other; panics if one of them takes long to arrive.
 async fn others_flow(bridge: &Bridge, crm: &mut Consumer, name: &str) {
     for other in sessions(name, "created", 10) {
-        accept(bridge, std::slice::from_ref(&other)).await;
+        bridge.accept(std::slice::from_ref(&other)).await;
         let begin = Instant::now();
         assert_eq!(crm.receive().await.json(), other);
         let took = begin.elapsed();
@@ -90,28 +65,23 @@ async fn others_flow(bridge: &Bridge, crm: &mut Consumer, name: &str) {
     }
 }
 
-/// Waits until just so many events are not settled; none may have become a dead letter.
+/// Waits until exactly this number of events is pending; panics if one has become a dead letter.
 async fn waits(bridge: &Bridge, events: usize) {
-    eventually(&format!("{events} events wait"), SOON, || async {
-        bridge.status().await["backlog"]["events"] == events
-    })
-    .await;
-    assert_eq!(bridge.status().await["counters"]["dead_lettered"], 0);
+    bridge.backlog_is(events).await;
+    assert_eq!(bridge.counter("dead_lettered").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missed_sessions_go_to_an_exchange_of_their_own_under_the_companys_key() {
+async fn status_has_its_own_exchange_and_key() {
     let vhost = Broker::shared().await.vhost().await;
-    let bridge = alerting_bridge_at(&vhost.amqp_url).start().await;
-    bridge.broker_is("connected").await;
+    let bridge = alerting_bridge_at(&vhost.amqp_url).connected().await;
     let mut acme = Consumer::subscribed(&vhost, "alerts", "ACME.missed").await;
     let mut alerts = Consumer::subscribed(&vhost, "alerts", "#").await;
     let mut all = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     let of_company =
         |id: &str, status: &str, creator: Value| session(id, status, json!({"creator": creator}));
-    accept(
-        &bridge,
-        &[
+    bridge
+        .accept(&[
             of_company("a", "missed", json!({"company": {"identifier": "ACME"}})),
             of_company(
                 "b",
@@ -120,9 +90,8 @@ async fn missed_sessions_go_to_an_exchange_of_their_own_under_the_companys_key()
             ),
             of_company("c", "missed", json!(null)),
             of_company("d", "created", json!({"company": {"identifier": "ACME"}})),
-        ],
-    )
-    .await;
+        ])
+        .await;
     bridge.backlog_is_empty().await;
 
     assert_eq!(ids(&acme.receive_n(1).await), ["a"]);
@@ -138,7 +107,7 @@ async fn missed_sessions_go_to_an_exchange_of_their_own_under_the_companys_key()
     }
 }
 
-/// What the operator has declared, but for the exchange `alerts`.
+/// Declares what an operator would declare, except the exchange `alerts`.
 async fn declare_by_hand(vhost: &Vhost) -> Consumer {
     for exchange in ["chat-sessions", DEAD_LETTERS] {
         vhost.declare_exchange(exchange, "topic", json!({})).await;
@@ -152,14 +121,15 @@ async fn declare_by_hand(vhost: &Vhost) -> Consumer {
     Consumer::of(vhost, "crm").await
 }
 
-/// At once with a queue behind it: what is published from the first moment on arrives.
+/// Declares the exchange together with a queue behind it, so that no message is lost between the
+/// two.
 async fn declare_alerts(vhost: &Vhost) {
     let with_queue = json!({"alternate-exchange": "alerts-queue"});
     vhost.declare_exchange("alerts", "topic", with_queue).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_an_exchange_that_is_missing_wait_for_the_operator_and_the_others_flow() {
+async fn missing_exchange_stops_only_its_route() {
     let vhost = Broker::shared().await.vhost().await;
     let mut crm = declare_by_hand(&vhost).await;
     let bridge = alerting_bridge_at(&vhost.amqp_url)
@@ -167,8 +137,8 @@ async fn events_of_an_exchange_that_is_missing_wait_for_the_operator_and_the_oth
         .start()
         .await;
     let first = sessions("first", "missed", MANY);
-    accept(&bridge, &first).await;
-    let reason = route_is(&bridge, "alerts", "ACME.missed", "closed").await;
+    bridge.accept(&first).await;
+    let reason = bridge.route_is("alerts", "ACME.missed", "closed").await;
     assert!(reason.contains("no exchange 'alerts'"), "{reason}");
     let status = bridge.status().await;
     let findings = status["broker"]["findings"].as_array().unwrap();
@@ -177,67 +147,69 @@ async fn events_of_an_exchange_that_is_missing_wait_for_the_operator_and_the_oth
         "{findings:?}"
     );
     let metrics = bridge.metrics().await;
-    assert!(metrics.sum("routes_closed") > 0.5, "and so does the metric");
+    assert!(
+        metrics.sum("routes_closed") > 0.5,
+        "the metric reports a closed route"
+    );
     others_flow(&bridge, &mut crm, "without").await;
     waits(&bridge, MANY).await;
 
     declare_alerts(&vhost).await;
-    route_is(&bridge, "alerts", "ACME.missed", "open").await;
+    bridge.route_is("alerts", "ACME.missed", "open").await;
     bridge.backlog_is_empty().await;
     let mut arrived = everything_in(&vhost, "alerts").await;
     arrived.sort_by_key(|message| message.header("webhook-index").as_u64());
-    assert_eq!(ids(&arrived), ids_of(&first), "each of them once");
+    assert_eq!(ids(&arrived), ids_of(&first), "all of them, no duplicates");
 
     vhost.delete_exchange("alerts").await;
     let second = sessions("second", "missed", 100);
-    accept(&bridge, &second).await;
-    route_is(&bridge, "alerts", "ACME.missed", "closed").await;
+    bridge.accept(&second).await;
+    bridge.route_is("alerts", "ACME.missed", "closed").await;
     others_flow(&bridge, &mut crm, "deleted").await;
     waits(&bridge, 100).await;
     let refused = bridge.metrics().await;
     let refused = refused.sum_where("publish_retries_total", &[("reason", "unroutable")]);
     assert!(
         refused < 0.5,
-        "an exchange without a queue had no alternate"
+        "an event was published while the exchange was missing"
     );
     declare_alerts(&vhost).await;
     bridge.backlog_is_empty().await;
     let mut arrived = everything_in(&vhost, "alerts").await;
     arrived.sort_by_key(|message| message.header("webhook-index").as_u64());
-    assert_eq!(ids(&arrived), ids_of(&second), "each of them once");
+    assert_eq!(ids(&arrived), ids_of(&second), "all of them, no duplicates");
     assert_eq!(vhost.message_count(DEAD_LETTERS).await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_deleted_while_running_is_declared_again_with_its_queue() {
+async fn deleted_exchange_is_declared_again() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = alerting_bridge_at(&vhost.amqp_url)
         .with(
             "queues = [{name = 'crm', keys = ['#']}, \
                        {name = 'alerts', exchange = 'alerts', keys = ['#']}]",
         )
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let mut crm = Consumer::of(&vhost, "crm").await;
     let mut alerts = Consumer::of(&vhost, "alerts").await;
     for round in 0..3 {
         let before = sessions(&format!("before-{round}"), "missed", 1);
-        accept(&bridge, &before).await;
+        bridge.accept(&before).await;
         assert_eq!(ids(&alerts.receive_n(1).await), ids_of(&before));
         vhost.delete_exchange("alerts").await;
         let after = sessions(&format!("after-{round}"), "missed", 100);
-        accept(&bridge, &after).await;
+        bridge.accept(&after).await;
         others_flow(&bridge, &mut crm, &format!("other-{round}")).await;
         bridge.backlog_is_empty().await;
         let mut arrived = alerts.receive_n(100).await;
         arrived.sort_by_key(|message| message.header("webhook-index").as_u64());
-        assert_eq!(ids(&arrived), ids_of(&after), "each of them once");
+        assert_eq!(ids(&arrived), ids_of(&after), "all of them, no duplicates");
         let declared = vhost.describe("exchanges", "alerts").await;
         assert_eq!(declared["arguments"]["alternate-exchange"], UNROUTED);
-        let route = route(&bridge, "alerts", "ACME.missed").await;
+        let route = bridge.route("alerts", "ACME.missed").await;
         assert_eq!(route["state"], "open");
-        assert!(route["since"].is_string(), "it was closed: {route}");
+        assert!(route["since"].is_string(), "the route was closed: {route}");
     }
     for holding in [UNROUTED, DEAD_LETTERS] {
         assert_eq!(vhost.message_count(holding).await, Some(0));
@@ -245,35 +217,34 @@ async fn an_exchange_deleted_while_running_is_declared_again_with_its_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_a_forbidden_exchange_wait_until_it_is_allowed_and_are_never_dead_lettered() {
+async fn forbidden_exchange_events_wait_for_permission() {
     let vhost = Broker::shared().await.vhost().await;
     vhost.user("publisher", "a-long-password").await;
     let bridge = alerting_bridge_at(&vhost.amqp_url_as("publisher", "a-long-password"))
         .with("retry.attempts_max = 2")
         .with("queues = [{name = 'crm', keys = ['#']}]")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let mut crm = Consumer::of(&vhost, "crm").await;
     let mut alerts = Consumer::subscribed(&vhost, "alerts", "#").await;
 
     vhost.allow("publisher", ".*", "^(?!alerts$).*", ".*").await;
-    // A channel that was in use a moment ago remembers that it was allowed.
+    // A channel that was in use a moment ago has cached its permissions.
     let mut sent = Vec::new();
     eventually("the permission is missed", SOON, || {
         sent.push(session(&format!("m-{}", sent.len()), "missed", json!({})));
         let next = sent.last().cloned().unwrap();
         let bridge = &bridge;
         async move {
-            accept(bridge, &[next]).await;
-            route(bridge, "alerts", "ACME.missed").await["state"] == "closed"
+            bridge.accept(&[next]).await;
+            bridge.route("alerts", "ACME.missed").await["state"] == "closed"
         }
     })
     .await;
-    let reason = route_is(&bridge, "alerts", "ACME.missed", "closed").await;
+    let reason = bridge.route_is("alerts", "ACME.missed", "closed").await;
     assert!(reason.contains("ACCESS_REFUSED"), "{reason}");
     let parked = sessions("parked", "missed", MANY);
-    accept(&bridge, &parked).await;
+    bridge.accept(&parked).await;
     others_flow(&bridge, &mut crm, "other").await;
     let status = bridge.status().await;
     assert!(
@@ -294,10 +265,10 @@ async fn events_of_a_forbidden_exchange_wait_until_it_is_allowed_and_are_never_d
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), expected);
-    assert_eq!(bridge.status().await["counters"]["dead_lettered"], 0);
+    assert_eq!(bridge.counter("dead_lettered").await, 0);
 }
 
-/// Looks at what waits in a queue as people do: takes it, and puts it back.
+/// Browses the messages of a queue as operators do: gets each message and requeues it.
 async fn look_at(vhost: &Vhost, queue: &str, looks: usize) {
     let channel = vhost.channel().await;
     let back = BasicNackOptions {
@@ -306,7 +277,7 @@ async fn look_at(vhost: &Vhost, queue: &str, looks: usize) {
     };
     for _ in 0..looks / 2 {
         let got = channel.basic_get(queue.into(), BasicGetOptions::default());
-        let got = got.await.unwrap().expect("something waits");
+        let got = got.await.unwrap().expect("the queue has a message");
         got.delivery.acker.nack(back).await.unwrap();
     }
     let one = BasicQosOptions::default();
@@ -329,11 +300,11 @@ async fn look_at(vhost: &Vhost, queue: &str, looks: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_subscribed_to_is_held_and_fifty_looks_at_it_lose_nothing() {
+async fn unrouted_messages_survive_fifty_browses() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_at(&vhost.amqp_url).start().await;
     let held = sessions("held", "created", 3);
-    accept(&bridge, &held).await;
+    bridge.accept(&held).await;
     assert_eq!(
         bridge.post(r#"[{"id":"x"},{"status":"y"}]"#).await.status,
         202
@@ -342,10 +313,11 @@ async fn what_nobody_subscribed_to_is_held_and_fifty_looks_at_it_lose_nothing() 
 
     for (queue, count) in [(UNROUTED, 3), (DEAD_LETTERS, 2)] {
         let is_there = || async { vhost.message_count(queue).await == Some(count) };
-        eventually("it is held", SOON, is_there).await;
-        // What is put back is the next to be taken: the same one again and again.
+        eventually("the messages are in the queue", SOON, is_there).await;
+        // A requeued message is the next one to be delivered, so the same message is browsed every
+        // time.
         look_at(&vhost, queue, 50).await;
-        eventually("it is still held", SOON, is_there).await;
+        eventually("the messages are still in the queue", SOON, is_there).await;
     }
     let mut unrouted = everything_in(&vhost, UNROUTED).await;
     unrouted.sort_by_key(|message| message.header("webhook-index").as_u64());
@@ -363,52 +335,18 @@ async fn what_nobody_subscribed_to_is_held_and_fifty_looks_at_it_lose_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_of_another_type_is_used_as_it_is_and_reported() {
-    let vhost = Broker::shared().await.vhost().await;
-    vhost
-        .declare_exchange("chat-sessions", "fanout", json!({}))
-        .await;
-    vhost.queue_bound("everything", "chat-sessions", "").await;
-    let bridge = bridge_at(&vhost.amqp_url).start().await;
-    bridge.broker_is("connected").await;
-    let status = bridge.status().await;
-    let findings = status["broker"]["findings"].as_array().unwrap();
-    assert_eq!(findings.len(), 1, "{findings:?}");
-    let finding = findings[0].as_str().unwrap();
-    assert!(
-        finding.starts_with("exchange `chat-sessions` exists with other arguments and is left")
-            && finding.contains("inequivalent arg 'type'"),
-        "{finding}"
-    );
-    eventually("it is said in the log too", SOON, || async {
-        bridge.stderr().contains("inequivalent arg 'type'")
-    })
-    .await;
-    accept(&bridge, &sessions("s", "created", 3)).await;
-    bridge.backlog_is_empty().await;
-    assert_eq!(everything_in(&vhost, "everything").await.len(), 3);
-    assert_eq!(
-        vhost.describe("exchanges", "chat-sessions").await["type"],
-        "fanout"
-    );
-    assert_eq!(vhost.message_count(DEAD_LETTERS).await, Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_consumer_rejects_too_often_goes_from_its_queue_to_the_dead_letters() {
+async fn delivery_limit_dead_letters_rejected_messages() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_at(&vhost.amqp_url)
         .with("queues = [{name = 'crm', keys = ['chat-session.completed'], delivery_limit = 2}]")
         .start()
         .await;
-    accept(
-        &bridge,
-        &[
+    bridge
+        .accept(&[
             session("s1", "completed", json!({})),
             session("s2", "created", json!({})),
-        ],
-    )
-    .await;
+        ])
+        .await;
     bridge.backlog_is_empty().await;
 
     let channel = vhost.channel().await;
@@ -424,11 +362,11 @@ async fn what_a_consumer_rejects_too_often_goes_from_its_queue_to_the_dead_lette
     for _ in 0..3 {
         let delivery = tokio::time::timeout(SOON, deliveries.next())
             .await
-            .expect("it comes again");
+            .expect("the message is delivered again");
         let back = BasicRejectOptions { requeue: true };
         delivery.unwrap().unwrap().acker.reject(back).await.unwrap();
     }
-    eventually("it is a dead letter", SOON, || async {
+    eventually("the message is a dead letter", SOON, || async {
         vhost.message_count(DEAD_LETTERS).await == Some(1)
     })
     .await;
@@ -440,62 +378,23 @@ async fn what_a_consumer_rejects_too_often_goes_from_its_queue_to_the_dead_lette
     assert_eq!(
         vhost.message_count(UNROUTED).await,
         Some(1),
-        "s2 was nobody's"
+        "no queue was bound for s2"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumers_queue_that_is_full_refuses_and_what_it_refused_comes_when_there_is_room() {
-    const EVENTS: u32 = 200;
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = bridge_at(&vhost.amqp_url)
-        .with("queues = [{name = 'small', keys = ['chat-session.created'], messages_max = 10}]")
-        .with("retry.attempts_max = 100000")
-        .start()
-        .await;
-    let sent = sessions("s", "created", EVENTS as usize);
-    for one in &sent {
-        accept(&bridge, std::slice::from_ref(one)).await;
-    }
-    eventually("it refuses", SOON, || async {
-        let metrics = bridge.metrics().await;
-        metrics.sum_where("publish_retries_total", &[("reason", "nacked")]) > 0.0
-    })
-    .await;
-    let kept = vhost.message_count("small").await.unwrap();
-    assert!((10..EVENTS).contains(&kept), "it keeps {kept}");
-
-    let mut small = Consumer::of(&vhost, "small").await;
-    bridge.backlog_is_empty().await;
-    let arrived = small.receive_n(EVENTS as usize).await;
-    let mut distinct = ids(&arrived);
-    distinct.sort_unstable();
-    distinct.dedup();
-    assert_eq!(
-        distinct.len(),
-        EVENTS as usize,
-        "what was refused was not kept too"
-    );
-    small.receives_nothing_for(Duration::ZERO).await;
-    for holding in [UNROUTED, DEAD_LETTERS] {
-        assert_eq!(vhost.message_count(holding).await, Some(0));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_session_with_two_thousand_events_behind_it_holds_up_no_other() {
+async fn refused_session_delays_no_other() {
     const BEHIND: usize = 2_000;
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_at(&vhost.amqp_url)
         .with("unrouted.exchange = ''\nretry.attempts_max = 100000")
         .with("queues = [{name = 'crm', keys = ['chat-session.created']}]")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let mut crm = Consumer::of(&vhost, "crm").await;
     let mut walk = vec![session("slow", "missed", json!({}))];
     walk.extend((1..=BEHIND).map(|step| session("slow", "created", json!({"step": step}))));
-    accept(&bridge, &walk).await;
+    bridge.accept(&walk).await;
     let refused = async || {
         let metrics = bridge.metrics().await;
         metrics.sum_where("publish_retries_total", &[("reason", "unroutable")])
@@ -507,7 +406,7 @@ async fn a_refused_session_with_two_thousand_events_behind_it_holds_up_no_other(
     others_flow(&bridge, &mut crm, "other").await;
     waits(&bridge, BEHIND + 1).await;
     let before = refused().await;
-    eventually("it is refused still", SOON, || async {
+    eventually("its first event is still refused", SOON, || async {
         refused().await > before
     })
     .await;
@@ -517,8 +416,25 @@ async fn a_refused_session_with_two_thousand_events_behind_it_holds_up_no_other(
         .await;
     let arrived = crm.receive_n_within(BEHIND, LONG).await;
     for (message, sent) in arrived.iter().zip(&walk[1..]) {
-        assert_eq!(message.json(), *sent, "in order, each once");
+        assert_eq!(message.json(), *sent, "in order, without duplicates");
     }
     bridge.backlog_is_empty().await;
     assert_eq!(everything_in(&vhost, "late").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_deleted_queue_become_unrouted() {
+    let (vhost, bridge) = on_shared_broker("").await;
+    vhost.queue_bound("crm", "chat-sessions", "#").await;
+    bridge.post(array_of_new("before", 20)).await;
+    bridge.backlog_is_empty().await;
+    assert_eq!(everything_in(&vhost, "crm").await.len(), 20);
+
+    vhost.delete_queue("crm").await;
+    assert_eq!(bridge.post(array_of_new("after", 30)).await.status, 202);
+    bridge.backlog_is_empty().await;
+    assert_eq!(everything_in(&vhost, UNROUTED).await.len(), 30);
+    let counters = bridge.status().await["counters"].clone();
+    assert_eq!(counters["published"], json!(50));
+    assert_eq!(bridge.reconnects().await, 0);
 }

@@ -1,4 +1,4 @@
-//! What a script says where something that it needs is missing or fails: never nothing.
+//! A script reports what is missing or failed; it never fails silently.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 
 use crate::support::process::script;
 
-/// What every Unix has.
+/// Tools that every Unix has.
 const BASICS: &str = "awk basename bash cat chmod cmp comm cp cut date dirname env find flock grep head \
                       id ln mkdir mktemp mv nproc od readlink realpath rm sed seq sh sha256sum sleep \
                       sort tail tar tee timeout touch tr uname wc xargs";
-/// What has to be installed, or talks to the world outside.
+/// Tools that have to be installed or use the network.
 const TOOLS: &str = "apt-get cargo chroot curl debootstrap docker dockerd git ip make node npm podman \
                      prometheus python3 setsid sqlite3 strace sudo unshare";
 const SAYS_WHY: [&str; 11] = [
@@ -28,7 +28,7 @@ const SAYS_WHY: [&str; 11] = [
     "DEBIAN_MIRROR",
 ];
 
-/// With which arguments a script gets to work; `None` if it is sourced, or cannot fail.
+/// The arguments with which a script gets to work; `None` if it is only sourced, or cannot fail.
 fn arguments(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "broker.sh" => &["up", "broker"],
@@ -38,13 +38,20 @@ fn arguments(name: &str) -> Option<&'static [&'static str]> {
         "install.sh" => &["no-such-package"],
         "run.sh" => &["demo"],
         "test-rabbitmq.sh" => &["4.3"],
+        "types.sh" => &["write"],
         "../.ci/run"
         | "compose-test.sh"
         | "compose-test/cargo.sh"
         | "dependencies.sh"
+        | "dist-reproducible.sh"
+        | "dist.sh"
+        | "docs.sh"
+        | "helm-test.sh"
         | "lint.sh"
         | "mirror.sh"
-        | "plant.sh"
+        | "mutations.sh"
+        | "pack.sh"
+        | "package-test.sh"
         | "python.sh"
         | "simulate.sh"
         | "test-needs.sh"
@@ -103,7 +110,7 @@ impl Poor {
         poor
     }
 
-    /// Every tool is there and fails without a word.
+    /// Adds all tools, as stubs that fail without output.
     fn with_tools_that_fail(self) -> Self {
         for tool in TOOLS.split_whitespace() {
             let stub = self.path("bin").join(tool);
@@ -153,17 +160,17 @@ impl Poor {
 }
 
 #[test]
-fn a_missing_tool_is_named() {
+fn missing_tool_is_named() {
     Poor::new().no_script_is_silent();
 }
 
 #[test]
-fn a_step_that_fails_silently_is_named() {
+fn silent_failure_is_reported() {
     Poor::new().with_tools_that_fail().no_script_is_silent();
 }
 
 #[test]
-fn a_machine_without_debian_sources_is_told_what_to_set() {
+fn missing_debian_sources_name_the_variable() {
     let poor = Poor::new();
     let apt = poor.path("bin").join("apt-get");
     fs::write(&apt, "#!/bin/sh\n").unwrap();

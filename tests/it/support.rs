@@ -1,15 +1,14 @@
-//! What the tests are written with: a broker, a bridge, a sender, a consumer and a bad network,
-//! each with verbs. Nothing here knows what is being tested.
-
-#![allow(dead_code, reason = "a verb may wait for its test")]
+//! The building blocks of the tests: a broker, a bridge, a sender, a consumer and a faulty network,
+//! each a type with verbs. Nothing here knows what is being tested.
 
 pub mod authority;
 pub mod bridge;
 pub mod broker;
 pub mod cluster;
+#[cfg(feature = "otel")]
+pub mod collector;
 pub mod consumer;
 pub mod disk;
-pub mod encrypted;
 pub mod example;
 pub mod http;
 pub mod load;
@@ -21,9 +20,9 @@ pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod sender;
-pub mod sessions;
 pub mod skip;
 pub mod terminal;
+pub mod tls_server;
 pub mod validator;
 pub mod vhost;
 pub mod wait;

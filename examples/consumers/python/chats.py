@@ -10,7 +10,8 @@ import urllib.request
 
 from consumer import consume
 
-NOTIFY_URL = os.environ.get("NOTIFY_URL")  # an incoming webhook that takes {"text": …}; without it, the log
+NOTIFY_URL = os.environ.get("NOTIFY_URL")  # an incoming webhook; without it, the log
+NOTIFY_FORMAT = os.environ.get("NOTIFY_FORMAT") or "text"  # text: {"text": …}; teams: an Adaptive Card
 REMIND_AFTER = float(os.environ.get("REMIND_AFTER", "3600"))  # seconds
 QUEUE = os.environ.get("QUEUE", "example-python")
 log = logging.getLogger("chats")
@@ -23,12 +24,22 @@ state.executescript("""
 """)
 
 
+def body(text):
+    if NOTIFY_FORMAT != "teams":
+        return {"text": text}
+    block = {"type": "TextBlock", "text": text, "wrap": True}
+    card = {"type": "AdaptiveCard", "$schema": "http://adaptivecards.io/schemas/adaptive-card.json", "version": "1.4",
+            "body": [block]}
+    return {"type": "message",
+            "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "content": card}]}
+
+
 def notify(text, key):
     """Tells the manager; raises if nobody took it. The key lets a receiver drop what comes twice."""
     log.info(text)
     if NOTIFY_URL:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        request = urllib.request.Request(NOTIFY_URL, json.dumps({"text": text}).encode(), headers)
+        request = urllib.request.Request(NOTIFY_URL, json.dumps(body(text)).encode(), headers)
         urllib.request.urlopen(request, timeout=10).close()
 
 

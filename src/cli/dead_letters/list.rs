@@ -1,24 +1,25 @@
-//! `dead-letters list`: one line for each message.
+//! `dead-letters list`: prints one line per message.
 
 use std::ops::ControlFlow;
 
 use clap::Args;
+use deskbridge::ops::dead_letters::{Author, MessageSummary, QueueTarget};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::author::Author;
-use super::origin::Holding;
-use super::selection::Filters;
-use super::summary::Summary;
-use super::{Place, Where, look};
+use super::selection::FilterArguments;
+use super::{QueueArguments, say_none, say_unbrowsed};
 use crate::cli::Exit;
 use crate::cli::output::{print, print_json, say};
 use crate::cli::table::{Column, Table};
 use crate::cli::time::age;
 
 pub const AFTER_HELP: &str = "\
-WHEN is how long ago. A `!` marks a message that the bridge did not write: its message_id does not belong to \
-its source, session and body. That is no proof of the others: whoever may publish there can compute one. Exits with 0 also if nothing matches. What looking means: `deskbridge dead-letters --help`.
+AGE is the time since the message was dead-lettered, otherwise since it was received. EXCHANGE KEY is where \
+`replay` publishes it. A `!` marks a message that the bridge did not write: its \
+message_id does not belong to its source, session and body. A message without `!` is not proven to be genuine, \
+because anybody who may publish there can compute the id. Exits with 0 also if nothing matches. \
+`deskbridge dead-letters --help` says what browsing does to a queue.
 
 Examples:
   deskbridge dead-letters list --reason invalid,malformed
@@ -28,60 +29,53 @@ Examples:
 const WHOLE: u16 = u16::MAX;
 
 const COLUMNS: [Column; 9] = [
-    column("ID", WHOLE),
-    column("!", WHOLE),
-    column("REASON", WHOLE),
-    column("STATUS", 6),
-    column("WHEN", WHOLE),
-    column("SESSION", 8),
-    column("TRIES", WHOLE),
-    column("ORIGIN", 12),
-    column("DETAIL", 12),
+    Column::new("ID", WHOLE, 0),
+    Column::new("!", WHOLE, 0),
+    Column::new("REASON", WHOLE, 0),
+    Column::new("STATUS", 6, 0),
+    Column::new("AGE", WHOLE, 0),
+    Column::new("SESSION", 8, 0),
+    Column::new("ATTEMPTS", WHOLE, 0),
+    Column::new("EXCHANGE KEY", 12, 0),
+    Column::new("DETAIL", 12, 0),
 ];
 
 /// Arguments of `dead-letters list`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    pub(super) at: Where,
+    pub(super) at: QueueArguments,
     #[command(flatten)]
-    filters: Filters,
-    /// At most so many, the oldest first
+    filters: FilterArguments,
+    /// Print at most N messages, the oldest first
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-/// Looks, gives everything back, prints.
-pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let dead = arguments.filters.dead(&place.clock)?;
-    let mut queue = look::open(place).await?;
+/// Browses the queue, returns every message to it, and prints those that match.
+pub async fn run(target: &QueueTarget, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let selection = arguments.filters.selection(&arguments.at.zone.clock()?)?;
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let mut found = Vec::new();
-    if limit > 0 {
-        let looked = look::each(&mut queue, |letter| {
-            let summary = Summary::of(&letter, place.holding());
-            if arguments.filters.pass(&summary, dead) {
-                found.push(summary);
-            }
-            if found.len() == limit {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        looked.await.map_err(|error| look::told(place, error))?;
+    let visit = |_, summary| {
+        if found.len() < limit && selection.selects(&summary) {
+            found.push(summary);
+        }
+        if found.len() < limit {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    let browsed = target.browse(visit).await?;
+    if found.len() < limit {
+        say_unbrowsed(target, browsed);
     }
-    look::tell_untaken(place, &queue, found.len() < limit);
-    let waiting = queue.waiting();
-    queue
-        .close()
-        .await
-        .map_err(|error| look::told(place, error))?;
     if found.is_empty() {
-        look::tell_none(place, waiting);
+        say_none(target, browsed.waiting);
     } else if arguments.json {
         print_json(&json(&found))?;
     } else {
@@ -91,8 +85,8 @@ pub async fn run(place: &Place, arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What the mark means, if there is one.
-fn say_foreign(found: &[Summary]) {
+/// Explains the mark `!` on standard error if it occurs.
+fn say_foreign(found: &[MessageSummary]) {
     let foreign = found.iter().filter(|one| one.author == Author::Other);
     match foreign.count() {
         0 => {}
@@ -103,18 +97,18 @@ fn say_foreign(found: &[Summary]) {
     }
 }
 
-fn json(found: &[Summary]) -> String {
-    let line = |summary: &Summary| format!("{}\n", Value::from(summary.json()));
+fn json(found: &[MessageSummary]) -> String {
+    let line = |summary: &MessageSummary| format!("{}\n", Value::from(summary.json()));
     found.iter().map(line).collect()
 }
 
-fn table(found: &[Summary]) -> String {
+fn table(found: &[MessageSummary]) -> String {
     let now = Timestamp::now();
     let rows: Vec<_> = found.iter().map(|summary| row(summary, now)).collect();
     Table::of_output(&COLUMNS).whole(&rows)
 }
 
-fn row(summary: &Summary, now: Timestamp) -> Vec<String> {
+fn row(summary: &MessageSummary, now: Timestamp) -> Vec<String> {
     let or_dash = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
     let origin = match &summary.origin {
         Ok(route) => format!("{} {}", route.exchange, route.routing_key),
@@ -133,23 +127,4 @@ fn row(summary: &Summary, now: Timestamp) -> Vec<String> {
         origin,
         summary.detail.clone().unwrap_or_default(),
     ]
-}
-
-const fn column(head: &'static str, least: u16) -> Column {
-    Column {
-        head,
-        least,
-        usual: 0,
-    }
-}
-
-impl Place {
-    /// What its messages are judged by.
-    pub(super) fn holding(&self) -> Holding<'_> {
-        Holding {
-            queue: &self.queue,
-            dead_letter: &self.config.dead_letter.exchange,
-            unrouted: &self.config.unrouted.exchange,
-        }
-    }
 }

@@ -1,132 +1,121 @@
-//! What an operator wants to know of a message at a glance, wherever it stands in it. Pure.
+//! `dead-letters summary`: counts messages by reason, queue, exchange and key.
 
-use deskbridge::rabbitmq::queue::Letter;
-use deskbridge::webhook::Reason;
-use deskbridge::webhook::routing::Route;
+use std::ops::ControlFlow;
+
+use clap::Args;
+use deskbridge::ops::counted;
+use deskbridge::ops::dead_letters::{Group, Groups, MessageSummary, QueueTarget, Tally};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::author::Author;
-use super::origin::{self, Holding, deaths};
+use super::selection::FilterArguments;
+use super::{QueueArguments, say_none, say_unbrowsed};
+use crate::cli::Exit;
+use crate::cli::output::{print, print_json, say};
+use crate::cli::table::{Column, Table};
+use crate::cli::time::age;
 
-/// A message at a glance.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// Its place in the queue, from 1.
-    pub position: u64,
-    /// `message_id`, if it has one.
-    pub id: Option<String>,
-    /// Why it is dead: the bridge's reason, else the broker's.
-    pub reason: Option<String>,
-    /// The same for people.
-    pub detail: Option<String>,
-    /// As the sender spelt it.
-    pub status: Option<String>,
-    /// The session's id.
-    pub session: Option<String>,
-    /// The source.
-    pub source: Option<String>,
-    /// Since when it is dead, else when it was received.
-    pub at: Option<Timestamp>,
-    /// Who wrote it.
-    pub author: Author,
-    /// Where it was going, or why nobody knows.
-    pub origin: Result<Route, String>,
-    /// How often it was tried.
-    pub attempts: Option<i64>,
-    /// Bytes of its body.
-    pub bytes: usize,
-    /// The number under which the journal keeps what was too large to be sent.
-    pub journal_event: Option<i64>,
+pub const AFTER_HELP: &str = "\
+QUEUE is the queue that dead-lettered the messages, for example because a consumer rejected them; `-` if the \
+bridge did. `dead-letters replay --to-queue` sends them there again. EXCHANGE KEY is where `replay` publishes \
+them without it. OLDEST and NEWEST are the times since the first and the last of them was dead-lettered, \
+otherwise received. Exits with 0 also if nothing matches. `deskbridge dead-letters --help` says what browsing \
+does to a queue.
+
+Examples:
+  deskbridge dead-letters summary
+  deskbridge dead-letters summary --since 1d --json
+  deskbridge dead-letters summary --queue chat-sessions.unrouted";
+
+const WHOLE: u16 = u16::MAX;
+
+const COLUMNS: [Column; 6] = [
+    Column::new("COUNT", WHOLE, 0),
+    Column::new("REASON", 10, 0),
+    Column::new("OLDEST", WHOLE, 0),
+    Column::new("NEWEST", WHOLE, 0),
+    Column::new("QUEUE", 8, 0),
+    Column::new("EXCHANGE KEY", 12, 0),
+];
+
+/// Arguments of `dead-letters summary`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(super) at: QueueArguments,
+    #[command(flatten)]
+    filters: FilterArguments,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
-impl Summary {
-    /// Of this message.
-    pub fn of(letter: &Letter, holding: Holding) -> Self {
-        let owned = |name: &str| text(letter, name).map(ToOwned::to_owned);
-        let number = |name: &str| letter.headers.get(name).and_then(Value::as_i64);
-        let death = deaths(letter).first();
-        let of_death = |name: &str| death.and_then(|death| death[name].as_str());
-        let received = &letter.received;
-        let death_detail = of_death("reason")
-            .zip(of_death("queue"))
-            .map(|(reason, queue)| format!("{reason} in queue `{queue}`"));
-        Self {
-            position: letter.position,
-            id: received.message_id.clone(),
-            reason: owned("dead-letter-reason").or_else(|| of_death("reason").map(Into::into)),
-            detail: owned("dead-letter-detail").or(death_detail),
-            status: owned("status"),
-            session: owned("session-id").or_else(|| received.correlation_id.clone()),
-            source: owned("source"),
-            at: at(letter),
-            author: Author::of(letter),
-            origin: origin::of(letter, holding),
-            attempts: number("attempts")
-                .or_else(|| death.and_then(|death| death["count"].as_i64())),
-            bytes: received.body.len(),
-            journal_event: number("journal-event"),
+/// Browses the queue, returns every message to it, and prints the counts of those that match.
+pub async fn run(target: &QueueTarget, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let selection = arguments.filters.selection(&arguments.at.zone.clock()?)?;
+    let mut groups = Groups::default();
+    let visit = |_, summary: MessageSummary| {
+        if selection.selects(&summary) {
+            groups.add(&summary);
         }
+        ControlFlow::Continue(())
+    };
+    let browsed = target.browse(visit).await?;
+    say_unbrowsed(target, browsed);
+    let total = groups.total();
+    if total.count == 0 {
+        say_none(target, browsed.waiting);
+        return Ok(Exit::Done);
     }
-
-    /// What it is called: its id, or its place in the queue.
-    pub fn name(&self) -> String {
-        self.id
-            .clone()
-            .unwrap_or_else(|| format!("#{}", self.position))
+    let sorted = groups.sorted();
+    if arguments.json {
+        print_json(&json(&sorted)?)?;
+        return Ok(Exit::Done);
     }
-
-    /// Whether its body is not in it but in the journal.
-    pub fn is_in_journal(&self) -> bool {
-        self.reason.as_deref() == Some(Reason::TooLarge.as_str()) && self.bytes == 0
-    }
-
-    /// What is wrong with its body, so that nobody can take it as it is.
-    pub fn fault(&self) -> Option<&'static str> {
-        [Reason::Invalid, Reason::Malformed]
-            .iter()
-            .map(|reason| reason.as_str())
-            .find(|reason| self.reason.as_deref() == Some(reason))
-    }
-
-    /// As a JSON object.
-    pub fn json(&self) -> Map<String, Value> {
-        let origin = self.origin.as_ref().ok();
-        let object = json!({
-            "position": self.position,
-            "id": self.id,
-            "reason": self.reason,
-            "detail": self.detail,
-            "status": self.status,
-            "session": self.session,
-            "source": self.source,
-            "at": self.at.map(|at| format!("{at:.3}")),
-            "written_by": self.author.as_str(),
-            "original_exchange": origin.map(|route| &*route.exchange),
-            "original_routing_key": origin.map(|route| &*route.routing_key),
-            "attempts": self.attempts,
-            "bytes": self.bytes,
-            "journal_event": self.journal_event,
-        });
-        object.as_object().cloned().unwrap_or_default()
-    }
+    let now = Timestamp::now();
+    let rows: Vec<_> = sorted.iter().map(|one| row(one, now)).collect();
+    print(&Table::of_output(&COLUMNS).whole(&rows))?;
+    let messages = counted(total.count, "message");
+    let (oldest, newest) = (
+        age_or_dash(total.oldest, now),
+        age_or_dash(total.newest, now),
+    );
+    say(format_args!(
+        "{messages} in queue `{}`, oldest {oldest}, newest {newest}",
+        target.queue
+    ));
+    Ok(Exit::Done)
 }
 
-/// A header, if it is text.
-pub fn text<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
-    letter.headers.get(name).and_then(Value::as_str)
+fn json(groups: &[(&Group, Tally)]) -> serde_json::Result<String> {
+    let mut lines = String::new();
+    for (group, tally) in groups {
+        let mut object = serde_json::to_value(group)?;
+        object["count"] = tally.count.into();
+        object["oldest"] = json!(tally.oldest.map(|at| format!("{at:.3}")));
+        object["newest"] = json!(tally.newest.map(|at| format!("{at:.3}")));
+        lines.push_str(&object.to_string());
+        lines.push('\n');
+    }
+    Ok(lines)
 }
 
-fn at(letter: &Letter) -> Option<Timestamp> {
-    let death = deaths(letter).first();
-    let told = [
-        text(letter, "dead-letter-at"),
-        death.and_then(|death| death["time"].as_str()),
-        text(letter, "received-at"),
-    ];
-    let told = told.into_iter().flatten().find_map(|at| at.parse().ok());
-    told.or_else(|| {
-        let seconds = i64::try_from(letter.received.timestamp_seconds?).ok()?;
-        Timestamp::from_second(seconds).ok()
-    })
+fn row((group, tally): &(&Group, Tally), now: Timestamp) -> Vec<String> {
+    let or_dash = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
+    let origin = match (&group.original_exchange, &group.original_routing_key) {
+        (Some(exchange), Some(key)) => format!("{exchange} {key}"),
+        _ => "-".into(),
+    };
+    vec![
+        tally.count.to_string(),
+        or_dash(&group.reason),
+        age_or_dash(tally.oldest, now),
+        age_or_dash(tally.newest, now),
+        or_dash(&group.original_queue),
+        origin,
+    ]
+}
+
+fn age_or_dash(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or_else(|| "-".into(), |at| age(at, now))
 }

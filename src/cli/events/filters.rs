@@ -1,92 +1,116 @@
-//! Which events a command is about: filters as they are typed.
+//! Which events a command selects: the filters of the command line.
 
 use std::fmt;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use deskbridge::journal::Seq;
-use deskbridge::journal::archive::{Selection, State};
+use deskbridge::journal::archive::{EventState, Selection};
 use deskbridge::webhook::routing::{Routing, UNKNOWN};
+use deskbridge::webhook::search::{Phrase, Search};
 use uuid::Uuid;
 
 use crate::cli::time::{Between, Clock};
 
-/// Filters of `list` and `replay`; all that are given must hold.
-#[derive(Debug, Clone, Default, Args)]
+/// Filters of `list`, `export` and `replay`. An event has to match all filters that are given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Filters {
-    /// Only of this chat session; may be given several times
+    /// Only events of this chat session; may be given several times
     #[arg(long, value_name = "ID")]
     session: Vec<String>,
-    /// Only with this status as it was sent; also unknown, invalid, malformed; may be given several times
+    /// Only events with this status as it was sent, or unknown, invalid, malformed; may be given
+    /// several times
     #[arg(long, value_name = "STATUS")]
     status: Vec<String>,
-    /// Only of this source; may be given several times
+    /// Only events of this source; may be given several times
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
     #[command(flatten)]
     received: Between,
-    /// Only in this state
+    /// Only events in this state
     #[arg(long, value_name = "STATE")]
     state: Option<StateName>,
+    /// Only events with these words next to each other in one text of the body
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<Phrase>,
+    /// Only events with these words in the name or identifier of the creator's company
+    #[arg(long, value_name = "NAME")]
+    company: Option<Phrase>,
+    /// Only events with these words in the name of the creator, a user, a participant or a target
+    /// user
+    #[arg(long, value_name = "NAME")]
+    name: Option<Phrase>,
 }
 
-/// What has become of an event.
+const WORDS_HELP: &str = "\
+--grep, --company and --name compare whole words (runs of letters and digits) in any case: `--grep 'password reset'` \
+finds \"Password-Reset!\", `--grep pass` does not. The texts of a body are its string values with their escapes \
+decoded, except those of members whose name ends with Id or DateTime. A malformed body is one text.";
+
+/// The `after_help` of a command that has the filters.
+pub fn after_help(text: &str) -> String {
+    format!("{WORDS_HELP}\n\n{text}")
+}
+
+/// The state of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StateName {
-    /// It waits for the broker
-    Unsettled,
-    /// The broker has confirmed it
+    /// Waits to be published
+    #[value(alias = "unsettled")]
+    Pending,
+    /// Confirmed by the broker
     Published,
-    /// It lies in the dead-letter exchange's queue, or did
+    /// Published to the dead-letter exchange and confirmed
     DeadLettered,
-    /// It is settled, but how is not known: its row is damaged
+    /// Complete, but its stored outcome is damaged
     Damaged,
 }
 
-/// One event by its number, or by its `message_id`.
+/// An id on the command line: the number of an event, or a `message_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id {
     /// Its number in the journal.
     Seq(Seq),
-    /// All that carry it.
+    /// All events with this `message_id`.
     Message(Uuid),
 }
 
 impl Filters {
-    /// Whether sessions are named.
+    /// Whether `--session` is given.
     pub fn has_session(&self) -> bool {
         !self.session.is_empty()
     }
 
-    /// Whether nothing is left out.
+    /// Whether no filter is given.
     pub fn are_empty(&self) -> bool {
-        self.session.is_empty()
-            && self.status.is_empty()
-            && self.source.is_empty()
-            && self.received.is_empty()
-            && self.state.is_none()
+        *self == Self::default()
     }
 
-    /// What they select; the configuration knows which statuses are unknown.
+    /// What the filters select. `routing` tells which statuses count as unknown.
     ///
     /// # Errors
-    /// If a local time was twice or never.
+    /// If a local time occurred twice or never.
     pub fn selection(&self, routing: &Routing, clock: &Clock) -> anyhow::Result<Selection> {
-        let received = self.received.period(clock)?;
+        let [since, until] = self.received.limits(clock)?;
         let is_unknown = self.status.iter().any(|status| status == UNKNOWN);
         Ok(Selection {
             sessions: self.session.clone(),
             statuses: self.status.clone(),
             statuses_but: is_unknown.then(|| routing.statuses().map(ToString::to_string).collect()),
             sources: self.source.clone(),
-            since: received.since,
-            until: received.until,
+            since,
+            until,
             state: self.state.map(|state| match state {
-                StateName::Unsettled => State::Unsettled,
-                StateName::Published => State::Published,
-                StateName::DeadLettered => State::DeadLettered,
-                StateName::Damaged => State::Damaged,
+                StateName::Pending => EventState::Pending,
+                StateName::Published => EventState::Published,
+                StateName::DeadLettered => EventState::DeadLettered,
+                StateName::Damaged => EventState::Damaged,
             }),
+            search: Search {
+                text: self.grep.clone(),
+                company: self.company.clone(),
+                name: self.name.clone(),
+            },
             ..Selection::default()
         })
     }
@@ -117,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_a_number_or_a_message_id() {
+    fn id_is_a_number_or_a_message_id() {
         assert_eq!("17".parse(), Ok(Id::Seq(17)));
         let id = "53d46ec3-435e-8633-874a-52aaacb9ecc7";
         assert_eq!(id.parse::<Id>().unwrap().to_string(), id);

@@ -1,33 +1,35 @@
-//! How an event is shown in a list: a row of a table, or an object of JSON.
+//! How an event is printed: as a row of a table, or as a JSON object.
 
-use deskbridge::journal::Settlement;
-use deskbridge::journal::archive::{Entry, Place};
-use deskbridge::webhook::{Content, Event};
+use deskbridge::journal::FinalState;
+use deskbridge::journal::archive::{Entry, StateDetails};
+use deskbridge::webhook::attributes::ATTRIBUTES;
+use deskbridge::webhook::{Content, Event, identity};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::table::{Column, Table};
+use crate::cli::tail::shown::with_body;
 use crate::cli::time::Clock;
 
 const WHOLE: u16 = u16::MAX;
 
-/// The first four fit into 80, and of the state what tells it from another.
+/// The first four columns and a recognisable part of the state fit into 80 columns.
 const COLUMNS: [Column; 7] = [
-    column("SEQ", WHOLE, 6),
-    column("RECEIVED", 19, 25),
-    column("SESSION", 14, 18),
-    column("STATUS", WHOLE, 9),
-    column("STATE", 9, 25),
-    column("SOURCE", WHOLE, 12),
-    column("BYTES", WHOLE, 7),
+    Column::new("SEQ", WHOLE, 6),
+    Column::new("RECEIVED", 19, 25),
+    Column::new("SESSION", 14, 18),
+    Column::new("STATUS", WHOLE, 9),
+    Column::new("STATE", 9, 25),
+    Column::new("SOURCE", WHOLE, 12),
+    Column::new("BYTES", WHOLE, 7),
 ];
 
-/// For standard output.
+/// The table of events for standard output.
 pub fn table() -> Table {
     Table::of_output(&COLUMNS)
 }
 
-/// One event.
+/// The row of one event.
 pub fn row(entry: &Entry, clock: &Clock) -> Vec<String> {
     let event = &entry.event;
     vec![
@@ -41,12 +43,9 @@ pub fn row(entry: &Entry, clock: &Clock) -> Vec<String> {
     ]
 }
 
-const fn column(head: &'static str, least: u16, usual: u16) -> Column {
-    Column { head, least, usual }
-}
-
-/// One object with everything but the body.
-pub fn json(entry: &Entry) -> Value {
+/// A JSON object with everything except the body; unless it is whole, without the trace context and
+/// without attributes that messages have no header for.
+pub fn json(entry: &Entry, is_whole: bool) -> Value {
     let event = &entry.event;
     let envelope = &event.envelope;
     let mut object = json!({
@@ -64,42 +63,45 @@ pub fn json(entry: &Entry) -> Value {
     match &event.content {
         Content::Session(fields) => {
             object["status"] = fields.status.as_str().into();
-            object["session_type"] = fields.session_type.as_deref().into();
-            object["previous_status"] = fields.previous_status.as_deref().into();
+            for (attribute, value) in ATTRIBUTES.iter().zip(&fields.attributes) {
+                if is_whole || attribute.header.is_some() {
+                    object[attribute.name] = value.as_deref().into();
+                }
+            }
         }
         Content::Reject(reject) => {
             object["reason"] = reject.reason.as_str().into();
             object["detail"] = reject.detail.as_str().into();
         }
     }
-    match &entry.place {
-        Place::Unsettled {
+    match &entry.details {
+        StateDetails::Pending {
             route,
             attempts,
-            condemned,
+            dead_letter_cause,
         } => {
             object["attempts"] = (*attempts).into();
             if let Some(route) = route {
                 object["exchange"] = (*route.exchange).into();
                 object["routing_key"] = (*route.routing_key).into();
             }
-            if let Some(letter) = condemned {
+            if let Some(letter) = dead_letter_cause {
                 object["reason"] = letter.reason.as_str().into();
                 object["detail"] = letter.detail.as_str().into();
             }
         }
-        Place::Settled {
-            settlement,
+        StateDetails::Completed {
+            final_state,
             at,
             attempts,
-            is_kept,
+            is_exempt,
         } => {
             object["attempts"] = (*attempts).into();
             object["settled_at"] = time(*at);
-            object["kept"] = (*is_kept).into();
-            match settlement {
-                Ok(Settlement::DeadLettered(reason)) => object["reason"] = reason.as_str().into(),
-                Ok(Settlement::Published) => {}
+            object["kept"] = (*is_exempt).into();
+            match final_state {
+                Ok(FinalState::DeadLettered(reason)) => object["reason"] = reason.as_str().into(),
+                Ok(FinalState::Published) => {}
                 Err(unknown) => object["outcome"] = unknown.as_str().into(),
             }
         }
@@ -107,7 +109,17 @@ pub fn json(entry: &Entry) -> Value {
     object
 }
 
-/// The status as it was sent, or why there is none.
+/// A line with a JSON object of everything, the body as in [`with_body`].
+pub fn whole_json(entry: &Entry) -> String {
+    let event = &entry.event;
+    let mut object = json(entry, true);
+    object["traceparent"] = event.envelope.traceparent.as_deref().into();
+    object["tracestate"] = event.envelope.tracestate.as_deref().into();
+    object["damaged"] = (!identity::is_intact(event)).into();
+    with_body(&object, &event.body)
+}
+
+/// The status as it was sent; for a rejected element `invalid` or `malformed`.
 pub fn status(event: &Event) -> &str {
     match &event.content {
         Content::Session(fields) => &fields.status,
@@ -115,18 +127,18 @@ pub fn status(event: &Event) -> &str {
     }
 }
 
-/// Its state, and the reason of a dead letter.
+/// The state, for a dead letter with its reason.
 fn stands(entry: &Entry) -> String {
-    match &entry.place {
-        Place::Settled {
-            settlement: Ok(Settlement::DeadLettered(reason)),
+    match &entry.details {
+        StateDetails::Completed {
+            final_state: Ok(FinalState::DeadLettered(reason)),
             ..
         } => format!("{} ({})", entry.state().as_str(), reason.as_str()),
         _ => entry.state().as_str().to_owned(),
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// A time for JSON: RFC 3339 in UTC, to the millisecond.
 pub fn time(at: Timestamp) -> Value {
     format!("{at:.3}").into()
 }

@@ -1,81 +1,88 @@
-//! `events list`: prints events in the order of receipt.
+//! `events list`: prints one line per event, in the order of receipt.
 
 use std::time::Duration;
 
 use clap::Args;
 use deskbridge::journal::Seq;
 use deskbridge::journal::archive::{Archive, Entry, Selection};
+use deskbridge::ops::routing;
 
-use super::filters::Filters;
-use super::{line, open, routing, unreadable};
-use crate::cli::output::{Printer, print, print_json, say};
+use super::filters::{Filters, after_help};
+use super::{line, open, say_lag, unreadable};
+use crate::cli::output::{Printer, print_as, say};
 use crate::cli::table::Table;
 use crate::cli::time::{Clock, Zone};
-use crate::cli::{Exit, Layering, runtime};
+use crate::cli::{ConfigArguments, Exit, interrupt, runtime};
 
-/// How often new events are looked for.
+/// Pause between two reads of new events with `--follow`.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
 const AFTER_HELP: &str = "\
-Oldest first. A state is one of unsettled (it waits for the broker), published, dead-lettered. It \
-is what the bridge has done with the event and stays as it is: a dead letter that was replayed or discarded \
-(`deskbridge dead-letters`) is dead-lettered here for ever, since that happens in RabbitMQ. Finding nothing is \
-no error.
+Events are printed in the order of receipt, the oldest first. The state is what the bridge did with the event. \
+A dead letter that was replayed or discarded with `deskbridge dead-letters` stays dead-lettered here, because \
+that happens in RabbitMQ. Exits with 0 also if nothing was found.
 
 Examples:
   deskbridge events list --session 1530162945-9852
   deskbridge events list --since 2h --until 30m --status missed --json
   deskbridge events list --since 'yesterday 14:05' --until today
+  deskbridge events list --company 'kauri timber' --grep printer
   deskbridge events list --limit 20 --follow";
 
 /// Arguments of `events list`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = after_help(AFTER_HELP))]
 pub struct Arguments {
     #[command(flatten)]
     filters: Filters,
-    /// Only the last N of them
+    /// Print only the last N events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: Option<u32>,
-    /// Go on with new ones as they are received, until Ctrl-C
+    /// Continue with new events as they are received, until Ctrl-C
     #[arg(long, conflicts_with_all = ["until", "state"])]
     follow: bool,
     #[command(flatten)]
     zone: Zone,
-    /// One JSON object a line, times in UTC
+    /// Print one JSON object per line, times in UTC
     #[arg(long)]
     json: bool,
 }
 
-/// Prints what is selected.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+/// Prints the selected events.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
     let clock = arguments.zone.clock()?;
     let config = layering.peek()?;
     let archive = open(&config)?;
-    let selection = arguments.filters.selection(&routing(&config)?, &clock)?;
-    let mut list = List {
-        archive,
-        selection,
+    let mut selection = arguments.filters.selection(&routing(&config)?, &clock)?;
+    let newest = archive.newest().map_err(unreadable)?;
+    selection.seq_max = Some(newest);
+    say_lag(&archive, &selection)?;
+    let mut lines = Lines {
         table: (!arguments.json).then(line::table),
         clock,
         is_begun: false,
     };
-    let newest = list.archive.newest().map_err(unreadable)?;
-    list.selection.seq_max = Some(newest);
     match arguments.limit {
-        Some(limit) => list.print_last(limit as usize)?,
-        None => list.print_all()?,
+        Some(limit) => {
+            let entries = archive.last(&selection, limit as usize);
+            lines.print(&entries.map_err(unreadable)?)?;
+        }
+        None => {
+            for entries in archive.pages(&selection, 0, false) {
+                lines.print(&entries.map_err(unreadable)?)?;
+            }
+        }
     }
     if arguments.follow {
-        list.selection.seq_max = None;
         return runtime()?.block_on(async {
+            let interrupted = interrupt::listen()?;
             tokio::select! {
-                result = list.follow(newest) => result,
-                _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
+                result = follow(&archive, selection, newest, lines) => result,
+                () = interrupted.cancelled() => Ok(Exit::Done),
             }
         });
     }
-    if !list.is_begun {
+    if !lines.is_begun {
         say(format_args!(
             "no such event in `{}`",
             config.journal.dir.display()
@@ -89,63 +96,42 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-struct List {
-    archive: Archive,
-    selection: Selection,
+async fn follow(
+    archive: &Archive,
+    mut selection: Selection,
+    newest: Seq,
+    mut lines: Lines,
+) -> anyhow::Result<Exit> {
+    let mut printer = Printer::start(lines.table.is_none())?;
+    let mut after = newest;
+    loop {
+        tokio::select! {
+            () = printer.unread() => return Err(printer.error()),
+            () = tokio::time::sleep(FOLLOW_PAUSE) => {}
+        }
+        // Read before the pages, so that no event between the two reads is skipped.
+        let newest = archive.newest().map_err(unreadable)?;
+        selection.seq_max = Some(newest);
+        for entries in archive.pages(&selection, after, false) {
+            let entries = entries.map_err(unreadable)?;
+            if !entries.is_empty() {
+                printer.send(lines.text(&entries)).await?;
+            }
+        }
+        after = after.max(newest);
+    }
+}
+
+/// The lines of a table, or of JSON.
+struct Lines {
     table: Option<Table>,
     clock: Clock,
     is_begun: bool,
 }
 
-impl List {
-    async fn follow(mut self, newest: Seq) -> anyhow::Result<Exit> {
-        let mut printer = Printer::start(self.table.is_none())?;
-        let mut after = newest;
-        loop {
-            tokio::select! {
-                () = printer.unread() => return Err(printer.error()),
-                () = tokio::time::sleep(FOLLOW_PAUSE) => {}
-            }
-            // Before what is selected is read, so that nothing falls in between.
-            let newest = self.archive.newest().map_err(unreadable)?;
-            self.selection.seq_max = Some(newest);
-            let mut next = Some(after);
-            while let Some(after) = next {
-                let page = self.archive.page(&self.selection, after, false);
-                let page = page.map_err(unreadable)?;
-                if !page.entries.is_empty() {
-                    let text = self.text(&page.entries);
-                    printer.send(text).await?;
-                }
-                next = page.next;
-            }
-            after = after.max(newest);
-        }
-    }
-
-    fn print_last(&mut self, events_max: usize) -> anyhow::Result<()> {
-        let entries = self.archive.last(&self.selection, events_max);
-        self.print(&entries.map_err(unreadable)?)
-    }
-
-    fn print_all(&mut self) -> anyhow::Result<()> {
-        let mut next = Some(0);
-        while let Some(after) = next {
-            let page = self.archive.page(&self.selection, after, false);
-            let page = page.map_err(unreadable)?;
-            self.print(&page.entries)?;
-            next = page.next;
-        }
-        Ok(())
-    }
-
+impl Lines {
     fn print(&mut self, entries: &[Entry]) -> anyhow::Result<()> {
-        let text = self.text(entries);
-        if self.table.is_some() {
-            print(&text)
-        } else {
-            print_json(&text)
-        }
+        print_as(self.table.is_none(), &self.text(entries))
     }
 
     fn text(&mut self, entries: &[Entry]) -> String {
@@ -160,7 +146,7 @@ impl List {
                 table.page(&rows, is_first)
             }
             None => entries.iter().fold(String::new(), |text, entry| {
-                text + &line::json(entry).to_string() + "\n"
+                text + &line::json(entry, false).to_string() + "\n"
             }),
         }
     }

@@ -1,46 +1,38 @@
-//! `events replay`: publishes events of the journal again, with their ids, in order per session.
+//! `events replay`: publishes events of the journal again, with the same ids, in order per session.
 
-mod delivery;
-mod feed;
-mod lanes;
-mod tally;
+mod report;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use clap::Args;
 use deskbridge::config::Config;
-use deskbridge::config::rabbitmq::TopologyMode;
 use deskbridge::journal::archive::{Archive, Selection, Survey};
-use deskbridge::journal::{Wish, WishList};
-use deskbridge::rabbitmq::Settings;
-use deskbridge::rabbitmq::topology::{Object, Queue, Topology};
+use deskbridge::journal::{ControlOutbox, ControlRequest};
+use deskbridge::ops::replay::{self, Notice, Rendering, ReplayCounts};
+use deskbridge::ops::{leave_requests, routing};
 use deskbridge::webhook::routing::Route;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
-use tokio_util::sync::CancellationToken;
 
-use self::delivery::{Connection, Delivery};
-use self::feed::{Fed, Making};
-use self::tally::Tally;
-use super::filters::{Filters, Id};
-use super::{find, leave, line, open, open_wishes, routing, unreadable};
-use crate::cli::failure::{failed, misused};
-use crate::cli::output::{even_unread, print, print_json, say, say_lines};
+use super::filters::{Filters, Id, after_help};
+use super::{find, line, open, open_outbox, say_lag, unreadable};
+use crate::cli::failure::{failed, usage_error};
+use crate::cli::output::{ignore_closed_output, print_as, say, say_lines};
 use crate::cli::time::{Clock, Zone};
-use crate::cli::{Exit, Layering, runtime};
-
-/// Bytes of a routing key.
-const QUEUE_NAME_BYTES_MAX: usize = 255;
+use crate::cli::{ConfigArguments, Exit, interrupt, progress, queue_name, runtime};
 
 const AFTER_HELP: &str = "\
-Events go out again with the same message_id, properties and headers and the header `replayed-at`, to the \
-exchange and key that the configuration of now gives them, in order per session; invalid and malformed \
-ones to the dead-letter exchange. Every subscriber gets them: with --to-queue only that queue does. What \
-the bridge has still to publish is left to it. It may run meanwhile. Exits with 1 if any event was not \
-confirmed; interrupted, it says how many were.
+Each event is published with the same message_id, properties and headers as before, and with the header \
+`replayed-at`, in order per session. It goes to the exchange and key that the current configuration gives, so \
+every subscriber of that route receives it, unless --to-queue is given. Invalid and malformed events go to the \
+dead-letter exchange; --to-queue leaves them out.
+
+Pending events are left to the bridge, which may be running. A replayed event may arrive after newer events of \
+the same session. Running a replay again is safe: the same events have the same message_id.
+
+Exits with 1 if an event was not confirmed, if none was selected, or if it was interrupted; it says how many \
+events were confirmed.
 
 Examples:
   deskbridge events replay --session 1530162945-9852
@@ -50,17 +42,17 @@ Examples:
 
 /// Arguments of `events replay`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = after_help(AFTER_HELP))]
 pub struct Arguments {
-    /// Numbers of events or message ids, instead of filters
+    /// Only these events, by their numbers or message ids; not with filters
     #[arg(value_name = "SEQ|MESSAGE_ID")]
     ids: Vec<Id>,
     #[command(flatten)]
     filters: Filters,
-    /// Everything that the journal still holds
+    /// All events in the journal
     #[arg(long)]
     all: bool,
-    /// Into this queue alone, whatever it is bound to
+    /// Publish into this queue alone, whatever it is bound to
     #[arg(long, value_name = "NAME", value_parser = queue_name)]
     to_queue: Option<String>,
     /// Print what would be published, and publish nothing
@@ -68,7 +60,7 @@ pub struct Arguments {
     dry_run: bool,
     #[command(flatten)]
     zone: Zone,
-    /// Print JSON: what came of it, or with --dry-run one object an event
+    /// Print the result as JSON, or with --dry-run one JSON object per event
     #[arg(long)]
     json: bool,
 }
@@ -76,15 +68,13 @@ pub struct Arguments {
 impl Arguments {
     fn check(&self) -> anyhow::Result<()> {
         let ways = [!self.ids.is_empty(), !self.filters.are_empty(), self.all];
+        let problem = match ways.iter().filter(|is_used| **is_used).count() {
+            0 => "no events are selected: give ids, a filter or --all",
+            1 => return Ok(()),
+            _ => "ids, filters and --all cannot be combined",
+        };
         let advice = "`deskbridge events replay --help` shows examples";
-        match ways.iter().filter(|is_used| **is_used).count() {
-            0 => Err(misused(
-                "nothing says which events: give ids, a filter or --all",
-                advice,
-            )),
-            1 => Ok(()),
-            _ => Err(misused("ids, filters and --all do not go together", advice)),
-        }
+        Err(usage_error(problem, advice))
     }
 
     fn selection(
@@ -98,22 +88,23 @@ impl Arguments {
             let seqs = find(archive, &self.ids)?;
             selection.seqs = Some(BTreeSet::from_iter(seqs));
         }
-        // What is received from now on is not meant, and would make this endless.
+        // Events received from now on are not selected; they would make the replay endless.
         selection.seq_max = Some(archive.newest().map_err(unreadable)?);
         Ok(selection)
     }
 }
 
-/// Publishes what is selected.
-pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
+/// Publishes the selected events.
+pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
     arguments.check()?;
     let clock = arguments.zone.clock()?;
     let config = layering.peek()?;
     let archive = open(&config)?;
     let selection = arguments.selection(&config, &archive, &clock)?;
+    say_lag(&archive, &selection)?;
     let survey = archive.survey(&selection).map_err(unreadable)?;
     check_survey(&survey)?;
-    let making = Making {
+    let rendering = Rendering {
         routing: Arc::new(routing(&config)?),
         to_queue: arguments.to_queue.as_deref().map(|queue| {
             Arc::new(Route {
@@ -125,29 +116,47 @@ pub fn run(layering: &Layering, arguments: &Arguments) -> anyhow::Result<Exit> {
         replayed_at: Timestamp::now(),
     };
     if arguments.dry_run {
-        return rehearse(&archive, &selection, &making, arguments.json, &clock);
+        return dry_run(&archive, &selection, &rendering, arguments.json, &clock);
     }
-    // Before anything is published: a journal without a place for it would not count it.
-    let wishes = open_wishes(&config)?;
-    let settings = settings(&config, arguments.to_queue.as_deref())?;
-    let progress = progress(survey.events - survey.unsettled);
-    let tally = runtime()?.block_on(async {
-        let interrupted = CancellationToken::new();
-        let listening = tokio::spawn(interrupt(interrupted.clone()));
-        let feed = || feed::start(archive, selection, making);
-        let tally = publish(&config, settings, arguments, feed, progress, interrupted).await;
-        listening.abort();
-        tally
+    // Opened before anything is published: if it cannot be opened, replayed events would not be
+    // counted.
+    let outbox = open_outbox(&config)?;
+    let progress = progress::bar(Some(survey.events - survey.pending), "events");
+    let notify = |notice| match notice {
+        Notice::Done => progress.inc(1),
+        Notice::Blocked => progress.suspend(|| {
+            say("the broker accepts no messages (an alarm); waiting until it does");
+        }),
+    };
+    let counts = runtime()?.block_on(async {
+        let interrupted = interrupt::listen()?;
+        let delivery = tokio::select! {
+            delivery = replay::connect(&config, arguments.to_queue.as_deref()) => delivery?,
+            () = interrupted.cancelled() => {
+                let advice = "nothing was published";
+                return Err(failed("connecting to the broker", "interrupted", advice));
+            }
+        };
+        let feed = replay::feed(archive, selection, rendering);
+        Ok(replay::publish(delivery, feed, notify, &interrupted).await)
     })?;
-    count(wishes, &tally, arguments)?;
-    tell(&tally, arguments.json)
+    progress.finish_and_clear();
+    leave_counts(outbox, &counts, arguments)?;
+    let text = if arguments.json {
+        counts.json()
+    } else {
+        report::confirmed(&counts)
+    };
+    ignore_closed_output(print_as(arguments.json, &text))?;
+    say_lines(&report::unconfirmed(&counts));
+    Ok(Exit::of(counts.is_done()))
 }
 
 fn check_survey(survey: &Survey) -> anyhow::Result<()> {
     let why = match survey {
         Survey { events: 0, .. } => "no event of the journal is selected",
-        Survey { events, unsettled } if events == unsettled => {
-            "the bridge has still to publish all that is selected"
+        Survey { events, pending } if events == pending => {
+            "all selected events are pending: the bridge has still to publish them"
         }
         _ => return Ok(()),
     };
@@ -155,173 +164,68 @@ fn check_survey(survey: &Survey) -> anyhow::Result<()> {
     Err(failed("replaying events", why, advice))
 }
 
-async fn publish(
-    config: &Config,
-    settings: Settings,
-    arguments: &Arguments,
-    feed: impl FnOnce() -> tokio::sync::mpsc::Receiver<Result<Vec<Fed>, deskbridge::journal::TakeError>>,
-    progress: ProgressBar,
-    interrupted: CancellationToken,
-) -> anyhow::Result<Tally> {
-    let opened = tokio::select! {
-        opened = Connection::open(settings) => opened,
-        () = interrupted.cancelled() => Err("interrupted".into()),
-    };
-    let mut connection = opened.map_err(|why| {
-        let advice = "nothing was published; is the broker up (`deskbridge check`)?";
-        failed("connecting to the broker", why, advice)
-    })?;
-    let findings = connection.findings();
-    if let (Some(queue), Some(finding)) = (&arguments.to_queue, findings.first()) {
-        let why = finding.clone();
-        connection.close().await;
-        let advice =
-            "nothing was published; declare the queue first, or look for a slip in its name";
-        return Err(failed(format!("looking for queue `{queue}`"), why, advice));
-    }
-    let delivery = Delivery::new(&mut connection, config, progress.clone());
-    let tally = delivery.run(feed(), interrupted).await;
-    progress.finish_and_clear();
-    connection.close().await;
-    Ok(tally)
-}
-
-/// A queue is only looked for; without one, the topology is treated as the bridge does.
-fn settings(config: &Config, to_queue: Option<&str>) -> anyhow::Result<Settings> {
-    let mut settings = Settings::from_config(config)
-        .map_err(|why| failed("reading `rabbitmq.urls`", why, "`deskbridge config show`"))?;
-    if let Some(queue) = to_queue {
-        settings.topology = Topology {
-            mode: TopologyMode::Verify,
-            objects: vec![Object::Queue(Queue {
-                name: queue.into(),
-                arguments: Vec::new(),
-            })],
-            unrouted_queue: None,
-            dead_letter_queue: None,
-            delayed: Vec::new(),
-            by_broker: Vec::new(),
-        };
-    }
-    Ok(settings)
-}
-
-/// Shows what would go where.
-fn rehearse(
+/// Prints what would be published, and publishes nothing.
+fn dry_run(
     archive: &Archive,
     selection: &Selection,
-    making: &Making,
+    rendering: &Rendering,
     is_json: bool,
     clock: &Clock,
 ) -> anyhow::Result<Exit> {
     let table = line::table();
-    let mut tally = Tally::default();
+    let mut counts = ReplayCounts::default();
     let mut would = 0_u64;
-    let mut next = Some(0);
-    while let Some(after) = next {
-        let page = archive.page(selection, after, false).map_err(unreadable)?;
+    for entries in archive.pages(selection, 0, false) {
         let (mut text, mut rows) = (String::new(), Vec::new());
-        for entry in &page.entries {
-            match making.obstacle(entry) {
-                Some(Fed::Unsettled) => tally.unsettled += 1,
-                Some(Fed::Reject) => tally.rejects += 1,
-                Some(Fed::Unfit(seq, why)) => tally.failed(seq, why),
-                Some(Fed::Item(_)) | None => {
-                    let route = making.route(entry);
-                    if is_json {
-                        let mut object = line::json(entry);
-                        object["exchange"] = (*route.exchange).into();
-                        object["routing_key"] = (*route.routing_key).into();
-                        let _ = writeln!(text, "{object}");
-                    } else {
-                        rows.push(line::row(entry, clock));
-                    }
-                    would += 1;
-                }
+        for entry in &entries.map_err(unreadable)? {
+            if let Some(obstacle) = rendering.obstacle(entry) {
+                counts.skipped(entry.seq, obstacle);
+                continue;
             }
+            if is_json {
+                let route = rendering.route(entry);
+                let mut object = line::json(entry, false);
+                object["exchange"] = (*route.exchange).into();
+                object["routing_key"] = (*route.routing_key).into();
+                let _ = writeln!(text, "{object}");
+            } else {
+                rows.push(line::row(entry, clock));
+            }
+            would += 1;
         }
-        if is_json {
-            print_json(&text)?;
-        } else {
-            let is_first = would == rows.len() as u64;
-            print(&table.page(&rows, is_first))?;
-        }
-        next = page.next;
+        let is_first = would == rows.len() as u64;
+        text += &table.page(&rows, is_first);
+        print_as(is_json, &text)?;
     }
-    say_lines(&tally.complaints());
+    say_lines(&report::unconfirmed(&counts));
     say(format_args!("{would} would be published; nothing was"));
-    Ok(if would > 0 { Exit::Done } else { Exit::No })
+    Ok(Exit::of(would > 0))
 }
 
-/// Leaves it to the bridge to count what was confirmed, and to give up what was exempt for it.
-fn count(mut wishes: WishList, tally: &Tally, arguments: &Arguments) -> anyhow::Result<()> {
-    if tally.confirmed == 0 {
+/// Asks the bridge to count the confirmed events, and to make those that were exempt from retention
+/// subject to it again.
+fn leave_counts(
+    mut outbox: ControlOutbox,
+    counts: &ReplayCounts,
+    arguments: &Arguments,
+) -> anyhow::Result<()> {
+    if counts.confirmed == 0 {
         return Ok(());
     }
-    let mut wanted = vec![Wish::Replayed(tally.confirmed)];
-    // Into one queue, it is still missing in all others.
+    let mut requests = vec![ControlRequest::Replayed(counts.confirmed)];
+    // With `--to-queue`, the event is still missing in all other queues, so it stays exempt.
     if arguments.to_queue.is_none() {
-        wanted.extend(tally.released.iter().copied().map(Wish::Release));
+        requests.extend(counts.released.iter().copied().map(ControlRequest::Release));
     }
-    match leave(&mut wishes, wanted) {
-        Ok(true) => {}
-        Ok(false) => {
-            say(
-                "no running bridge has seen it yet; they are counted in replayed_total when one looks or starts",
-            );
-        }
-        Err(why) => {
-            let confirmed = tally.confirmed;
-            let advice = format!("{confirmed} events were confirmed; look at the journal's disk");
-            return Err(failed("counting what was replayed", why, advice));
-        }
+    let is_applied = leave_requests(&mut outbox, requests).map_err(|why| {
+        let confirmed = counts.confirmed;
+        let advice = format!("{confirmed} events were confirmed; check the journal's disk");
+        failed("counting the replayed events", why, advice)
+    })?;
+    if !is_applied {
+        say(
+            "no running bridge has counted the replayed events yet; the next one to run adds them to replayed_total",
+        );
     }
     Ok(())
-}
-
-fn tell(tally: &Tally, is_json: bool) -> anyhow::Result<Exit> {
-    even_unread(if is_json {
-        print_json(&tally.json())
-    } else {
-        print(&tally.text())
-    })?;
-    say_lines(&tally.complaints());
-    Ok(if tally.is_done() {
-        Exit::Done
-    } else {
-        Exit::No
-    })
-}
-
-fn progress(events: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = "{elapsed_precise} {wide_bar} {pos}/{len} events, {per_sec}, {eta} left";
-    let style =
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let target = ProgressDrawTarget::stderr_with_hz(5);
-    ProgressBar::with_draw_target(Some(events), target).with_style(style)
-}
-
-/// Until Ctrl-C or SIGTERM.
-async fn interrupt(interrupted: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminated) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
-        }
-        Err(_) => drop(tokio::signal::ctrl_c().await),
-    }
-    interrupted.cancel();
-}
-
-fn queue_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > QUEUE_NAME_BYTES_MAX {
-        return Err(format!("expected 1 to {QUEUE_NAME_BYTES_MAX} bytes"));
-    }
-    Ok(text.to_owned())
 }

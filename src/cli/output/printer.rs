@@ -1,56 +1,57 @@
-//! Prints on a thread of its own: a reader that pauses stops neither the connection to the broker nor
-//! Ctrl-C, and one that leaves is noticed although nothing is printed.
+//! Prints on a thread of its own. A reader that pauses blocks neither the connection to the broker
+//! nor Ctrl-C, and a reader that has closed the output is noticed even if nothing is printed.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use deskbridge::ops::counted;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Unread, print, print_json, say};
+use super::{OutputClosed, print_as, say};
 
-/// Text that waits for the reader.
-const BUFFERED_BYTES_MAX: usize = 16 << 20;
-/// What a text takes beside its bytes.
+/// Limit of the bytes that wait for the reader.
+const BUFFERED_BYTES_MAX: u32 = 16 << 20;
+/// Overhead that is counted for each text, in bytes.
 const TEXT_BYTES: usize = 64;
 
-/// One text on its way.
+/// One text that waits to be printed.
 struct Output {
     text: String,
-    /// Said on standard error before it.
+    /// A line for standard error, printed before the text.
     notice: Option<String>,
-    permit: OwnedSemaphorePermit,
+    /// Its room in the queue, released when it has been printed.
+    _room: OwnedSemaphorePermit,
 }
 
-/// What the printing thread knows.
+/// State shared with the two threads.
 #[derive(Default)]
 struct Progress {
-    printed: AtomicU64,
+    /// Number of texts that wait to be printed.
+    waiting: AtomicU64,
     error: OnceLock<anyhow::Error>,
-    /// It prints nothing more.
-    ended: CancellationToken,
-    /// Nobody reads any more, or writing failed.
+    /// The reader has closed the output, or writing failed.
     unread: CancellationToken,
 }
 
-/// A printer of texts.
+/// A bounded queue of texts and the thread that prints them.
 pub struct Printer {
-    texts: Option<UnboundedSender<Output>>,
+    texts: UnboundedSender<Output>,
     room: Arc<Semaphore>,
     progress: Arc<Progress>,
-    taken: u64,
     missed: u64,
-    /// Of these, since the last text that was taken.
+    /// Those of `missed` that no notice has reported yet.
     untold: u64,
 }
 
 impl Printer {
-    /// Starts printing, JSON or text for people, and watching whether somebody reads it.
+    /// Starts the thread that prints, as JSON or as text for people, and the one that notices when
+    /// the reader closes the output.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -70,19 +71,18 @@ impl Printer {
                 }
             })?;
         Ok(Self {
-            texts: Some(texts),
-            room: Arc::new(Semaphore::new(BUFFERED_BYTES_MAX)),
+            texts,
+            room: Arc::new(Semaphore::new(BUFFERED_BYTES_MAX as usize)),
             progress,
-            taken: 0,
             missed: 0,
             untold: 0,
         })
     }
 
-    /// Prints a text when its turn comes; waits while too much is waiting.
+    /// Queues a text for printing; waits while 16 MiB are queued.
     ///
     /// # Errors
-    /// When nobody reads any more.
+    /// If the reader has closed the output, or writing failed.
     pub async fn send(&mut self, text: String) -> anyhow::Result<()> {
         let room = Arc::clone(&self.room);
         tokio::select! {
@@ -95,7 +95,8 @@ impl Printer {
         }
     }
 
-    /// Takes a text if there is room for it; else it is missed, and the next one says so.
+    /// Queues a text if there is room for it. Otherwise the text is dropped, returns false, and a
+    /// notice before the next text reports the number of dropped ones.
     pub fn offer(&mut self, text: String) -> bool {
         let room = Arc::clone(&self.room).try_acquire_many_owned(weight(&text));
         if let Ok(room) = room {
@@ -112,41 +113,36 @@ impl Printer {
         let output = Output {
             text,
             notice: (missed > 0).then(|| not_shown(missed)),
-            permit: room,
+            _room: room,
         };
-        self.taken += 1;
-        // Where the thread has ended, `unread` says so.
-        let _ = self.texts.as_ref().map(|texts| texts.send(output));
+        self.progress.waiting.fetch_add(1, Ordering::AcqRel);
+        // If the printing thread has ended, `unread` reports it.
+        let _ = self.texts.send(output);
     }
 
-    /// Returns when nobody reads any more.
+    /// Returns when the reader has closed the output, or writing failed.
     pub async fn unread(&self) {
         self.progress.unread.cancelled().await;
     }
 
-    /// Whether nobody does.
-    pub fn is_unread(&self) -> bool {
-        self.progress.unread.is_cancelled()
-    }
-
-    /// Waits until everything is printed; takes nothing more.
+    /// Waits until everything is printed. No text may be queued afterwards.
     ///
     /// # Errors
-    /// When nobody reads any more.
+    /// If some of it could not be printed.
     pub async fn finish(&mut self) -> anyhow::Result<()> {
-        self.texts = None;
         tokio::select! {
-            () = self.progress.ended.cancelled() => {}
+            _ = self.room.acquire_many(BUFFERED_BYTES_MAX) => {}
             () = self.unread() => {}
         }
-        // Both, if the reader left after the last text or before it.
+        // Either branch may have won, whether the reader left before or after the last text was
+        // printed. Only the count decides.
         if self.waiting() > 0 {
             return Err(self.error());
         }
         Ok(())
     }
 
-    /// Says on standard error how much came in vain.
+    /// Reports on standard error how many texts were not printed.
     pub fn say_unshown(&self) {
         let unshown = self.missed + self.waiting();
         if unshown > 0 {
@@ -155,59 +151,46 @@ impl Printer {
     }
 
     fn waiting(&self) -> u64 {
-        self.taken - self.progress.printed.load(Ordering::Acquire)
+        self.progress.waiting.load(Ordering::Acquire)
     }
 
-    /// Why nothing more is printed.
+    /// Why printing ended.
     pub fn error(&self) -> anyhow::Error {
         match self.progress.error.get() {
-            Some(error) if !error.is::<Unread>() => anyhow::anyhow!("{error:#}"),
-            _ => Unread.into(),
+            Some(error) if !error.is::<OutputClosed>() => anyhow::anyhow!("{error:#}"),
+            _ => OutputClosed.into(),
         }
     }
 }
 
 impl Progress {
     fn print_all(&self, mut texts: UnboundedReceiver<Output>, is_json: bool) {
-        while let Some(Output {
-            text,
-            notice,
-            permit: _permit,
-        }) = texts.blocking_recv()
-        {
-            if let Some(notice) = notice {
+        while let Some(output) = texts.blocking_recv() {
+            if let Some(notice) = &output.notice {
                 say(notice);
             }
-            let printed = if is_json {
-                print_json(&text)
-            } else {
-                print(&text)
-            };
-            if let Err(error) = printed {
+            if let Err(error) = print_as(is_json, &output.text) {
                 let _ = self.error.set(error);
                 self.unread.cancel();
                 break;
             }
-            self.printed.fetch_add(1, Ordering::Release);
+            self.waiting.fetch_sub(1, Ordering::Release);
         }
-        self.ended.cancel();
     }
 }
 
 fn weight(text: &str) -> u32 {
-    let bytes = (text.len() + TEXT_BYTES).min(BUFFERED_BYTES_MAX);
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+    let bytes = u32::try_from(text.len() + TEXT_BYTES);
+    bytes.map_or(BUFFERED_BYTES_MAX, |bytes| bytes.min(BUFFERED_BYTES_MAX))
 }
 
 fn not_shown(count: u64) -> String {
-    let messages = if count == 1 { "message" } else { "messages" };
-    format!(
-        "{count} {messages} received but not shown: the output is read too slowly, or not at all"
-    )
+    let messages = counted(count, "message");
+    format!("{messages} received but not shown: the output is read too slowly, or not at all")
 }
 
-/// Blocks until standard output has no reader any more: a pipe or a terminal says so without being
-/// asked, a file never does.
+/// Blocks until the reader of standard output has gone. `poll` reports that of a pipe or terminal
+/// without any requested event; of a file it never does.
 fn await_hangup() -> io::Result<()> {
     let output = io::stdout();
     let mut polled = [PollFd::new(&output, PollFlags::empty())];

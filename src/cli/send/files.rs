@@ -1,23 +1,18 @@
-//! Posts files and standard input as they are, one after the other, and prints the answers.
+//! Posts files and standard input unchanged, one after the other, and prints the answers.
 
-use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde_json::value::RawValue;
+use deskbridge::http_client::{Answer, Client};
+use deskbridge::simulator::{Post, Target, WebhookKind};
 use serde_json::{Value, json};
 
 use super::Arguments;
-use super::life::Occasion;
-use super::post::Post;
-use super::target::Target;
-use crate::cli::Exit;
 use crate::cli::failure::failed;
-use crate::cli::http_client::{Answer, Client};
-use crate::cli::output::{print, print_json};
+use crate::cli::output::print_as;
+use crate::cli::{Exit, read};
 
-/// Posts them all, even when one is refused.
-pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit> {
+/// Posts all files, even if an answer is not 2xx. Ends at the first one without an answer.
+pub async fn run(target: &Target, shown_url: &str, arguments: &Arguments) -> anyhow::Result<Exit> {
     let client = Client::for_url(&target.url, 1)?;
     let standard_input = [PathBuf::from("-")];
     let files = if arguments.files.is_empty() {
@@ -27,66 +22,34 @@ pub async fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<Exit>
     };
     let mut exit = Exit::Done;
     for path in files {
-        let body = read(path).map_err(|why| {
-            failed(
-                format!("reading `{}`", path.display()),
-                why,
-                "name a file with the body of a webhook, or - for standard input",
-            )
-        })?;
-        let post = Post::sign(body, Occasion::New, target);
-        let asked = client.ask(post.request(target)).await;
-        let answer = asked.map_err(|why| {
-            failed(
-                format!("posting to {}", target.shown),
-                why,
-                "is the bridge running (`deskbridge health`)?",
-            )
+        let doing = format!("reading `{}`", path.display());
+        let advice = "name a file with the body of a webhook, or - for standard input";
+        let body = match read(path) {
+            Ok(body) if body.is_empty() && path == "-" => {
+                return Err(failed(doing, "standard input is empty", advice));
+            }
+            read => read.map_err(|why| failed(doing, why, advice))?,
+        };
+        let post = Post::sign(body, WebhookKind::New, target);
+        let answer = client.ask(post.request(target)).await.map_err(|why| {
+            let advice = "start the bridge, or correct the URL; `deskbridge health` says whether it accepts webhooks";
+            failed(format!("posting to {shown_url}"), why, advice)
         })?;
         if !answer.status.is_success() {
             exit = Exit::No;
         }
-        let shown = shown(path, &answer, arguments.json);
-        if arguments.json {
-            print_json(&shown)?;
-        } else {
-            print(&shown)?;
-        }
+        print_as(arguments.json, &shown(path, &answer, arguments.json))?;
     }
     Ok(exit)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if path != Path::new("-") {
-        return fs::read(path);
-    }
-    let mut body = Vec::new();
-    io::stdin().lock().read_to_end(&mut body)?;
-    if body.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "there is nothing on standard input",
-        ));
-    }
-    Ok(body)
-}
-
 fn shown(path: &Path, answer: &Answer, is_json: bool) -> String {
+    let (file, status) = (path.display().to_string(), answer.status);
     let text = String::from_utf8_lossy(&answer.body);
     if !is_json {
-        return format!(
-            "{}: {}\n{}\n",
-            path.display(),
-            answer.status,
-            text.trim_end()
-        );
+        return format!("{file}: {status}\n{}\n", text.trim_end());
     }
-    let is_raw_json = serde_json::from_str::<&RawValue>(&text).is_ok();
-    let body = if is_raw_json {
-        serde_json::from_str(&text).unwrap_or_default()
-    } else {
-        Value::from(text.as_ref())
-    };
-    let line = json!({ "file": path.display().to_string(), "status": answer.status.as_u16(), "answer": body });
+    let body = serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.as_ref()));
+    let line = json!({ "file": file, "status": status.as_u16(), "answer": body });
     format!("{line}\n")
 }

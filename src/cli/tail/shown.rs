@@ -1,9 +1,9 @@
-//! How a received message is shown: for people, or as a line of JSON.
+//! How a received message is printed: as text, or as a line of JSON.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
+use deskbridge::foreign;
 use deskbridge::rabbitmq::consumer::Received;
-use deskbridge::telemetry::foreign;
 use deskbridge::webhook::message::Header;
 use deskbridge::webhook::session::{ChatSession, Lenient, User};
 use serde_json::value::RawValue;
@@ -11,70 +11,59 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::time::Clock;
 
-/// One line for the session, one for its circumstances, and its body if asked for.
+/// The headers in the second line of a message.
+const SHOWN_HEADERS: [&str; 5] = [
+    "source",
+    "received-at",
+    "dead-letter-reason",
+    "dead-letter-detail",
+    "replayed-at",
+];
+
+/// One line for the session, one for size, exchange and selected headers, and optionally the body.
 pub fn readable(received: &Received, with_body: bool, clock: &Clock) -> String {
     let session: Lenient<ChatSession> = serde_json::from_slice(&received.body).unwrap_or_default();
-    let session = session.get();
-    let mut text = String::new();
-    let id = received
-        .correlation_id
-        .as_deref()
-        .unwrap_or("no session id");
-    let _ = write!(
-        text,
-        "{}  {}",
-        foreign::line(&received.routing_key),
-        foreign::line(id)
-    );
-    for part in session.iter().flat_map(|session| description(session)) {
-        let _ = write!(text, "  {}", foreign::line(&part));
+    let id = received.correlation_id.as_deref();
+    let mut first = vec![
+        received.routing_key.clone(),
+        id.unwrap_or("no session id").into(),
+    ];
+    first.extend(session.get().into_iter().flat_map(description));
+    let (size, exchange) = (received.body.len(), &received.exchange);
+    let mut second = vec![format!("{size} bytes"), format!("exchange {exchange}")];
+    for name in SHOWN_HEADERS {
+        let header = received.headers.iter().find(|(header, _)| header == name);
+        second.extend(header.map(|(_, value)| match value {
+            Header::Text(text) => format!("{name} {}", clock.show_text(text)),
+            Header::Integer(number) => format!("{name} {number}"),
+        }));
     }
-    let size = received.body.len();
-    let _ = write!(
-        text,
-        "\n    {} bytes, exchange {}",
-        size,
-        foreign::line(&received.exchange)
-    );
-    for name in [
-        "source",
-        "received-at",
-        "dead-letter-reason",
-        "dead-letter-detail",
-        "replayed-at",
-    ] {
-        if let Some(value) = header(received, name) {
-            let value = clock.show_text(&value);
-            let _ = write!(text, ", {name} {}", foreign::line(&value));
-        }
-    }
-    text.push('\n');
+    let (first, second) = (first.join("  "), second.join(", "));
+    let (first, second) = (foreign::line(&first), foreign::line(&second));
+    let mut text = format!("{first}\n    {second}\n");
     if with_body {
         text.push_str(&indented(&received.body));
     }
     text
 }
 
-/// A body of which no line looks like one of ours.
+/// A body with every line indented, so that none looks like a line of the command.
 pub fn indented(body: &[u8]) -> String {
     let body = String::from_utf8_lossy(body);
     let lines = body.lines().flat_map(|line| ["    ", line, "\n"]);
     lines.collect()
 }
 
-/// One object with everything; the body stands in it as it is if it is JSON, else as text.
+/// A line with a JSON object of everything, the body as in [`with_body`].
 pub fn json(received: &Received) -> String {
-    let headers: Map<String, Value> = received
-        .headers
-        .iter()
-        .map(|(name, value)| (name.clone(), header_value(value)))
-        .collect();
+    let headers = received.headers.iter();
+    let headers: BTreeMap<_, _> = headers.map(|(name, value)| (name, value)).collect();
     let mut object = properties(received);
-    object.insert("headers".into(), headers.into());
-    with_body(object, &received.body)
+    object.insert("headers".into(), json!(headers));
+    with_body(&object.into(), &received.body)
 }
 
-/// Where it was published, and its properties.
+/// Exchange, routing key and properties of a message.
 pub fn properties(received: &Received) -> Map<String, Value> {
     let properties = json!({
         "exchange": received.exchange,
@@ -91,63 +80,41 @@ pub fn properties(received: &Received) -> Map<String, Value> {
     properties.as_object().cloned().unwrap_or_default()
 }
 
-/// A line with the object and, last in it, the body: as it stands if it is JSON, else as text.
-pub fn with_body(object: Map<String, Value>, body: &[u8]) -> String {
+/// A line with the object and, as its last member, the body. A body that is JSON is inserted
+/// unchanged, except line breaks between its tokens; any other body is inserted as text.
+pub fn with_body(object: &Value, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let raw = serde_json::from_str::<&RawValue>(&text).map(RawValue::get);
-    // A line break between tokens would break the line; one inside a string cannot be there.
+    // A line break between tokens would split the line. JSON strings cannot contain a raw one.
     let body = match raw {
         Ok(raw) => raw.replace(['\n', '\r'], " "),
         Err(_) => Value::from(text.as_ref()).to_string(),
     };
-    let object = Value::from(object).to_string();
+    let object = object.to_string();
     let open = object.strip_suffix('}').unwrap_or(&object);
     format!("{open},\"body\":{body}}}\n")
 }
 
-/// `completed, was handled` · `request from Liam Tait at DeskDirector`
+/// The parts that describe a session, such as `completed, was handled` and
+/// `request from Liam Tait at DeskDirector`.
 fn description(session: &ChatSession) -> Vec<String> {
-    let mut parts = Vec::new();
-    if let Some(status) = session.status.get() {
-        let was = session
-            .past_status
-            .get()
-            .and_then(|past| past.last())
-            .and_then(Lenient::get);
-        parts.push(was.map_or(status.to_string(), |was| format!("{status}, was {was}")));
-    }
+    let past = session.past_status.get().and_then(|past| past.last());
+    let was = past.and_then(Lenient::get);
+    let was = was.map_or(String::new(), |was| format!(", was {was}"));
+    let status = session.status.get();
+    let status = status.map(|status| format!("{status}{was}"));
     let kind = session.session_type.get().map(ToString::to_string);
-    let from = session
-        .creator
-        .get()
-        .and_then(person)
-        .map(|person| format!("from {person}"));
-    let who: Vec<String> = kind.into_iter().chain(from).collect();
-    if !who.is_empty() {
-        parts.push(who.join(" "));
-    }
-    parts
+    let from = session.creator.get().and_then(person);
+    let from = from.map(|person| format!("from {person}"));
+    let who: Vec<_> = kind.into_iter().chain(from).collect();
+    let who = (!who.is_empty()).then(|| who.join(" "));
+    status.into_iter().chain(who).collect()
 }
 
 fn person(user: &User) -> Option<String> {
     let name = user.name.get()?;
     let company = user.company.get().and_then(|company| company.name.get());
     Some(company.map_or(name.clone(), |company| format!("{name} at {company}")))
-}
-
-fn header(received: &Received, name: &str) -> Option<String> {
-    let (_, value) = received.headers.iter().find(|(header, _)| header == name)?;
-    Some(match value {
-        Header::Text(text) => text.clone(),
-        Header::Integer(number) => number.to_string(),
-    })
-}
-
-fn header_value(header: &Header) -> Value {
-    match header {
-        Header::Text(text) => text.as_str().into(),
-        Header::Integer(number) => (*number).into(),
-    }
 }
 
 #[cfg(test)]
@@ -177,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_shown_with_key_id_status_and_creator() {
+    fn session_is_shown_with_key_id_status_and_creator() {
         let body = r#"{"status":"completed","pastStatus":["handled"],"type":"request",
             "creator":{"name":"Liam Tait","company":{"name":"DeskDirector"}}}"#;
         let clock = Clock::at("Europe/Berlin", "2026-01-01T00:00:00Z");
@@ -195,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_and_no_body_looks_like_another_message() {
+    fn no_value_looks_like_another_message() {
         let mut message = received("{\"status\":\"a\\nb\"}\nchat-session.missed");
         message.routing_key = "a\u{202e}b\n".into();
         let clock = Clock::at("UTC", "2026-01-01T00:00:00Z");
@@ -206,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_line_with_the_body_as_it_is() {
+    fn json_is_one_line_with_the_unchanged_body() {
         let line = json(&received(
             "{\n  \"n\": 1.000000000000000005,\r\n \"s\": \"a\\nb\"}",
         ));

@@ -1,55 +1,52 @@
-//! A moment as it is typed. A local time that the clocks showed twice, or never, is refused: nobody
-//! can know which one was meant.
+//! A time as the user types it. A local time that occurred twice or never, because the clocks
+//! changed, is refused: it is impossible to know which time is meant.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use deskbridge::config::units::parse_duration;
 use jiff::civil::{Date, DateTime, Time};
-use jiff::tz::AmbiguousOffset;
+use jiff::tz::{AmbiguousOffset, Offset};
 use jiff::{Timestamp, ToSpan};
 
 use super::Clock;
 
-const FAR: &str = "that is too far away";
+const FAR: &str = "that time is out of range";
 
-/// A moment, not yet in a time zone.
+/// A time as it was typed, not yet resolved in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// With its offset.
+    /// A time with its offset.
     Instant(Timestamp),
-    /// So long ago.
+    /// A duration before now.
     Ago(Duration),
-    /// A date and a time of the clock.
-    Local(DateTime),
-    /// The beginning of a day.
-    Day(Date),
-    /// The last time the clock showed it.
+    /// The last occurrence of a local time of day.
     Last(Time),
-    /// So many days before today, at a time of the clock or at the beginning.
+    /// A local time of that day, or its beginning.
+    Day(Date, Option<Time>),
+    /// As `Day`, a number of days before today.
     DaysAgo(i64, Option<Time>),
 }
 
 impl Moment {
-    /// When that is.
+    /// The point in time, in the time zone of `clock`.
     ///
     /// # Errors
-    /// If the clocks showed it twice or never, or it is out of all bounds.
+    /// If the local time occurred twice or never, or is outside the supported range.
     pub fn at(self, clock: &Clock) -> Result<Timestamp, String> {
         let today = clock.now.to_zoned(clock.zone.clone()).date();
-        let begin = |day: Date| {
-            let begin = day.to_zoned(clock.zone.clone()).map_err(far)?;
-            Ok(begin.timestamp())
-        };
         match self {
             Self::Instant(at) => Ok(at),
             Self::Ago(ago) => clock.now.checked_sub(ago).map_err(far),
-            Self::Local(local) => once(local, clock),
-            Self::Day(day) => begin(day),
             Self::Last(time) => last(time, today, clock).ok_or_else(|| FAR.to_owned()),
+            Self::Day(day, Some(time)) => once(day.to_datetime(time), clock),
+            Self::Day(day, None) => {
+                let begin = day.to_zoned(clock.zone.clone()).map_err(far)?;
+                Ok(begin.timestamp())
+            }
             Self::DaysAgo(days, time) => {
                 let day = today.checked_sub(days.days()).map_err(far)?;
-                time.map_or_else(|| begin(day), |time| once(day.to_datetime(time), clock))
+                Self::Day(day, time).at(clock)
             }
         }
     }
@@ -78,50 +75,48 @@ impl FromStr for Moment {
         if let Some(time) = time(text) {
             return Ok(Self::Last(time));
         }
-        for (word, days) in [("today", 0), ("yesterday", 1)] {
-            match text.strip_prefix(word) {
-                Some("") => return Ok(Self::DaysAgo(days, None)),
-                Some(rest) if rest.starts_with(' ') => {
-                    let time = time(rest.trim_start()).ok_or_else(wrong)?;
-                    return Ok(Self::DaysAgo(days, Some(time)));
-                }
-                _ => {}
-            }
+        let (word, rest) = text
+            .split_once(' ')
+            .map_or((text, None), |(word, rest)| (word, Some(rest)));
+        let days = [("today", 0), ("yesterday", 1)];
+        if let Some((_, days)) = days.into_iter().find(|(known, _)| *known == word) {
+            let time = rest.map(|rest| time(rest.trim_start()).ok_or_else(wrong));
+            return Ok(Self::DaysAgo(days, time.transpose()?));
         }
         let local: DateTime = text.parse().map_err(|_| wrong())?;
-        // The library takes what is left out for midnight.
+        // `jiff` parses a date without a time as midnight.
         let is_day = text.len() <= "2026-02-03".len();
-        Ok(if is_day {
-            Self::Day(local.date())
-        } else {
-            Self::Local(local)
-        })
+        Ok(Self::Day(local.date(), (!is_day).then(|| local.time())))
     }
 }
 
-/// `14:05` or `14:05:06`.
+/// Parses `14:05` or `14:05:06`.
 fn time(text: &str) -> Option<Time> {
     let is_plain = text.contains(':') && text.chars().all(|c| c.is_ascii_digit() || c == ':');
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// The one moment at which the clocks showed it.
+/// The point in time of a local time that occurred exactly once.
 fn once(local: DateTime, clock: &Clock) -> Result<Timestamp, String> {
     let ambiguous = clock.zone.to_ambiguous_timestamp(local);
     match ambiguous.offset() {
         AmbiguousOffset::Unambiguous { .. } => ambiguous.unambiguous().map_err(far),
-        AmbiguousOffset::Fold { before, after } => Err(format!(
-            "the clocks showed {local} twice: write {local}{before} or {local}{after}",
-            before = offset(before),
-            after = offset(after),
-        )),
+        AmbiguousOffset::Fold { before, after } => {
+            let at = |offset: Offset| offset.to_timestamp(local).map_err(far);
+            Err(format!(
+                "{local} occurred twice, because the clocks were put back: write {} or {}",
+                at(before)?.display_with_offset(before),
+                at(after)?.display_with_offset(after),
+            ))
+        }
         AmbiguousOffset::Gap { .. } => Err(format!(
-            "the clocks never showed {local}: they were put forward over it"
+            "{local} never occurred: the clocks were put forward over it"
         )),
     }
 }
 
-/// A day without it is passed over; of a day that has it twice, the later one that has been counts.
+/// The last occurrence of a local time until now. Days on which it does not occur are skipped. On a
+/// day on which it occurs twice, the later occurrence counts, unless it is still in the future.
 fn last(time: Time, today: Date, clock: &Clock) -> Option<Timestamp> {
     let days = (0..7).filter_map(|days: i64| today.checked_sub(days.days()).ok());
     let mut moments = days.flat_map(|day| {
@@ -132,12 +127,6 @@ fn last(time: Time, today: Date, clock: &Clock) -> Option<Timestamp> {
         }
     });
     moments.find_map(|at| at.filter(|at| *at <= clock.now))
-}
-
-fn offset(offset: jiff::tz::Offset) -> String {
-    let minutes = offset.seconds() / 60;
-    let sign = if minutes < 0 { '-' } else { '+' };
-    format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
 }
 
 #[cfg(test)]
@@ -187,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_the_last_one_that_was() {
+    fn time_of_day_is_the_most_recent_one() {
         check("UTC", NOW, "04:05", "2026-02-03T04:05:00Z");
         check("UTC", NOW, "04:05:07", "2026-02-02T04:05:07Z");
         check("Europe/Berlin", NOW, "05:05", "2026-02-03T04:05:00Z");
@@ -195,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_came_twice_is_asked_about() {
+    fn ambiguous_local_hour_is_refused() {
         let berlin = "Europe/Berlin";
         let now = "2026-10-25T08:00:00Z";
         let why = read(berlin, now, "2026-10-25T02:30").unwrap_err();
@@ -203,7 +192,7 @@ mod tests {
         assert!(why.contains(both), "{why}");
         assert!(read(berlin, now, "today 02:30").is_err());
         check(berlin, now, "2026-10-25T03:00", "2026-10-25T02:00:00Z");
-        // The last time it was half past two: before the clocks were put back, and after.
+        // The last 02:30: before the clocks were put back, and after.
         check(
             berlin,
             "2026-10-25T00:45:00Z",
@@ -219,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_never_came_is_refused() {
+    fn skipped_local_hour_is_refused() {
         let berlin = "Europe/Berlin";
         let now = "2026-03-29T10:00:00Z";
         let why = read(berlin, now, "2026-03-29 02:30").unwrap_err();
-        assert!(why.contains("never showed 2026-03-29T02:30:00"), "{why}");
+        assert!(why.contains("2026-03-29T02:30:00 never occurred"), "{why}");
         check(berlin, now, "02:30", "2026-03-28T01:30:00Z");
         check(berlin, now, "03:00", "2026-03-29T01:00:00Z");
-        // A day that begins at one o'clock.
+        // Because of a clock change, this day begins at 01:00.
         let now = "2026-09-06T12:00:00Z";
         check("America/Santiago", now, "today", "2026-09-06T04:00:00Z");
         check(
@@ -238,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn invalid_times_are_refused() {
         for wrong in [
             "",
             "tomorrow",

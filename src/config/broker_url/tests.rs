@@ -3,16 +3,15 @@ use super::*;
 #[track_caller]
 fn check(url: &str, host: &str, port: u16, vhost: &str, shown: &str) {
     let read = BrokerUrl::parse(url).unwrap();
-    assert_eq!(
-        (read.host(), read.port(), read.vhost()),
-        (host, port, vhost)
-    );
+    assert_eq!(read.host(), host);
+    assert_eq!(read.port(), port);
+    assert_eq!(read.vhost(), vhost);
     assert_eq!(read.to_string(), shown);
     assert_eq!(format!("{read:?}"), shown);
 }
 
 #[test]
-fn a_url_is_read_as_it_is_meant() {
+fn url_parts_are_parsed() {
     let r = "rabbit";
     check("amqp://rabbit", r, 5672, "/", "amqp://rabbit:5672/%2f");
     check("amqp://rabbit/", r, 5672, "/", "amqp://rabbit:5672/%2f");
@@ -51,7 +50,7 @@ fn a_url_is_read_as_it_is_meant() {
 }
 
 #[test]
-fn credentials_stay_whole() {
+fn credentials_stay_complete() {
     for (url, login) in [
         ("amqp://h", ("guest", "guest")),
         ("amqp://bridge@h", ("bridge", "")),
@@ -89,7 +88,7 @@ fn unencoded_characters_are_refused() {
 }
 
 #[test]
-fn what_is_no_broker_url_is_refused_unquoted() {
+fn invalid_url_is_refused_without_quoting_it() {
     for (url, expected) in [
         ("", UrlError::Form),
         ("rabbit:5672", UrlError::Form),
@@ -112,7 +111,7 @@ fn what_is_no_broker_url_is_refused_unquoted() {
 }
 
 #[test]
-fn parameters_are_honoured_or_refused_by_name() {
+fn parameters_are_applied_or_refused_by_name() {
     let read = |query: &str| BrokerUrl::parse(&format!("amqps://h/v?{query}"));
     let url = read("heartbeat=3&connection_timeout=1500&frame_max=9000&auth_mechanism=EXTERNAL&verify=verify_peer").unwrap();
     let expected = Parameters {
@@ -145,7 +144,7 @@ fn parameters_are_honoured_or_refused_by_name() {
 }
 
 #[test]
-fn it_is_masked_as_it_was_written() {
+fn url_is_masked_as_it_was_written() {
     for (url, shown) in [
         ("amqp://user:pass@host:5672/%2f", "amqp://***@host:5672/%2f"),
         (
@@ -163,9 +162,9 @@ fn it_is_masked_as_it_was_written() {
 }
 
 proptest::proptest! {
-    /// A password with anything in it, in any place: it is whole or refused, and never shown.
+    /// Any characters in a password, at any position: it is read whole or refused, never shown.
     #[test]
-    fn a_password_is_whole_or_refused(
+    fn password_is_complete_or_refused(
         parts in proptest::collection::vec("[A-Z][a-z0-9]{6}7", 1..4),
         between in "[/@#%?:\\[\\]\\\\ &=+.,;ä\n]{0,3}",
         before in "(amqp|AMQPS|amqps|http|)(://|:|//|)(user|u%40|)(:|:1|/|)",
@@ -180,7 +179,7 @@ proptest::proptest! {
                 proptest::prop_assert!(url.credentials().1.ends_with(&whole), "{}", text);
                 format!("{url} {url:?}")
             }
-            // There is no password in it.
+            // The text contains no password.
             Ok(_) => String::new(),
             Err(error) => format!("{error} {error:?} {}", masked(&Secret::new(text.as_str()))),
         };

@@ -16,7 +16,7 @@ fn read_from(bytes: &[u8]) -> Result<String, String> {
 const SECRET: &str = "hunter2-hunter2-hunter2";
 
 #[test]
-fn mark_and_white_space_around_are_dropped() {
+fn byte_order_mark_and_white_space_are_trimmed() {
     for text in [
         format!("\u{feff}{SECRET}\r\n"),
         format!("  {SECRET}\n\n"),
@@ -32,7 +32,7 @@ fn mark_and_white_space_around_are_dropped() {
 }
 
 #[test]
-fn slips_are_named_and_not_shown() {
+fn mistakes_are_named_and_not_shown() {
     let utf16: Vec<u8> = SECRET.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let marked = [&[0xff, 0xfe], &utf16[..]].concat();
     for (bytes, expected) in [
@@ -59,7 +59,7 @@ fn slips_are_named_and_not_shown() {
             format!("DESK_DIRECTOR={SECRET}").into_bytes(),
             "`NAME=secret`",
         ),
-        (b"hunter2".to_vec(), "holds 7 bytes"),
+        (b"hunter2".to_vec(), "has 7 bytes"),
     ] {
         let problem = read_from(&bytes).expect_err(expected);
         assert!(problem.contains(expected), "{problem}");
@@ -68,7 +68,7 @@ fn slips_are_named_and_not_shown() {
 }
 
 #[test]
-fn what_may_be_meant_is_taken() {
+fn plausible_secrets_are_accepted() {
     for secret in [
         "aHVudGVyMmh1bnRlcjJodW50ZXIyCg==",
         "SECRETSECRETSECRETSECRET=",
@@ -78,4 +78,15 @@ fn what_may_be_meant_is_taken() {
     ] {
         assert_eq!(read_from(secret.as_bytes()), Ok(secret.to_owned()));
     }
+}
+
+#[test]
+fn credential_of_a_stopped_service_is_explained() {
+    let path = "/run/credentials/deskbridge.service/secret_absent";
+    let unread = read_secret(Path::new(path)).unwrap_err().to_string();
+    let file = "the file `/etc/deskbridge/secrets/absent`";
+    assert_eq!(
+        unread,
+        format!("{file} can be read only while the service runs (`systemctl start deskbridge`)")
+    );
 }

@@ -1,13 +1,13 @@
-//! Limits that let nothing through, bounds that contradict each other, delays without a length.
+//! Validates limits and delays: none is zero, and no minimum exceeds its maximum.
 
 use std::time::Duration;
 
 use super::super::Config;
-use super::super::finding::Finding;
+use super::super::finding::ConfigFinding;
 use super::super::units::{format_duration, format_size};
 
-pub(super) fn check_limits(config: &Config, findings: &mut Vec<Finding>) {
-    let (http, rabbitmq) = (&config.http, &config.rabbitmq);
+pub(super) fn check_limits(config: &Config, findings: &mut Vec<ConfigFinding>) {
+    let (http, rabbitmq, journal) = (&config.http, &config.rabbitmq, &config.journal);
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     for (key, limit) in [
         ("http.body_bytes_max", http.body_bytes_max),
@@ -22,50 +22,28 @@ pub(super) fn check_limits(config: &Config, findings: &mut Vec<Finding>) {
         ("rabbitmq.in_flight_bytes_max", rabbitmq.in_flight_bytes_max),
         ("rabbitmq.message_bytes_max", rabbitmq.message_bytes_max),
         ("retry.attempts_max", config.retry.attempts_max.into()),
-        (
-            "journal.backlog_bytes_max",
-            config.journal.backlog_bytes_max,
-        ),
+        ("journal.backlog_bytes_max", journal.backlog_bytes_max),
         ("unrouted.bytes_max", config.unrouted.bytes_max),
     ] {
         if limit == 0 {
-            findings.push(Finding::new(key, "a limit of 0 lets nothing through"));
+            findings.push(ConfigFinding::new(key, "a limit of 0 lets nothing through"));
         }
     }
-    at_most(
-        findings,
-        "http.body_bytes_max",
-        http.body_bytes_max,
-        "rabbitmq.message_bytes_max",
-        rabbitmq.message_bytes_max,
-    );
-    at_most(
-        findings,
-        "http.body_bytes_max",
-        http.body_bytes_max,
-        "http.buffered_bytes_max",
-        http.buffered_bytes_max,
-    );
-    at_most(
-        findings,
-        "http.body_bytes_max",
-        http.body_bytes_max,
-        "journal.backlog_bytes_max",
-        config.journal.backlog_bytes_max,
-    );
-}
-
-fn at_most(findings: &mut Vec<Finding>, key: &str, value: u64, bound_key: &str, bound: u64) {
-    if value > bound {
-        let (value, bound) = (format_size(value), format_size(bound));
-        findings.push(Finding::new(
-            key,
-            format!("{value} is more than `{bound_key}` ({bound})"),
-        ));
+    let body = http.body_bytes_max;
+    for (key, bound) in [
+        ("rabbitmq.message_bytes_max", rabbitmq.message_bytes_max),
+        ("http.buffered_bytes_max", http.buffered_bytes_max),
+        ("journal.backlog_bytes_max", journal.backlog_bytes_max),
+    ] {
+        if body > bound {
+            let (body, bound) = (format_size(body), format_size(bound));
+            let problem = format!("{body} is more than `{key}` ({bound})");
+            findings.push(ConfigFinding::new("http.body_bytes_max", problem));
+        }
     }
 }
 
-pub(super) fn check_delays(config: &Config, findings: &mut Vec<Finding>) {
+pub(super) fn check_delays(config: &Config, findings: &mut Vec<ConfigFinding>) {
     let (http, rabbitmq, retry) = (&config.http, &config.rabbitmq, &config.retry);
     for (key, duration) in [
         ("http.header_timeout", http.header_timeout),
@@ -79,29 +57,23 @@ pub(super) fn check_delays(config: &Config, findings: &mut Vec<Finding>) {
         ("shutdown.grace", config.shutdown.grace),
     ] {
         if duration.is_zero() {
-            findings.push(Finding::new(key, "must be longer than 0s"));
+            findings.push(ConfigFinding::new(key, "must be longer than 0s"));
         }
     }
-    if rabbitmq.heartbeat < Duration::from_secs(1)
-        || rabbitmq.heartbeat > Duration::from_secs(u16::MAX.into())
-    {
-        findings.push(Finding::new(
-            "rabbitmq.heartbeat",
-            "must be between 1s and 65535s",
-        ));
+    let heartbeats = Duration::from_secs(1)..=Duration::from_secs(u16::MAX.into());
+    if !heartbeats.contains(&rabbitmq.heartbeat) {
+        let problem = "must be between 1s and 65535s";
+        findings.push(ConfigFinding::new("rabbitmq.heartbeat", problem));
     }
-    for (key, shorter, longer) in [
-        (
-            "rabbitmq.reconnect_delay",
-            rabbitmq.reconnect_delay_min,
-            rabbitmq.reconnect_delay_max,
-        ),
-        ("retry.delay", retry.delay_min, retry.delay_max),
+    let reconnect = (rabbitmq.reconnect_delay_min, rabbitmq.reconnect_delay_max);
+    for (key, (shorter, longer)) in [
+        ("rabbitmq.reconnect_delay", reconnect),
+        ("retry.delay", (retry.delay_min, retry.delay_max)),
     ] {
         if shorter > longer {
             let (shorter, longer) = (format_duration(shorter), format_duration(longer));
             let problem = format!("{shorter} is longer than `{key}_max` ({longer})");
-            findings.push(Finding::new(format!("{key}_min"), problem));
+            findings.push(ConfigFinding::new(format!("{key}_min"), problem));
         }
     }
 }

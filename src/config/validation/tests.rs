@@ -1,14 +1,14 @@
-//! One row a rule: the section that breaks it, and the finding.
+//! One case per rule: a section that breaks it, and the expected finding.
 
 use super::findings;
 use crate::config::Config;
-use crate::config::sources::Source;
+use crate::config::sources::SourceConfig;
 
-/// A configuration without findings, with these lines over it.
+/// A valid configuration with these lines on top.
 fn config(toml: &str) -> Config {
     let mut config: Config = toml::from_str(toml).unwrap_or_else(|error| panic!("{error}"));
     if config.sources.is_empty() {
-        let source: Source = toml::from_str("secrets = [\"0123456789abcdef\"]").unwrap();
+        let source: SourceConfig = toml::from_str("secrets = [\"0123456789abcdef\"]").unwrap();
         config.sources.insert("dd".into(), source);
     }
     config
@@ -26,131 +26,88 @@ fn check(toml: &str, expected: &[&str]) {
     assert!(all, "{toml}\nfound    {found:#?}\nexpected {expected:#?}");
 }
 
+/// The line has one finding, which is about its key and begins like this.
+#[track_caller]
+fn wrong(line: &str, problem: &str) {
+    let (key, _) = line.split_once(" = ").unwrap();
+    check(line, &[&format!("{key}: {problem}")]);
+}
+
 #[test]
-fn the_defaults_with_one_source_have_no_findings() {
+fn defaults_with_one_source_have_no_findings() {
     check("", &[]);
     let nothing = findings(&Config::default());
     assert_eq!(nothing.len(), 1);
-    assert!(
-        nothing[0]
-            .to_string()
-            .starts_with("sources: there is no source"),
-        "{}",
-        nothing[0]
-    );
+    assert!(nothing[0].problem.starts_with("there is no source"));
 }
 
 #[test]
-fn sources_have_names_for_a_url_and_secrets_of_16_bytes() {
+fn sources_need_url_names_and_16_byte_secrets() {
     let secret = "secrets = [\"0123456789abcdef\"]";
     check(&format!("[sources.a-B_9]\n{secret}"), &[]);
-    check(
-        &format!("[sources.\"a/b\"]\n{secret}"),
-        &["sources.a/b: a source is part of a URL"],
+    for (name, key) in [("\"a/b\"", "a/b"), ("\"\"", "")] {
+        let expected = format!("sources.{key}: a source is part of a URL");
+        check(&format!("[sources.{name}]\n{secret}"), &[&expected]);
+    }
+    wrong(
+        "sources.a = {}",
+        "signatures are required and there is no secret",
     );
-    check(
-        &format!("[sources.\"\"]\n{secret}"),
-        &["sources.: a source is part of a URL"],
-    );
-    check(
-        "[sources.a]",
-        &["sources.a: signatures are required and there is no secret"],
-    );
-    check("[sources.a]\nsignature = \"none\"", &[]);
-    check(
-        "[sources.a]\nsecrets = [\"0123456789abcde\"]",
-        &["sources.a.secrets: secret number 1 has 15 bytes"],
-    );
-    check(
-        "[sources.a]\nsecrets = [\"0123456789abcdef\", \"\"]",
-        &["sources.a.secrets: secret number 2 has 0 bytes"],
-    );
-    check(
-        "[sources.a]\nawait_secret = true\nsecret_files = [\"x\"]",
-        &[],
-    );
-    check(
-        "[sources.a]\nawait_secret = true",
-        &["sources.a: `await_secret` waits for a file"],
-    );
+    check("sources.a.signature = \"none\"", &[]);
+    let short = "secret number 1 has 15 bytes";
+    wrong("sources.a.secrets = [\"0123456789abcde\"]", short);
+    let empty = "secret number 2 has 0 bytes";
+    wrong("sources.a.secrets = [\"0123456789abcdef\", \"\"]", empty);
+    let awaits = "[sources.a]\nawait_secret = true\n";
+    check(&format!("{awaits}secret_files = [\"x\"]"), &[]);
+    check(awaits, &["sources.a: `await_secret` waits for a file"]);
 }
 
 #[test]
-fn limits_let_something_through_and_do_not_contradict_each_other() {
-    check(
-        "[http]\nsessions_max = 0",
-        &["http.sessions_max: a limit of 0"],
+fn limits_are_positive_and_consistent() {
+    for key in [
+        "http.sessions_max",
+        "http.connections_max",
+        "http.connections_per_client_max",
+        "rabbitmq.in_flight_max",
+        "retry.attempts_max",
+    ] {
+        wrong(&format!("{key} = 0"), "a limit of 0");
+    }
+    check("http.body_rate_min = 0", &[]);
+    check("http.body_bytes_max = \"16MiB\"", &[]);
+    let more_than = |line: &str, problem: &str| {
+        let expected = format!("http.body_bytes_max: {problem}");
+        check(line, &[&expected]);
+    };
+    more_than(
+        "http.body_bytes_max = 16777217\nhttp.buffered_bytes_max = \"1GiB\"",
+        "16777217B is more than `rabbitmq.message_bytes_max` (16MiB)",
     );
-    check(
-        "[http]\nconnections_max = 0",
-        &["http.connections_max: a limit of 0"],
-    );
-    check(
-        "[http]\nconnections_per_client_max = 0",
-        &["http.connections_per_client_max: a limit of 0"],
-    );
-    check("[http]\nbody_rate_min = 0", &[]);
-    check(
-        "[rabbitmq]\nin_flight_max = 0",
-        &["rabbitmq.in_flight_max: a limit of 0"],
-    );
-    check(
-        "[retry]\nattempts_max = 0",
-        &["retry.attempts_max: a limit of 0"],
-    );
-    check("[http]\nbody_bytes_max = \"16MiB\"", &[]);
-    check(
-        "[http]\nbody_bytes_max = 16777217\nbuffered_bytes_max = \"1GiB\"",
-        &["http.body_bytes_max: 16777217B is more than `rabbitmq.message_bytes_max` (16MiB)"],
-    );
-    check(
-        "[http]\nbuffered_bytes_max = \"9MiB\"",
-        &["http.body_bytes_max: 10MiB is more than `http.buffered_bytes_max` (9MiB)"],
-    );
-    check(
-        "[journal]\nbacklog_bytes_max = \"9MiB\"",
-        &["http.body_bytes_max: 10MiB is more than `journal.backlog_bytes_max` (9MiB)"],
-    );
+    for key in ["http.buffered_bytes_max", "journal.backlog_bytes_max"] {
+        let problem = format!("10MiB is more than `{key}` (9MiB)");
+        more_than(&format!("{key} = \"9MiB\""), &problem);
+    }
 }
 
 #[test]
-fn delays_have_a_length_and_an_order() {
-    check(
-        "[http]\nheader_timeout = \"0s\"",
-        &["http.header_timeout: must be longer"],
-    );
-    check(
-        "[http]\nidle_timeout = \"0s\"",
-        &["http.idle_timeout: must be longer"],
-    );
-    check(
-        "[rabbitmq]\nconfirm_timeout = \"0s\"",
-        &["rabbitmq.confirm_timeout: must be longer"],
-    );
-    check(
-        "[rabbitmq]\nheartbeat = \"0s\"",
-        &["rabbitmq.heartbeat: must be between"],
-    );
-    check(
-        "[rabbitmq]\nheartbeat = \"1d\"",
-        &["rabbitmq.heartbeat: must be between"],
-    );
-    check("[journal]\nretention = \"0s\"", &[]);
-    check(
-        "[retry]\ndelay_min = \"31s\"",
-        &["retry.delay_min: 31s is longer than `retry.delay_max` (30s)"],
-    );
-    check(
-        "[rabbitmq]\nreconnect_delay_max = \"100ms\"",
-        &[
-            "rabbitmq.reconnect_delay_min: 200ms is longer than `rabbitmq.reconnect_delay_max` (100ms)",
-        ],
-    );
+fn delays_are_positive_and_ordered() {
+    wrong("http.header_timeout = \"0s\"", "must be longer");
+    wrong("http.idle_timeout = \"0s\"", "must be longer");
+    wrong("rabbitmq.confirm_timeout = \"0s\"", "must be longer");
+    wrong("rabbitmq.heartbeat = \"0s\"", "must be between");
+    wrong("rabbitmq.heartbeat = \"1d\"", "must be between");
+    check("journal.retention = \"0s\"", &[]);
+    let problem = "31s is longer than `retry.delay_max` (30s)";
+    wrong("retry.delay_min = \"31s\"", problem);
+    let problem =
+        "rabbitmq.reconnect_delay_min: 200ms is longer than `rabbitmq.reconnect_delay_max` (100ms)";
+    check("rabbitmq.reconnect_delay_max = \"100ms\"", &[problem]);
 }
 
 #[test]
-fn urls_name_a_host_and_certificates_have_a_key() {
-    check("[rabbitmq]\nurls = []", &["rabbitmq.urls: there is no URL"]);
+fn urls_need_a_host_and_certificates_a_key() {
+    wrong("rabbitmq.urls = []", "there is no broker URL");
     for url in [
         "http://h",
         "amqp://",
@@ -159,112 +116,67 @@ fn urls_name_a_host_and_certificates_have_a_key() {
         "localhost:5672",
         "amqp://h h",
     ] {
-        let toml = format!("[rabbitmq]\nurls = [\"amqps://u:p@[::1]:5671/%2f\", \"{url}\"]");
+        let toml = format!("rabbitmq.urls = [\"amqps://u:p@[::1]:5671/%2f\", \"{url}\"]");
         check(&toml, &["rabbitmq.urls[1]: "]);
     }
-    check(
-        "[rabbitmq]\nmanagement_url = \"host:15672\"",
-        &["rabbitmq.management_url: must be http://…"],
-    );
-    check(
-        "[rabbitmq]\nmanagement_url = \"http://u:p@host:15672\"",
-        &[],
-    );
-    check(
-        "[rabbitmq.tls]\ncert_file = \"c\"",
-        &["rabbitmq.tls.cert_file: a client certificate needs both"],
-    );
-    check(
-        "[rabbitmq.tls]\nkey_file = \"k\"",
-        &["rabbitmq.tls.key_file: a client certificate needs both"],
-    );
-    check("[rabbitmq.tls]\nca_file = \"a\"", &[]);
+    let url = "rabbitmq.management_url = ";
+    wrong(&format!("{url}\"host:15672\""), "must be http://…");
+    check(&format!("{url}\"http://u:p@host:15672\""), &[]);
+    for file in ["cert_file", "key_file"] {
+        let line = format!("rabbitmq.tls.{file} = \"c\"");
+        wrong(&line, "a client certificate needs both");
+    }
+    check("rabbitmq.tls.ca_file = \"a\"", &[]);
 }
 
 #[test]
-fn exchanges_have_names_the_broker_takes_and_one_purpose() {
-    check(
-        "[routing]\nexchange = \"\"",
-        &["routing.exchange: the name is empty"],
+fn exchange_names_are_valid_and_distinct() {
+    wrong("routing.exchange = \"\"", "the name is empty");
+    wrong(
+        "routing.exchange = \"amq.topic\"",
+        "names that begin with `amq.`",
     );
-    check(
-        "[routing]\nexchange = \"amq.topic\"",
-        &["routing.exchange: names that begin with `amq.`"],
-    );
-    check(
-        &format!("[dead_letter]\nexchange = \"{}\"", "x".repeat(256)),
-        &["dead_letter.exchange: the name has 256 bytes"],
-    );
-    check("[unrouted]\nexchange = \"\"", &[]);
-    check(
-        "[unrouted]\nexchange = \"chat-sessions.dead-letter\"",
-        &["unrouted.exchange: is also `dead_letter.exchange`"],
-    );
-    check(
-        "[routing.statuses.missed]\nexchange = \"chat-sessions.unrouted\"",
-        &["routing.statuses.missed.exchange: is also `unrouted.exchange`"],
-    );
+    let long = format!("dead_letter.exchange = \"{}\"", "x".repeat(256));
+    wrong(&long, "the name has 256 bytes");
+    check("unrouted.exchange = \"\"", &[]);
+    let line = "unrouted.exchange = \"chat-sessions.dead-letter\"";
+    wrong(line, "is also `dead_letter.exchange`");
+    let line = "routing.statuses.missed.exchange = \"chat-sessions.unrouted\"";
+    wrong(line, "is also `unrouted.exchange`");
+    wrong("routing.statuses.missed = {}", "the section is empty");
+    check("routing.statuses.missed.routing_key = \"{company}\"", &[]);
 }
 
 #[test]
-fn key_templates_are_read_and_status_sections_say_something() {
-    check(
-        "[routing]\nrouting_key = \"a.{staus}\"\n[routing.statuses.new]\nrouting_key = \"{\"",
-        &[
-            "routing.routing_key: unknown placeholder `{staus}`",
-            "routing.statuses.new.routing_key: a brace that is not one of a pair",
-        ],
-    );
-    check(
-        "[routing.statuses.missed]",
-        &["routing.statuses.missed: the section is empty"],
-    );
-    check(
-        "[routing.statuses.missed]\nrouting_key = \"{company}.{status}\"",
-        &[],
-    );
-}
-
-#[test]
-fn queues_have_a_name_of_their_own_and_keys() {
+fn queues_need_unique_names_and_keys() {
     let queue = |name: &str| format!("[[queues]]\nname = \"{name}\"\nkeys = [\"#\"]\n");
+    let first = |more: &str, expected: &str| {
+        let expected = format!("queues[0].{expected}");
+        check(&(queue("a") + more), &[&expected]);
+    };
     check(&(queue("a") + &queue("b")), &[]);
-    check(
-        &(queue("a") + &queue("a")),
-        &["queues[1].name: there is already a queue `a`"],
-    );
-    check(
-        &queue("chat-sessions.dead-letter"),
-        &["queues[0].name: there is already a queue"],
-    );
+    let twice = "queues[1].name: there is already a queue `a`";
+    check(&(queue("a") + &queue("a")), &[twice]);
+    let letters = "queues[0].name: there is already a queue";
+    check(&queue("chat-sessions.dead-letter"), &[letters]);
     check(&queue(""), &["queues[0].name: the name is empty"]);
-    check(
-        "[[queues]]\nname = \"a\"",
-        &["queues[0].keys: no binding key"],
-    );
-    check(
-        &(queue("a") + "delivery_limit = 0"),
-        &["queues[0].delivery_limit: must be more than 0"],
-    );
-    check(
-        &(queue("a") + "retry_delay = \"0s\""),
-        &["queues[0].retry_delay: must be more than 0"],
-    );
-    check(
-        &(queue("a") + "retry_delay = \"1s\"\n" + &queue("a.retry")),
-        &["queues[0].retry_delay: needs the name `a.retry`, which is taken by another key"],
+    let without_key = "queues[0].keys: no binding key";
+    check("[[queues]]\nname = \"a\"", &[without_key]);
+    first("delivery_limit = 0", "delivery_limit: must be more than 0");
+    first("retry_delay = \"0s\"", "retry_delay: must be more than 0");
+    first(
+        &("retry_delay = \"1s\"\n".to_owned() + &queue("a.retry")),
+        "retry_delay: needs the name `a.retry`, which another key uses already",
     );
     let long = "x".repeat(248);
-    check(
-        &(queue(&long) + "retry_delay = \"1s\""),
-        &[&format!(
-            "queues[0].name: `{long}.rejected` has 257 bytes, AMQP allows 255; with a `retry_delay` it is needed too"
-        )],
+    let expected = format!(
+        "queues[0].name: `{long}.rejected` has 257 bytes, AMQP allows 255; a queue with a `retry_delay` needs it"
     );
+    check(&(queue(&long) + "retry_delay = \"1s\""), &[&expected]);
 }
 
 #[test]
-fn the_log_level_is_one() {
+fn log_level_is_checked() {
     for level in ["info", "WARN", "off", "info,deskbridge::http=debug"] {
         check(&format!("[telemetry]\nlog_level = \"{level}\""), &[]);
     }
@@ -277,7 +189,7 @@ fn the_log_level_is_one() {
 }
 
 #[test]
-fn the_journal_has_a_directory_that_somebody_means() {
+fn journal_directory_must_be_explicit() {
     for (dir, problem) in [
         ("", "journal.dir: names no directory"),
         ("~", "journal.dir: `~` begins with `~`"),

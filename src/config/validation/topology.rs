@@ -1,54 +1,46 @@
-//! Names of exchanges and queues, and key templates.
+//! Validates names of exchanges and queues, and binding keys.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::super::Config;
-use super::super::finding::Finding;
-use super::super::queues::{Queue, Satellite};
-use crate::webhook::routing::Routing;
+use super::super::finding::ConfigFinding;
+use super::super::queues::QueueConfig;
 
-/// AMQP's short strings hold no more.
+/// Maximum length of a short string in AMQP 0-9-1, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Exchanges and templates of `[routing]`, `[unrouted]` and `[dead_letter]`.
-pub(super) fn check_exchanges(config: &Config, findings: &mut Vec<Finding>) {
-    let routing = &config.routing;
+/// Exchanges of `[routing]`, `[unrouted]` and `[dead_letter]`.
+pub(super) fn check_exchanges(config: &Config, findings: &mut Vec<ConfigFinding>) {
     let unrouted = &config.unrouted.exchange;
-    for (name, status) in &routing.statuses {
+    for (name, status) in &config.routing.statuses {
         if status.exchange.is_none() && status.routing_key.is_none() {
             let problem =
                 "the section is empty; set `exchange`, `routing_key` or both, or remove it";
-            findings.push(Finding::new(format!("routing.statuses.{name}"), problem));
+            findings.push(ConfigFinding::new(
+                format!("routing.statuses.{name}"),
+                problem,
+            ));
         }
-    }
-    for error in Routing::new(routing, &config.dead_letter)
-        .err()
-        .into_iter()
-        .flatten()
-    {
-        findings.push(Finding::new(error.name, error.problem.to_string()));
     }
     for (key, exchange) in routed_exchanges(config) {
         check_name(&key, exchange, findings);
         for (holding_key, holding) in holding_exchanges(config) {
             if exchange == holding {
                 let problem =
-                    format!("is also `{holding_key}`; events need an exchange of their own");
-                findings.push(Finding::new(&key, problem));
+                    format!("is also `{holding_key}`; choose another exchange for events");
+                findings.push(ConfigFinding::new(&key, problem));
             }
         }
     }
-    check_name(
-        "dead_letter.exchange",
-        &config.dead_letter.exchange,
-        findings,
-    );
+    let dead_letter = &config.dead_letter.exchange;
+    check_name("dead_letter.exchange", dead_letter, findings);
     if !unrouted.is_empty() {
         check_name("unrouted.exchange", unrouted, findings);
     }
-    if *unrouted == config.dead_letter.exchange {
-        let problem = "is also `dead_letter.exchange`; they hold different things";
-        findings.push(Finding::new("unrouted.exchange", problem));
+    if unrouted == dead_letter {
+        let problem = "is also `dead_letter.exchange`; choose another name";
+        findings.push(ConfigFinding::new("unrouted.exchange", problem));
     }
 }
 
@@ -67,104 +59,84 @@ fn holding_exchanges(config: &Config) -> [(&'static str, &String); 2] {
     ]
 }
 
-fn check_name(key: &str, name: &str, findings: &mut Vec<Finding>) {
+fn check_name(key: &str, name: &str, findings: &mut Vec<ConfigFinding>) {
     if name.is_empty() {
-        findings.push(Finding::new(key, "the name is empty"));
+        findings.push(ConfigFinding::new(key, "the name is empty"));
     }
-    if name.len() > NAME_BYTES_MAX {
-        let problem = format!(
-            "the name has {} bytes, AMQP allows {NAME_BYTES_MAX}",
-            name.len()
-        );
-        findings.push(Finding::new(key, problem));
+    let bytes = name.len();
+    if bytes > NAME_BYTES_MAX {
+        let problem = format!("the name has {bytes} bytes, AMQP allows {NAME_BYTES_MAX}");
+        findings.push(ConfigFinding::new(key, problem));
     }
     if name.starts_with("amq.") {
-        findings.push(Finding::new(
-            key,
-            "names that begin with `amq.` belong to the broker",
-        ));
+        let problem = "names that begin with `amq.` are reserved for the broker";
+        findings.push(ConfigFinding::new(key, problem));
     }
 }
 
-/// `[[queues]]`.
-pub(super) fn check_queues(config: &Config, findings: &mut Vec<Finding>) {
-    let mut names: BTreeSet<String> = holding_exchanges(config)
-        .into_iter()
-        .map(|(_, name)| name.clone())
-        .collect();
+/// Names, binding keys and limits of `[[queues]]`.
+pub(super) fn check_queues(config: &Config, findings: &mut Vec<ConfigFinding>) {
+    let mut names: BTreeSet<&String> = holding_exchanges(config).map(|(_, name)| name).into();
     for (index, queue) in config.queues.iter().enumerate() {
         let key = format!("queues[{index}]");
         check_name(&format!("{key}.name"), &queue.name, findings);
-        if !queue.name.is_empty() && !names.insert(queue.name.clone()) {
+        if !queue.name.is_empty() && !names.insert(&queue.name) {
             let problem = format!("there is already a queue `{}`", queue.name);
-            findings.push(Finding::new(format!("{key}.name"), problem));
+            findings.push(ConfigFinding::new(format!("{key}.name"), problem));
         }
         check_queue(&key, queue, findings);
     }
-    names.extend(routed_exchanges(config).map(|(_, exchange)| exchange.clone()));
-    names.extend(
-        config
-            .queues
-            .iter()
-            .filter_map(|queue| queue.exchange.clone()),
-    );
-    for (index, queue) in config.queues.iter().enumerate() {
-        if queue.retry_delay.is_some() {
-            check_satellites(&format!("queues[{index}]"), queue, &names, findings);
-        }
+    names.extend(routed_exchanges(config).map(|(_, exchange)| exchange));
+    let queues = config.queues.iter();
+    names.extend(queues.filter_map(|queue| queue.exchange.as_ref()));
+    let delayed = config.queues.iter().enumerate();
+    for (index, queue) in delayed.filter(|(_, queue)| queue.retry_delay.is_some()) {
+        check_satellites(&format!("queues[{index}]"), queue, &names, findings);
     }
 }
 
 fn check_satellites(
     key: &str,
-    queue: &Queue,
-    names: &BTreeSet<String>,
-    findings: &mut Vec<Finding>,
+    queue: &QueueConfig,
+    names: &BTreeSet<&String>,
+    findings: &mut Vec<ConfigFinding>,
 ) {
-    for name in Satellite::ALL.map(|satellite| queue.satellite(satellite)) {
-        if queue.name.len() <= NAME_BYTES_MAX && name.len() > NAME_BYTES_MAX {
+    for name in queue.satellites() {
+        let bytes = name.len();
+        if queue.name.len() <= NAME_BYTES_MAX && bytes > NAME_BYTES_MAX {
             let problem = format!(
-                "`{name}` has {} bytes, AMQP allows {NAME_BYTES_MAX}; with a `retry_delay` it is needed too",
-                name.len()
+                "`{name}` has {bytes} bytes, AMQP allows {NAME_BYTES_MAX}; a queue with a `retry_delay` needs it"
             );
-            findings.push(Finding::new(format!("{key}.name"), problem));
+            findings.push(ConfigFinding::new(format!("{key}.name"), problem));
             return;
         }
         if names.contains(&name) {
-            let problem = format!("needs the name `{name}`, which is taken by another key");
-            findings.push(Finding::new(format!("{key}.retry_delay"), problem));
+            let problem = format!("needs the name `{name}`, which another key uses already");
+            findings.push(ConfigFinding::new(format!("{key}.retry_delay"), problem));
         }
     }
 }
 
-fn check_queue(key: &str, queue: &Queue, findings: &mut Vec<Finding>) {
-    if queue.keys.is_empty() {
-        let problem =
-            "no binding key, so nothing would reach the queue; such as [\"chat-session.#\"]";
-        findings.push(Finding::new(format!("{key}.keys"), problem));
-    }
-    if queue
-        .keys
-        .iter()
-        .any(|binding| binding.len() > NAME_BYTES_MAX)
-    {
-        let problem = format!("a binding key has more than {NAME_BYTES_MAX} bytes");
-        findings.push(Finding::new(format!("{key}.keys"), problem));
-    }
+fn check_queue(key: &str, queue: &QueueConfig, findings: &mut Vec<ConfigFinding>) {
     if let Some(exchange) = &queue.exchange {
         check_name(&format!("{key}.exchange"), exchange, findings);
     }
-    let zeros = [
-        ("delivery_limit", queue.delivery_limit == 0),
-        ("ttl", queue.ttl.is_some_and(|ttl| ttl.is_zero())),
-        ("messages_max", queue.messages_max == Some(0)),
-        ("bytes_max", queue.bytes_max == Some(0)),
-        (
-            "retry_delay",
-            queue.retry_delay.is_some_and(|delay| delay.is_zero()),
-        ),
-    ];
-    for (name, _) in zeros.into_iter().filter(|(_, is_zero)| *is_zero) {
-        findings.push(Finding::new(format!("{key}.{name}"), "must be more than 0"));
+    let too_long = format!("a binding key has more than {NAME_BYTES_MAX} bytes");
+    let no_key =
+        "no binding key, so nothing would reach the queue; for example [\"chat-session.#\"]";
+    let is_long = |binding: &String| binding.len() > NAME_BYTES_MAX;
+    let (none, zero) = (Some(Duration::ZERO), "must be more than 0");
+    for (name, is_wrong, problem) in [
+        ("keys", queue.keys.is_empty(), no_key),
+        ("keys", queue.keys.iter().any(is_long), &too_long),
+        ("delivery_limit", queue.delivery_limit == 0, zero),
+        ("ttl", queue.ttl == none, zero),
+        ("messages_max", queue.messages_max == Some(0), zero),
+        ("bytes_max", queue.bytes_max == Some(0), zero),
+        ("retry_delay", queue.retry_delay == none, zero),
+    ] {
+        if is_wrong {
+            findings.push(ConfigFinding::new(format!("{key}.{name}"), problem));
+        }
     }
 }

@@ -1,40 +1,39 @@
-//! What happened to a window, and to the connections.
+//! Processes publisher events: outcomes of windows, and states of the connections.
 
 use jiff::Timestamp;
 
-use super::lanes::{LaneId, LaneState};
+use super::queues::{QueueId, QueueState};
 use super::{Action, Flow, LinkState, Millis, index};
-use crate::journal::{Change, Condemned, Held, Settlement};
-use crate::rabbitmq::{Link, Outcome, Report};
+use crate::forwarder::messages;
+use crate::journal::{DeadLetterCause, FinalState, QueuedEvent, Transition};
+use crate::rabbitmq::{Outcome, PublisherEvent, RefusalKind};
 use crate::telemetry::status::RouteState;
-use crate::webhook::{Content, Reason};
+use crate::webhook::{Content, DeadLetterReason};
 
-/// AMQP reply codes that close a channel because of its exchange.
-const ACCESS_REFUSED: u16 = 403;
-const NOT_FOUND: u16 = 404;
-/// Also what a message over the broker's limit is answered with.
-const PRECONDITION_FAILED: u16 = 406;
+/// Growth factor of the delays after a nack. A queue that rejects a publish usually stays full for
+/// a while, and with every attempt the other queues bound to the same key receive another
+/// duplicate.
+pub(super) const NACKED_FACTOR: f32 = 4.0;
 
 impl Flow {
-    /// What the publisher reports.
-    pub fn reported(&mut self, report: Report, now: Millis, wall: Timestamp) {
+    /// Processes an event of the publisher.
+    pub fn reported(&mut self, report: PublisherEvent, now: Millis, wall: Timestamp) {
         match report {
-            Report::Up(link) => self.links[index(link)] = LinkState::Up,
-            Report::Down(link) => self.links[index(link)] = LinkState::Down,
-            Report::Blocked(link) => self.links[index(link)] = LinkState::Blocked,
-            Report::Unblocked(link) => {
+            PublisherEvent::Up(link) => self.links[index(link)] = LinkState::Up,
+            PublisherEvent::Down(link) => self.links[index(link)] = LinkState::Down,
+            PublisherEvent::Blocked(link) => self.links[index(link)] = LinkState::Blocked,
+            PublisherEvent::Unblocked(link) => {
                 self.links[index(link)] = LinkState::Up;
                 for route in self.routes.values_mut() {
                     route.progress_at = route.progress_at.max(now);
                 }
             }
-            Report::Progress(window) => {
-                if let Some(window) = self.windows.get(&window) {
-                    let route_id = window.route_id;
+            PublisherEvent::Progress(window) => {
+                if let Some(route_id) = self.windows.get(&window).map(|window| window.route_id) {
                     self.route(route_id).progress_at = now;
                 }
             }
-            Report::Done(window, outcomes) => self.done(window, outcomes, now, wall),
+            PublisherEvent::Done(window, outcomes) => self.done(window, outcomes, now, wall),
         }
     }
 
@@ -42,248 +41,208 @@ impl Flow {
         let Some(window) = self.windows.remove(&id) else {
             return;
         };
-        self.in_flight -= window.lanes.len();
+        self.in_flight -= window.queues.len();
         self.in_flight_bytes -= window.bytes;
-        let is_alone = window.lanes.len() == 1;
-        let is_answered = outcomes.iter().all(|outcome| {
-            matches!(
-                outcome,
-                Outcome::Delivered | Outcome::Returned(_) | Outcome::Nacked
-            )
-        });
+        let is_alone = window.queues.len() == 1;
+        let is_unanswered =
+            |outcome: &Outcome| matches!(outcome, Outcome::ChannelClosed { .. } | Outcome::Unknown);
+        let is_answered = !outcomes.iter().any(is_unanswered);
         let route = self.route(window.route_id);
         route.windows -= 1;
-        route.lanes -= window.lanes.len();
-        // Whatever it was: the others have not been waited for any longer than since now.
+        route.queues -= window.queues.len();
+        // Whatever the outcome: the confirm timeout of the route's other windows starts again now.
         route.progress_at = now;
         if is_answered {
             route.is_late = false;
-            self.trust(window.route_id, now, wall);
+            self.on_success(window.route_id, now, wall);
         } else {
-            self.doubt(&window, &outcomes, now, wall);
+            self.record_failure(&window, &outcomes, now, wall);
         }
-        // Backwards, so that those which go back to the front of the queue keep their order.
-        for (lane_id, outcome) in window.lanes.into_iter().zip(outcomes).rev() {
-            self.concluded(lane_id, outcome, is_alone, now, wall);
+        // In reverse, so that queues that return to the front of `ready` keep their order.
+        for (queue_id, outcome) in window.queues.into_iter().zip(outcomes).rev() {
+            self.apply_outcome(queue_id, outcome, is_alone, now, wall);
         }
     }
 
-    /// Something of a window has no outcome: is the route to blame?
-    fn doubt(
+    /// Decides whether the route is the cause of a window with messages that were not answered. If
+    /// so, marks it as tripped.
+    fn record_failure(
         &mut self,
-        window: &super::Window,
+        window: &super::OutstandingWindow,
         outcomes: &[Outcome],
         now: Millis,
         wall: Timestamp,
     ) {
         let route_id = window.route_id;
-        let closed = outcomes.iter().find_map(|outcome| match outcome {
-            Outcome::ChannelClosed(code, text) => Some((*code, text.clone())),
+        let refused = outcomes.iter().find_map(|outcome| match outcome {
+            Outcome::ChannelClosed { kind, reason } => Some((*kind, reason.clone())),
             _ => None,
         });
         let is_late = std::mem::take(&mut self.route(route_id).is_late);
-        match closed {
-            Some((PRECONDITION_FAILED, _)) if window.lanes.len() == 1 => {}
-            Some((NOT_FOUND | ACCESS_REFUSED, text)) => {
-                self.suspect(route_id, RouteState::Closed, text, now, wall);
+        match refused {
+            Some((RefusalKind::TooLarge, _)) if window.queues.len() == 1 => {}
+            Some((RefusalKind::RouteMissing | RefusalKind::Forbidden, reason)) => {
+                self.trip(route_id, RouteState::Unavailable, reason, now, wall);
             }
-            Some((_, text)) => self.suspect(route_id, RouteState::Stuck, text, now, wall),
+            Some((_, reason)) => self.trip(route_id, RouteState::Stalled, reason, now, wall),
             None => {
-                let known = self.route(route_id).suspect.as_ref();
-                let known = known.map(|suspect| (suspect.state, suspect.reason.clone()));
-                let stuck = || {
-                    (
-                        RouteState::Stuck,
-                        "nothing was confirmed in time".to_owned(),
-                    )
-                };
-                if let Some((state, reason)) = known.or_else(|| is_late.then(stuck)) {
-                    self.suspect(route_id, state, reason, now, wall);
+                let known = self.route(route_id).breaker.as_ref();
+                let known = known.map(|breaker| (breaker.state, breaker.reason.clone()));
+                let late = "nothing was confirmed in time".to_owned();
+                let late = is_late.then_some((RouteState::Stalled, late));
+                if let Some((state, reason)) = known.or(late) {
+                    self.trip(route_id, state, reason, now, wall);
                 }
             }
         }
     }
 
-    fn concluded(
+    fn apply_outcome(
         &mut self,
-        lane_id: LaneId,
+        queue_id: QueueId,
         outcome: Outcome,
         is_alone: bool,
         now: Millis,
         wall: Timestamp,
     ) {
         match outcome {
-            Outcome::Delivered => self.settle(lane_id, now),
+            Outcome::Delivered => self.complete(queue_id, now),
             Outcome::Returned(detail) => {
-                self.refused(lane_id, Reason::Unroutable, detail, now, wall);
+                self.retry_or_dead_letter(
+                    queue_id,
+                    DeadLetterReason::Unroutable,
+                    detail,
+                    now,
+                    wall,
+                );
             }
             Outcome::Nacked => {
                 let detail = "refused by the broker (basic.nack)".to_owned();
-                self.refused(lane_id, Reason::Nacked, detail, now, wall);
+                self.retry_or_dead_letter(queue_id, DeadLetterReason::Nacked, detail, now, wall);
             }
-            Outcome::ChannelClosed(PRECONDITION_FAILED, detail) if is_alone => {
-                self.too_large(lane_id, detail, now, wall);
-            }
-            Outcome::ChannelClosed(..) | Outcome::Unknown => self.again(lane_id, now),
+            Outcome::ChannelClosed {
+                kind: RefusalKind::TooLarge,
+                reason,
+            } if is_alone => self.too_large(queue_id, reason, now, wall),
+            Outcome::ChannelClosed { .. } | Outcome::Unknown => self.requeue(queue_id, now),
         }
     }
 
-    fn settle(&mut self, lane_id: LaneId, now: Millis) {
-        let lane = self.lane(lane_id);
-        let held = lane
-            .queue
+    fn complete(&mut self, queue_id: QueueId, now: Millis) {
+        let queue = self.queue(queue_id);
+        let queued = queue
+            .events
             .pop_front()
-            .expect("a lane in flight has an event");
-        lane.unmarked += 1;
-        self.release(&held);
-        self.refusals.remove(&held);
-        self.unmarked += 1;
-        let change = Change::Settle {
-            seq: held.seq,
-            label: held.label.clone(),
-            settlement: settlement(&held),
-            attempts: attempts(&held),
+            .expect("a queue in flight has an event");
+        queue.awaiting_commit += 1;
+        self.release(&queued);
+        self.refusals.remove(&queued);
+        self.awaiting_commit += 1;
+        let change = Transition::Complete {
+            seq: queued.seq,
+            routed_status: queued.routed_status.clone(),
+            final_state: final_state(&queued),
+            attempts: attempts(&queued),
         };
-        self.actions.push_back(Action::Change(change));
-        self.make_ready(lane_id, now);
+        self.actions.push_back(Action::Transition(change));
+        self.make_ready(queue_id, now);
     }
 
-    /// Nobody knows whether it was stored: it goes out again, with the same id.
-    fn again(&mut self, lane_id: LaneId, now: Millis) {
-        let route_id = self.lanes[&lane_id]
-            .queue
-            .front()
-            .expect("it was in flight")
-            .route_id;
-        self.make_ready(lane_id, now);
+    /// Puts a queue whose message has an unknown outcome at the front of `ready`. The message may
+    /// have been stored; it is published again with the same id.
+    fn requeue(&mut self, queue_id: QueueId, now: Millis) {
+        let route_id = self.first(queue_id).route_id;
+        self.make_ready(queue_id, now);
         let ready = &mut self.route(route_id).ready;
         ready.rotate_right(usize::from(!ready.is_empty()));
     }
 
-    fn refused(
+    /// Reschedules an event that was nacked or returned. After the last attempt, it becomes a dead
+    /// letter; a dead letter is retried without a limit.
+    fn retry_or_dead_letter(
         &mut self,
-        lane_id: LaneId,
-        reason: Reason,
+        queue_id: QueueId,
+        reason: DeadLetterReason,
         detail: String,
         now: Millis,
         wall: Timestamp,
     ) {
-        let held = self.lanes[&lane_id]
-            .queue
-            .front()
-            .expect("a lane in flight has an event")
-            .clone();
-        let attempts = held.attempts + 1;
-        let is_dead_letter = held.condemned.is_some() || is_reject(&held);
-        if attempts >= self.limits.attempts_max && !is_dead_letter {
-            self.refusals.remove(&held);
-            self.leave(
-                lane_id,
-                0,
-                attempts,
-                Some(Condemned {
-                    reason,
-                    detail,
-                    at: wall,
-                }),
-            );
+        let queued = self.first(queue_id).clone();
+        let attempts = queued.attempts + 1;
+        if attempts >= self.limits.attempts_max && messages::cause(&queued).is_none() {
+            self.dead_letter(queue_id, attempts, reason, detail, wall);
             return;
         }
-        self.refusals.add(&held, reason, &detail, wall);
+        self.refusals.add(&queued, reason, &detail, wall);
         let delay = match reason {
-            Reason::Nacked => self.retry.delay_of_nacked(attempts),
+            DeadLetterReason::Nacked => self.retry.delay_growing(NACKED_FACTOR, attempts),
             _ => self.retry.delay(attempts),
         };
         let delay = super::millis(delay).max(1);
-        self.leave(lane_id, now + delay, attempts, None);
+        self.reschedule(queue_id, now + delay, attempts, None);
     }
 
-    /// Makes a ready event a dead letter before it was sent; it is in no route's queue any more.
-    pub(super) fn condemn(
+    /// Dead-letters the first event of a queue that is neither ready nor in flight any more.
+    pub(super) fn dead_letter(
         &mut self,
-        lane_id: LaneId,
-        reason: Reason,
+        queue_id: QueueId,
+        attempts: u32,
+        reason: DeadLetterReason,
         detail: String,
         at: Timestamp,
     ) {
-        let held = self.lanes[&lane_id]
-            .queue
-            .front()
-            .expect("a ready lane has an event")
-            .clone();
-        self.refusals.remove(&held);
-        let (route_id, attempts) = (held.route_id, held.attempts);
-        self.route(route_id).lanes -= 1;
-        self.leave(lane_id, 0, attempts, Some(Condemned { reason, detail, at }));
+        let queued = self.first(queue_id).clone();
+        self.refusals.remove(&queued);
+        let cause = DeadLetterCause { reason, detail, at };
+        self.reschedule(queue_id, 0, attempts, Some(cause));
     }
 
-    /// It alone closed the channel. A dead letter of that kind has no body: if even that is too
-    /// large, it is refused like any other.
-    fn too_large(&mut self, lane_id: LaneId, detail: String, now: Millis, wall: Timestamp) {
-        let held = self.lanes[&lane_id]
-            .queue
-            .front()
-            .expect("a lane in flight has an event")
-            .clone();
-        let attempts = held.attempts + 1;
-        if held.condemned.is_some() {
-            self.refused(lane_id, Reason::TooLarge, detail, now, wall);
-            return;
+    /// Dead-letters an event that was alone in its window when the broker refused it as too large.
+    /// The dead letter has no body. If even that is too large, it is rescheduled like any other.
+    fn too_large(&mut self, queue_id: QueueId, detail: String, now: Millis, wall: Timestamp) {
+        let queued = self.first(queue_id);
+        let attempts = queued.attempts + 1;
+        if queued.dead_letter_cause.is_some() {
+            self.retry_or_dead_letter(queue_id, DeadLetterReason::TooLarge, detail, now, wall);
+        } else {
+            self.dead_letter(queue_id, attempts, DeadLetterReason::TooLarge, detail, wall);
         }
-        self.refusals.remove(&held);
-        let condemned = Condemned {
-            reason: Reason::TooLarge,
-            detail,
-            at: wall,
-        };
-        self.leave(lane_id, 0, attempts, Some(condemned));
     }
 
-    fn leave(
+    fn reschedule(
         &mut self,
-        lane_id: LaneId,
+        queue_id: QueueId,
         due_ms: Millis,
         attempts: u32,
-        condemned: Option<Condemned>,
+        dead_letter_cause: Option<DeadLetterCause>,
     ) {
-        let lane = self.lane(lane_id);
-        let seq = lane.queue.front().expect("what leaves has an event").seq;
-        lane.state = LaneState::Leaving;
-        lane.has_more = true;
-        lane.unmarked += 1;
-        self.unmarked += 1;
-        self.actions.push_back(Action::Change(Change::Defer {
+        let seq = self.first(queue_id).seq;
+        let queue = self.queue(queue_id);
+        queue.state = QueueState::Leaving;
+        queue.has_more = true;
+        queue.awaiting_commit += 1;
+        self.awaiting_commit += 1;
+        let change = Transition::Reschedule {
             seq,
             due_ms,
             attempts,
-            condemned,
-        }));
-    }
-
-    /// The state of a connection, for those who wait for it.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.links[index(Link::Main)] == LinkState::Blocked
+            dead_letter_cause,
+        };
+        self.actions.push_back(Action::Transition(change));
     }
 }
 
-fn is_reject(held: &Held) -> bool {
-    matches!(held.event.content, Content::Reject(_))
-}
-
-/// How often it was published where it was going, as its dead letter says too.
-fn attempts(held: &Held) -> u32 {
-    match (&held.condemned, &held.event.content) {
-        (Some(_), _) => held.attempts,
+/// How often the event was published to its own route. Its dead letter carries the same number.
+fn attempts(queued: &QueuedEvent) -> u32 {
+    match (&queued.dead_letter_cause, &queued.event.content) {
+        (Some(_), _) => queued.attempts,
         (None, Content::Reject(_)) => 0,
-        (None, Content::Session(_)) => held.attempts + 1,
+        (None, Content::Session(_)) => queued.attempts + 1,
     }
 }
 
-fn settlement(held: &Held) -> Settlement {
-    match (&held.condemned, &held.event.content) {
-        (Some(letter), _) => Settlement::DeadLettered(letter.reason),
-        (None, Content::Reject(reject)) => Settlement::DeadLettered(reject.reason),
-        (None, Content::Session(_)) => Settlement::Published,
-    }
+fn final_state(queued: &QueuedEvent) -> FinalState {
+    messages::cause(queued).map_or(FinalState::Published, |(reason, _)| {
+        FinalState::DeadLettered(reason)
+    })
 }

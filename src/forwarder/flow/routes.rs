@@ -1,86 +1,90 @@
-//! Routes: whether they flow, what waits on them, and when a suspect one is probed.
+//! Routes: their circuit breakers, the queues that are ready on them, and when a tripped route is
+//! probed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::lanes::LaneId;
+use super::queues::QueueId;
 use super::{Flow, LinkState, Millis, index};
 use crate::journal::RouteId;
 use crate::rabbitmq::Link;
 use crate::telemetry::status::{RouteState, RouteStatus};
 use crate::webhook::routing::Route;
 
-/// Routes remembered though nothing of them is under way, for `/status`.
+/// At this number of routes, those with nothing in progress are forgotten. Until then they are kept
+/// for `/status`.
 const ROUTES_REMEMBERED_MAX: usize = 1000;
-/// A take that failed is tried again after so long.
-const TAKE_AGAIN: Millis = 1000;
+/// Milliseconds after which a failed fetch is tried again.
+const FETCH_AGAIN: Millis = 1000;
 
 /// One route as the flow sees it.
 #[derive(Debug, Default)]
 pub(super) struct RouteFlow {
     pub(super) route: Option<Arc<Route>>,
-    /// Lanes that can go into the next window.
-    pub(super) ready: VecDeque<LaneId>,
-    /// Lanes whose first event is of this route.
-    pub(super) lanes: usize,
-    /// Windows outstanding.
+    /// Queues whose first event can go into the next window, in order.
+    pub(super) ready: VecDeque<QueueId>,
+    /// Number of ready or in-flight queues whose first event has this route.
+    pub(super) queues: usize,
+    /// Number of unconfirmed windows.
     pub(super) windows: usize,
-    /// Where they are: a route that became suspect has none on the probe link before those on the
-    /// main link are back.
+    /// The link of its latest window. A route that becomes tripped sends nothing on the probe link
+    /// before its windows on the main link have their outcomes.
     pub(super) sent_on: Option<Link>,
-    /// When something of it was last confirmed, or when it began to be outstanding.
+    /// When something of the route was last confirmed, or when its first window was sent after a
+    /// time without any.
     pub(super) progress_at: Millis,
-    /// The journal has heads of it that are not in hand.
-    pub(super) is_behind: bool,
-    /// When a refused event of it is due.
+    /// Whether the journal may have heads of this route that are not buffered.
+    pub(super) needs_fetch: bool,
+    /// When the next rescheduled event of the route is due.
     pub(super) wake_at: Option<Millis>,
-    /// The last take failed; when the next one is tried.
-    pub(super) take_again_at: Option<Millis>,
-    pub(super) suspect: Option<Suspect>,
-    /// It was late, and the loss of the connection that follows is its doing.
+    /// When to fetch again; set after a failed fetch.
+    pub(super) fetch_again_at: Option<Millis>,
+    pub(super) breaker: Option<OpenBreaker>,
+    /// Whether the route exceeded the confirm timeout, so that the reconnect that follows is due to
+    /// it.
     pub(super) is_late: bool,
-    since: Option<Timestamp>,
+    pub(super) since: Option<Timestamp>,
 }
 
-/// A route that does not flow.
+/// The open circuit breaker of a route.
 #[derive(Debug, Clone)]
-pub(super) struct Suspect {
+pub(super) struct OpenBreaker {
     pub(super) state: RouteState,
     pub(super) reason: String,
-    /// Events of the next probe at most.
-    pub(super) window: usize,
-    /// Probes that failed in a row.
+    /// Number of events in the next probe, at most.
+    pub(super) probe_size: usize,
+    /// Number of consecutive failures.
     pub(super) attempts: u32,
     pub(super) probe_at: Millis,
 }
 
 impl RouteFlow {
-    /// Whether what is ready of a suspect route may go out as its probe.
+    /// Whether another ready queue of a tripped route may join its next probe.
     pub(super) fn is_probing(&self, now: Millis) -> bool {
-        self.suspect.as_ref().is_some_and(|suspect| {
-            self.windows == 0 && now >= suspect.probe_at && self.ready.len() < suspect.window
+        self.breaker.as_ref().is_some_and(|breaker| {
+            self.windows == 0 && now >= breaker.probe_at && self.ready.len() < breaker.probe_size
         })
     }
 
     pub(super) fn link(&self) -> Link {
-        if self.suspect.is_some() {
+        if self.breaker.is_some() {
             Link::Probe
         } else {
             Link::Main
         }
     }
 
-    /// The connection its outstanding windows are on.
+    /// The link of its unconfirmed windows, if it has any.
     pub(super) fn outstanding_on(&self) -> Option<Link> {
         self.sent_on.filter(|_| self.windows > 0)
     }
 
-    /// The journal could not be read: it still has what this route is behind of.
-    pub(super) fn take_failed(&mut self, now: Millis) {
-        self.is_behind = true;
-        self.take_again_at = Some(now + TAKE_AGAIN);
+    /// Schedules another fetch after the journal could not be read.
+    pub(super) fn fetch_failed(&mut self, now: Millis) {
+        self.needs_fetch = true;
+        self.fetch_again_at = Some(now + FETCH_AGAIN);
     }
 
     pub(super) fn next_deadline(
@@ -93,23 +97,24 @@ impl RouteFlow {
             .outstanding_on()
             .filter(|link| is_up(*link))
             .map(|_| self.progress_at + confirm_timeout);
-        let probe = self
-            .suspect
-            .as_ref()
-            .filter(|_| self.windows == 0 && self.lanes == 0 && self.is_behind)
-            .filter(|_| is_up(Link::Main))
-            .map(|suspect| suspect.probe_at);
-        let wake = self.wake_at.filter(|_| is_up(Link::Main));
-        let again = self.take_again_at.filter(|_| is_up(Link::Main));
-        [confirm, probe, wake, again].into_iter().flatten().min()
+        let breaker = self.breaker.as_ref();
+        let probe = breaker
+            .filter(|breaker| breaker.state != RouteState::Paused)
+            .filter(|_| self.windows == 0 && self.queues == 0 && self.needs_fetch)
+            .map(|breaker| breaker.probe_at);
+        let of_main = [probe, self.wake_at, self.fetch_again_at]
+            .into_iter()
+            .flatten();
+        let of_main = of_main.filter(|_| is_up(Link::Main));
+        confirm.into_iter().chain(of_main).min()
     }
 
-    fn is_at_rest(&self) -> bool {
-        self.lanes == 0
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.queues == 0
             && self.windows == 0
-            && !self.is_behind
+            && !self.needs_fetch
             && self.wake_at.is_none()
-            && self.suspect.is_none()
+            && self.breaker.is_none()
     }
 }
 
@@ -118,22 +123,15 @@ impl Flow {
         if self.routes.len() >= ROUTES_REMEMBERED_MAX && !self.routes.contains_key(&route_id) {
             self.routes.retain(|_, route| !route.is_at_rest());
         }
-        self.routes.entry(route_id).or_default()
+        let pauses = &self.pauses;
+        self.routes.entry(route_id).or_insert_with(|| {
+            RouteFlow::paused_by(pauses.iter().find(|pause| pause.is_of_everything()))
+        })
     }
 
-    /// Notes what a route is called; says whether that is new.
-    pub(super) fn name_route(&mut self, route_id: RouteId, name: Arc<Route>) -> bool {
-        let route = self.route(route_id);
-        let is_new = route.route.is_none();
-        if is_new {
-            route.route = Some(name);
-        }
-        is_new
-    }
-
-    /// Parks a route: nothing of it stays in hand, and it is probed after a while. Without a
-    /// delay it is an innocent that has only to show itself.
-    pub(super) fn suspect(
+    /// Marks a route as tripped: its ready queues are evicted, and it is probed after a delay that
+    /// grows with each consecutive failure.
+    pub(super) fn trip(
         &mut self,
         route_id: RouteId,
         state: RouteState,
@@ -141,15 +139,18 @@ impl Flow {
         now: Millis,
         wall: Timestamp,
     ) {
-        let known = self.route(route_id).suspect.take();
-        let attempts = known.as_ref().map_or(0, |suspect| suspect.attempts) + 1;
+        if self.route(route_id).is_paused() {
+            return;
+        }
+        let known = self.route(route_id).breaker.take();
+        let attempts = known.as_ref().map_or(0, |breaker| breaker.attempts) + 1;
         let probe_at = now + super::millis(self.retry.delay(attempts));
-        let has_changed = known.is_none_or(|suspect| suspect.state != state);
+        let has_changed = known.is_none_or(|breaker| breaker.state != state);
         let route = self.route(route_id);
-        route.suspect = Some(Suspect {
+        route.breaker = Some(OpenBreaker {
             state,
             reason,
-            window: 1,
+            probe_size: 1,
             attempts,
             probe_at,
         });
@@ -157,44 +158,54 @@ impl Flow {
             route.since = Some(wall);
             self.version += 1;
         }
+        self.evict_ready(route_id);
+    }
+
+    /// Evicts all queues that are ready on a route.
+    pub(super) fn evict_ready(&mut self, route_id: RouteId) {
         let waiting = std::mem::take(&mut self.route(route_id).ready);
-        for lane_id in waiting {
-            self.let_go(lane_id);
+        for queue_id in waiting {
+            self.evict(queue_id);
         }
     }
 
-    /// A probe went well: a larger one next, or the route flows again. It does when nothing of it
-    /// waits any more: a stuck route without events would stay stuck for ever.
-    pub(super) fn trust(&mut self, route_id: RouteId, now: Millis, wall: Timestamp) {
+    /// Records a successful probe. The next probe is twice as large, or the route becomes healthy:
+    /// at once if it was unavailable, when a probe has the size of a full window, or when no event
+    /// of the route is left. Without the last rule, a stalled route without events would stay
+    /// stalled forever.
+    pub(super) fn on_success(&mut self, route_id: RouteId, now: Millis, wall: Timestamp) {
         let window_max = self.window_max();
         let route = self.route(route_id);
-        let is_through = route.lanes == 0 && !route.is_behind;
-        let Some(suspect) = &mut route.suspect else {
+        if route.is_paused() {
+            return;
+        }
+        let is_through = route.queues == 0 && !route.needs_fetch;
+        let Some(breaker) = &mut route.breaker else {
             return;
         };
-        suspect.attempts = 0;
-        suspect.probe_at = now;
-        suspect.window *= 2;
-        if suspect.state == RouteState::Closed || suspect.window >= window_max || is_through {
-            route.suspect = None;
+        breaker.attempts = 0;
+        breaker.probe_at = now;
+        breaker.probe_size *= 2;
+        if breaker.state == RouteState::Unavailable
+            || breaker.probe_size >= window_max
+            || is_through
+        {
+            route.breaker = None;
             route.since = Some(wall);
             self.version += 1;
         }
     }
 
-    /// Every route that was seen lately.
+    /// The states of all known routes whose exchange and routing key have been seen.
     #[must_use]
     pub fn statuses(&self) -> Vec<RouteStatus> {
         let status = |route: &RouteFlow| {
-            let name = route.route.as_ref()?;
+            let (name, breaker) = (route.route.as_ref()?, route.breaker.as_ref());
             Some(RouteStatus {
                 exchange: name.exchange.clone(),
                 routing_key: name.routing_key.clone(),
-                state: route
-                    .suspect
-                    .as_ref()
-                    .map_or(RouteState::Open, |suspect| suspect.state),
-                reason: route.suspect.as_ref().map(|suspect| suspect.reason.clone()),
+                state: breaker.map_or(RouteState::Healthy, |breaker| breaker.state),
+                reason: breaker.map(|breaker| breaker.reason.clone()),
                 since: route.since,
             })
         };

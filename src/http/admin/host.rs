@@ -1,5 +1,6 @@
-//! Refuses requests for a name that is none of this listener's. A page in an operator's browser can
-//! let its own name resolve to this address, and would then be allowed to read what is answered.
+//! Refuses requests for a host name that is not one of this listener's. Otherwise a web page in an
+//! operator's browser could resolve its own name to this address and read the answers (DNS
+//! rebinding).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode};
 
 use crate::http::problem::Problem;
-use crate::http::refused::{Peer, Reason};
+use crate::http::refused::{Peer, RefusalReason};
 
-/// Lets a request on if every name it asks for is an IP address, `localhost` or one of `hosts`.
+/// Passes a request on if every host that it names is an IP address, `localhost` or one of
+/// `hosts`.
 pub(super) async fn check(
     State(hosts): State<Arc<[String]>>,
     request: Request<Body>,
@@ -23,17 +25,16 @@ pub(super) async fn check(
     let Some(unknown) = unknown_host(&request, &hosts) else {
         return next.run(request).await;
     };
-    if let Some(peer) = Peer::of(&request) {
-        let hint = "ask for an IP address, or add the name to `admin.hosts`";
-        peer.refused(Reason::UnknownHost, &unknown, Some(hint));
-    }
-    let detail = "Ask for this listener by its IP address or as localhost, or add the name in the URL \
-                  to admin.hosts of the bridge: other names are refused, so that no web page can \
-                  read what is answered here (DNS rebinding).";
+    let hint = "use an IP address, or add the name to `admin.hosts`";
+    Peer::of(&request).refused(RefusalReason::UnknownHost, &unknown, Some(hint));
+    let detail = "Address this listener by its IP address or as localhost, or add the name in the \
+                  URL to admin.hosts of the bridge: other names are refused, so that no web page \
+                  can read the answers of this listener (DNS rebinding).";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
 }
 
-/// The first name that is refused. Whoever sends none is no browser.
+/// The first host that is refused. A request that names none is accepted: browsers always name
+/// one.
 fn unknown_host(request: &Request<Body>, hosts: &[String]) -> Option<String> {
     let in_url = request
         .uri()
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_localhost_and_listed_names_are_ours() {
+    fn addresses_localhost_and_listed_names_match() {
         let hosts = ["bridge".to_owned(), "deskbridge.example.net".to_owned()];
         let check = |host: &str, expected: bool| {
             assert_eq!(is_ours(host.as_bytes(), &hosts), expected, "{host}");

@@ -1,68 +1,50 @@
 //! The standard metrics of a process: <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
 
-use std::sync::atomic::AtomicU64;
-
-use procfs::process::{LimitValue, Process, Stat};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
+use procfs::process::{LimitValue, Process};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-/// Of this process now. What the kernel does not tell is left out, as the standard wants it.
+/// The metrics of this process at this moment. Values that the kernel does not report are left out,
+/// as the standard demands.
 pub(super) fn registry() -> Registry {
     let mut registry = Registry::default();
     let Ok(process) = Process::myself() else {
         return registry;
     };
-    if let Ok(stat) = process.stat() {
-        register_stat(&mut registry, &stat);
+    let seconds = |ticks| count(ticks) / count(procfs::ticks_per_second());
+    let stat = process.stat().ok();
+    if let Some(stat) = &stat {
+        let used = ConstCounter::new(seconds(stat.utime + stat.stime));
+        let help = "CPU time used in user and system mode";
+        registry.register("process_cpu_seconds", help, used);
+    }
+    let mut gauge =
+        |name, help, value| registry.register(name, help, ConstGauge::<f64>::new(value));
+    if let Some(stat) = &stat {
+        let resident = count(stat.rss) * count(procfs::page_size());
+        gauge("process_resident_memory_bytes", "Resident memory", resident);
+        let help = "Virtual memory";
+        gauge("process_virtual_memory_bytes", help, count(stat.vsize));
+        if let Ok(boot) = procfs::boot_time_secs() {
+            let help = "When the process started, in seconds since 1970";
+            let started = count(boot) + seconds(stat.starttime);
+            gauge("process_start_time_seconds", help, started);
+        }
     }
     if let Ok(open) = process.fd_count() {
-        let help = "Open file descriptors";
-        gauge(&mut registry, "process_open_fds", help, count(open as u64));
+        gauge(
+            "process_open_fds",
+            "Open file descriptors",
+            count(open as u64),
+        );
     }
     let limits = process.limits();
     if let Ok(LimitValue::Value(most)) = limits.map(|limits| limits.max_open_files.soft_limit) {
-        let help = "Open file descriptors at most";
-        gauge(&mut registry, "process_max_fds", help, count(most));
+        let help = "Maximum number of open file descriptors";
+        gauge("process_max_fds", help, count(most));
     }
     registry
-}
-
-fn register_stat(registry: &mut Registry, stat: &Stat) {
-    let ticks = stat.utime + stat.stime;
-    let seconds = Counter::<f64, AtomicU64>::default();
-    seconds.inc_by(count(ticks) / count(procfs::ticks_per_second()));
-    registry.register(
-        "process_cpu_seconds",
-        "Processor time spent, in user and system mode",
-        seconds,
-    );
-    let pages = count(stat.rss) * count(procfs::page_size());
-    for (name, help, value) in [
-        ("process_resident_memory_bytes", "Memory in use", pages),
-        (
-            "process_virtual_memory_bytes",
-            "Addresses in use",
-            count(stat.vsize),
-        ),
-    ] {
-        gauge(registry, name, help, value);
-    }
-    if let Ok(boot) = procfs::boot_time_secs() {
-        let after = count(stat.starttime) / count(procfs::ticks_per_second());
-        gauge(
-            registry,
-            "process_start_time_seconds",
-            "When the process started, in seconds since 1970",
-            count(boot) + after,
-        );
-    }
-}
-
-fn gauge(registry: &mut Registry, name: &str, help: &str, value: f64) {
-    let gauge = Gauge::<f64, AtomicU64>::default();
-    gauge.set(value);
-    registry.register(name, help, gauge);
 }
 
 #[expect(

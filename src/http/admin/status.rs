@@ -1,4 +1,4 @@
-//! `/status`: how the bridge stands, as JSON for people and scripts.
+//! `/status`: the state of the bridge, as JSON for people and scripts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,14 +6,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Admin;
-use crate::http::hold::Hold;
+use crate::http::event_store::EventStore;
 use crate::telemetry::status::{
-    BrokerStatus, DiskStatus, ReloadStatus, RetryingStatus, RouteStatus, SourceStatus, Totals,
+    BrokerStatus, DiskStatus, Pause, ReloadStatus, RetryingStatus, RouteStatus, SourceStatus,
+    Totals,
 };
 
-/// The whole page.
+/// The whole document.
 #[derive(Debug, Serialize)]
-pub(super) struct Status {
+pub(super) struct StatusDocument {
     version: &'static str,
     uptime_seconds: u64,
     not_ready: Vec<String>,
@@ -22,13 +23,14 @@ pub(super) struct Status {
     counters: Counters,
     routes: Vec<RouteStatus>,
     retrying: Vec<RetryingStatus>,
+    paused: Vec<Pause>,
     sources: Vec<SourceStatus>,
     journal: JournalStatus,
     disk: DiskStatus,
     reload: Option<ReloadStatus>,
 }
 
-/// What waits for the broker.
+/// The pending events.
 #[derive(Debug, Serialize)]
 struct Backlog {
     events: u64,
@@ -36,7 +38,7 @@ struct Backlog {
     oldest_seconds: f64,
 }
 
-/// accepted = published + dead-lettered + backlog.
+/// Totals of the journal: accepted = published + dead-lettered + backlog.
 #[derive(Debug, Serialize)]
 struct Counters {
     accepted: u64,
@@ -51,18 +53,19 @@ struct Counters {
 #[derive(Debug, Serialize)]
 struct JournalStatus {
     refusal: Option<String>,
-    /// What another program does to it.
-    others: Option<String>,
+    /// Which other program's lock blocks it, if there is one.
+    #[serde(rename = "others")]
+    foreign_locks: Option<String>,
     lost_events: u64,
 }
 
-/// How the bridge stands now.
-pub(super) fn of<H: Hold>(admin: &Admin<H>) -> Status {
+/// The state of the bridge at this moment.
+pub(super) fn of<H: EventStore>(admin: &Admin<H>) -> StatusDocument {
     let totals = admin.journal.totals();
-    Status {
+    StatusDocument {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: admin.started.elapsed().as_secs(),
-        not_ready: admin.obstacles(),
+        not_ready: admin.unready_reasons(),
         broker: admin.broker.borrow().clone(),
         backlog: Backlog {
             events: totals.backlog_events,
@@ -72,10 +75,11 @@ pub(super) fn of<H: Hold>(admin: &Admin<H>) -> Status {
         counters: Counters::of(&totals),
         routes: admin.routes.borrow().clone(),
         retrying: admin.retrying.borrow().clone(),
+        paused: admin.pauses.borrow().clone(),
         sources: admin.sources.status(),
         journal: JournalStatus {
             refusal: admin.journal.refusal().map(|error| error.to_string()),
-            others: admin.journal.others(),
+            foreign_locks: admin.journal.foreign_locks(),
             lost_events: totals.lost_events,
         },
         disk: admin.journal.disk(),

@@ -1,22 +1,16 @@
-//! What the head of a request says about its body and where it comes from.
-
-use std::sync::Arc;
+//! What the head of a request says about its body and its trace.
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, HeaderValue};
-use jiff::Timestamp;
-use uuid::Uuid;
-
-use crate::webhook::Envelope;
 
 /// The longest `traceparent` and `tracestate` that are passed on, in bytes.
 const TRACEPARENT_BYTES_MAX: usize = 255;
 const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// The longest content coding that is named, in bytes.
+/// Maximum length of a content coding that is repeated in a text, in bytes.
 const CODING_BYTES_MAX: usize = 64;
 
-/// What the body is said to be encoded with, for people; `None`: it is sent as it is.
+/// The content codings that the head declares, for texts; `None` if there is none but `identity`.
 pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(CONTENT_ENCODING).iter();
     let codings = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -31,41 +25,20 @@ pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b", -_.*".contains(byte);
     let is_shown = named.len() <= CODING_BYTES_MAX && named.iter().all(is_plain);
     let shown = String::from_utf8(named).ok().filter(|_| is_shown);
-    Some(shown.unwrap_or_else(|| "of an odd name".into()))
+    Some(shown.unwrap_or_else(|| "(name not shown)".into()))
 }
 
-/// The W3C trace context of a request.
-#[derive(Debug, Default)]
-pub(super) struct Trace {
-    traceparent: Option<String>,
-    tracestate: Option<String>,
-}
-
-/// What is passed on of the trace context.
-pub(super) fn trace(headers: &HeaderMap) -> Trace {
+/// The `traceparent` and `tracestate` that are passed on; the latter only with the former.
+pub(super) fn trace(headers: &HeaderMap) -> (Option<String>, Option<String>) {
     let traceparent = trace_context(headers, "traceparent", TRACEPARENT_BYTES_MAX);
     let tracestate = match traceparent {
         Some(_) => trace_context(headers, "tracestate", TRACESTATE_BYTES_MAX),
         None => None,
     };
-    Trace {
-        traceparent,
-        tracestate,
-    }
+    (traceparent, tracestate)
 }
 
-/// What the events of a request share whose body is complete at this moment.
-pub(super) fn envelope(source: &Arc<str>, trace: Trace) -> Envelope {
-    Envelope {
-        webhook_id: Uuid::now_v7(),
-        source: Arc::clone(source),
-        received_at: Timestamp::now(),
-        traceparent: trace.traceparent,
-        tracestate: trace.tracestate,
-    }
-}
-
-/// The values of a header in one, if they are printable and not too long.
+/// The values of a header, joined with commas, if they are printable and not too long.
 fn trace_context(headers: &HeaderMap, name: &str, bytes_max: usize) -> Option<String> {
     let values = headers.get_all(name).iter().map(HeaderValue::to_str);
     let value = values.collect::<Result<Vec<_>, _>>().ok()?.join(",");

@@ -1,4 +1,5 @@
-//! The receipt for a webhook that is held: what became of its elements.
+//! The answer to a webhook that is stored: how many elements are valid, and what is wrong with the
+//! others.
 
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
@@ -6,10 +7,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::http::json::Json;
-use crate::webhook::split::mistake;
+use crate::webhook::split::diagnosis;
 use crate::webhook::{Content, Webhook};
 
-/// Problems listed in one answer; `dead_lettered` counts all of them.
+/// Maximum number of problems listed in one answer; `dead_lettered` counts all of them.
 pub(super) const PROBLEMS_MAX: usize = 100;
 
 /// The body of a 202.
@@ -19,7 +20,7 @@ pub(super) struct Receipt {
     pub(super) accepted: usize,
     pub(super) dead_lettered: usize,
     pub(super) problems: Vec<ElementProblem>,
-    /// Why probably, if elements came and none is valid; for the log.
+    /// The probable cause if there are elements and none is valid; for the log.
     #[serde(skip)]
     pub(super) cause: Option<String>,
 }
@@ -33,7 +34,7 @@ pub(super) struct ElementProblem {
 }
 
 impl Receipt {
-    /// What the sender will be told once this is held.
+    /// The receipt for a webhook, to be sent once the webhook is stored.
     pub(super) fn of(webhook: &Webhook) -> Self {
         let rejects = || {
             webhook
@@ -46,7 +47,7 @@ impl Receipt {
         };
         let dead_lettered = rejects().count();
         let accepted = webhook.events.len() - dead_lettered;
-        let cause = || mistake::likeliest(webhook);
+        let cause = || diagnosis::likeliest(webhook);
         let problem = |(index, reject): (u32, &crate::webhook::Reject)| ElementProblem {
             index,
             reason: reject.reason.as_str(),

@@ -1,5 +1,5 @@
-//! Says in the log when webhooks are accepted again after the journal had refused them, once for each
-//! such time: without it the last line would be the refusal.
+//! Logs that webhooks are accepted again after the journal had refused them, once for each such
+//! period. Without this, the refusal would be the last line of the log.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -8,13 +8,14 @@ use tokio::time::sleep;
 
 use super::Ingress;
 use super::refusal::Refusal;
-use crate::http::hold::Hold;
-use crate::journal::AppendError;
+use crate::http::event_store::EventStore;
+use crate::journal::WriteError;
 
-/// How often the journal is asked: its sender may be paused, so that nobody else asks for long.
+/// Interval at which the journal is checked. The sender may have paused, so that it may take long
+/// until the next webhook shows that the journal accepts webhooks again.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether webhooks are refused for the journal's sake at the moment.
+/// Whether the journal refuses webhooks at the moment.
 #[derive(Debug, Default)]
 pub(super) struct Recovery(Mutex<Option<Refusing>>);
 
@@ -25,29 +26,25 @@ struct Refusing {
 }
 
 impl Recovery {
-    /// A webhook was refused. The first one has the journal watched; only a disk that is slow shows
-    /// no earlier than with the next webhook.
-    pub(super) fn refused<H: Hold>(ingress: &Arc<Ingress<H>>, refusal: &Refusal) {
+    /// Records a refused webhook. The first one starts a task that watches the journal, but not
+    /// after [`Refusal::SlowDisk`]: only the next webhook can show that the disk is fast again.
+    pub(super) fn refused<H: EventStore>(ingress: &Arc<Ingress<H>>, refusal: &Refusal) {
+        let (since, webhooks) = (Instant::now(), 0);
         let mut refusing = ingress.recovery.refusing();
-        if let Some(refusing) = &mut *refusing {
-            refusing.webhooks += 1;
-            return;
-        }
-        *refusing = Some(Refusing {
-            since: Instant::now(),
-            webhooks: 1,
-        });
+        let refusing = refusing.get_or_insert(Refusing { since, webhooks });
+        refusing.webhooks += 1;
         let backlog_bytes = match refusal {
+            _ if refusing.webhooks > 1 => return,
             Refusal::SlowDisk => return,
-            // It may have room for smaller ones: less has to wait than now.
-            Refusal::Journal(AppendError::BacklogFull) => ingress.journal.totals().backlog_bytes,
+            // Smaller webhooks may still be accepted, so wait until the backlog has become smaller.
+            Refusal::Journal(WriteError::BacklogFull) => ingress.journal.totals().backlog_bytes,
             _ => u64::MAX,
         };
         tokio::spawn(watch(Arc::downgrade(ingress), backlog_bytes));
     }
 
-    /// A webhook was accepted, or would be. Not believed at once: near the limit a small webhook may
-    /// be accepted between two that are not.
+    /// Records that a webhook was accepted, or would be. This counts only after `ASKED_EVERY`: near
+    /// the limit, a small webhook may be accepted between two that are refused.
     pub(super) fn accepted(&self) {
         let is_over = |refusing: &mut Refusing| refusing.since.elapsed() >= ASKED_EVERY;
         let ended = self.refusing().take_if(is_over);
@@ -65,8 +62,9 @@ impl Recovery {
     }
 }
 
-/// Weak, so that a bridge that stops is not kept waiting.
-async fn watch<H: Hold>(ingress: Weak<Ingress<H>>, backlog_bytes: u64) {
+/// Waits until the journal accepts webhooks again. The reference is weak, so that a bridge that
+/// stops does not wait for this task.
+async fn watch<H: EventStore>(ingress: Weak<Ingress<H>>, backlog_bytes: u64) {
     loop {
         sleep(ASKED_EVERY).await;
         let Some(ingress) = ingress.upgrade() else {

@@ -1,21 +1,20 @@
-//! Why a request is not held, and what its sender is told to do about it.
+//! Why a request is not accepted, and what its sender is told to do about it.
 
 use hyper::StatusCode;
-use tokio::task::JoinError;
 
 use crate::http::body::BodyError;
 use crate::http::problem::Problem;
-use crate::journal::AppendError;
+use crate::journal::WriteError;
 use crate::webhook::signature::BadSignature;
 use crate::webhook::split::TooManySessions;
 
-/// Seconds after which a full or failing journal may have recovered.
+/// Seconds after which a sender should retry while the journal is full or failing.
 const JOURNAL_RETRY_SECONDS: u32 = 10;
 
-/// Seconds after which there may be memory again.
+/// Seconds after which a sender should retry while memory for bodies is exhausted.
 const MEMORY_RETRY_SECONDS: u32 = 1;
 
-/// Why a request is not held.
+/// Why a request is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("there is no such URL")]
@@ -35,22 +34,16 @@ pub(super) enum Refusal {
     #[error("the body is malformed: {0}")]
     Malformed(String),
     #[error(transparent)]
-    Journal(#[from] AppendError),
+    Journal(#[from] WriteError),
     #[error("the journal's disk is too slow")]
     SlowDisk,
-    #[error("a task failed")]
+    #[error("an internal task failed")]
     Failed,
 }
 
-impl From<tokio::task::JoinError> for Refusal {
-    fn from(_: JoinError) -> Self {
-        Self::Failed
-    }
-}
-
 impl Refusal {
-    /// What kind of warning it is worth, of which one is written a second. `None`: what nobody
-    /// signed is malformed, or it was reported before it had a source.
+    /// The kind of warning to log, of which one is written per second. `None` if there is no
+    /// warning: an unsigned body is malformed, or `refused` has already reported the request.
     pub(super) fn kind_of_warning(&self) -> Option<&'static str> {
         match self {
             Self::UnknownPath | Self::UnknownSource | Self::Method | Self::Malformed(_) => None,
@@ -65,7 +58,7 @@ impl Refusal {
         }
     }
 
-    /// Whether the journal took no webhook at that moment, whatever was in it.
+    /// Whether the journal refused the webhook, whatever its content.
     pub(super) fn is_of_the_journal(&self) -> bool {
         matches!(self, Self::Journal(_) | Self::SlowDisk)
     }
@@ -74,7 +67,7 @@ impl Refusal {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::UnknownPath => not_found("Webhooks are posted to /webhooks/{source}."),
+            Refusal::UnknownPath => not_found("Send webhooks with POST to /webhooks/{source}."),
             Refusal::UnknownSource => not_found(
                 "No source of this name is configured. Compare the URL with the [sources] of the bridge.",
             ),
@@ -103,10 +96,7 @@ impl From<Refusal> for Problem {
                 "The bridge cannot store webhooks at the moment. Send this one again.",
                 JOURNAL_RETRY_SECONDS,
             ),
-            Refusal::Failed => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The bridge failed on this request; its log says where. Send it again.",
-            ),
+            Refusal::Failed => Self::failed(),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which source a request is for. What is for none is refused here, with a hint in the log at what
-//! its sender may have meant.
+//! Finds the source of a request. A request for no source is refused here, with a hint in the log
+//! at what its sender may have meant.
 
 use std::sync::Arc;
 
@@ -13,33 +13,34 @@ use hyper::{Method, Request};
 
 use super::Ingress;
 use super::refusal::Refusal;
-use crate::http::hold::Hold;
-use crate::http::refused::{Peer, Reason};
+use crate::http::event_store::EventStore;
+use crate::http::refused::{Peer, RefusalReason};
 use crate::http::sources::Sources;
+use crate::telemetry::traces::WebhookSpan;
 
-/// Less similar names are not worth a question.
+/// Minimum similarity of a name that is suggested, from 0 to 1.
 const SIMILARITY_MIN: f64 = 0.5;
 
-/// Sources named in one line of the log.
+/// Maximum number of sources named in one log line.
 const SOURCES_NAMED_MAX: usize = 5;
 
-/// What operators ask for, on the other listener.
+/// Paths that belong on the operators' listener.
 const OPERATORS_PATHS: [&str; 6] = [
     "/livez", "/readyz", "/status", "/metrics", "/health", "/healthz",
 ];
 
-impl<H: Hold> Ingress<H> {
+impl<H: EventStore> Ingress<H> {
     /// All URLs of the public listener.
     pub fn router(self) -> Router {
         Router::new()
             .route("/webhooks/{source}", any(receive::<H>))
             .route("/webhooks/{source}/", any(receive::<H>))
-            .fallback(elsewhere::<H>)
+            .fallback(not_found::<H>)
             .with_state(Arc::new(self))
     }
 }
 
-async fn receive<H: Hold>(
+async fn receive<H: EventStore>(
     State(ingress): State<Arc<Ingress<H>>>,
     name: Result<Path<String>, PathRejection>,
     request: Request<Body>,
@@ -47,40 +48,35 @@ async fn receive<H: Hold>(
     let peer = Peer::of(&request);
     let name = name.map(|Path(name)| name).ok();
     let source = name.as_deref().and_then(|name| ingress.sources.get(name));
+    let mut span = WebhookSpan::default();
     let result = match &source {
         _ if request.method() != Method::POST => {
-            let hint = "webhooks are posted; whether the bridge accepts them says /readyz of `admin.listen`";
-            report(&request, Reason::Method, Some(hint));
+            let hint = "webhooks use POST; /readyz on `admin.listen` says if they are accepted";
+            Peer::refused_request(&request, RefusalReason::Method, Some(hint));
             Err(Refusal::Method)
         }
         None => {
             let hint = meant_source(&name.unwrap_or_default(), &ingress.sources);
-            report(&request, Reason::UnknownSource, Some(&hint));
+            Peer::refused_request(&request, RefusalReason::UnknownSource, Some(&hint));
             Err(Refusal::UnknownSource)
         }
-        Some(source) => ingress.receive(source, request).await,
+        Some(source) => ingress.receive(source, &peer, request, &mut span).await,
     };
-    ingress.answer(source.as_deref(), peer.as_deref(), result)
+    let response = ingress.answer(source.as_deref(), &peer, result);
+    span.answered(response.status().as_u16());
+    response
 }
 
-async fn elsewhere<H: Hold>(
+async fn not_found<H: EventStore>(
     State(ingress): State<Arc<Ingress<H>>>,
     request: Request<Body>,
 ) -> Response {
     let hint = meant_path(request.uri().path(), &ingress.sources);
-    report(&request, Reason::UnknownPath, hint.as_deref());
-    let peer = Peer::of(&request);
-    ingress.answer(None, peer.as_deref(), Err(Refusal::UnknownPath))
+    Peer::refused_request(&request, RefusalReason::UnknownPath, hint.as_deref());
+    ingress.answer(None, &Peer::of(&request), Err(Refusal::UnknownPath))
 }
 
-fn report<B>(request: &Request<B>, reason: Reason, hint: Option<&str>) {
-    if let Some(peer) = Peer::of(request) {
-        let subject = format!("{} {}", request.method(), request.uri().path());
-        peer.refused(reason, &subject, hint);
-    }
-}
-
-/// What a name may have been meant to be that no source has.
+/// Suggests what an unknown name of a source was meant to be.
 fn meant_source(name: &str, sources: &Sources) -> String {
     let mut names = sources.names();
     names.sort();
@@ -106,19 +102,19 @@ fn meant_source(name: &str, sources: &Sources) -> String {
             } else {
                 String::new()
             };
-            format!("there are {}{rest}", paths.join(", "))
+            format!("the configured paths are {}{rest}", paths.join(", "))
         }
     }
 }
 
-/// What a path may have been meant to be that is none of a webhook.
+/// Suggests what an unknown path was meant to be.
 fn meant_path(path: &str, sources: &Sources) -> Option<String> {
     let source = path.split('/').rev().find_map(|part| sources.get(part));
     if let Some(source) = source {
         return Some(format!("did you mean `/webhooks/{}`?", source.name));
     }
     if OPERATORS_PATHS.contains(&path.trim_end_matches('/')) {
-        return Some("operators ask the listener of `admin.listen`".into());
+        return Some("operators' paths are on the listener `admin.listen`".into());
     }
     let is_webhook = path.to_ascii_lowercase().contains("webhook");
     is_webhook.then(|| meant_source("", sources))
@@ -140,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_that_was_meant_is_named() {
+    fn probable_source_is_named() {
         let sources = sources(&["acme", "Other"]);
         let check = |path: &str, expected: Option<&str>| {
             let hint = meant_path(path, &sources);
@@ -153,10 +149,10 @@ mod tests {
         check("//webhooks/acme", acme);
         check("/webhooks/acme/created", acme);
         check("/other/", Some("did you mean `/webhooks/Other`?"));
-        let all = Some("there are `/webhooks/Other`, `/webhooks/acme`");
+        let all = Some("the configured paths are `/webhooks/Other`, `/webhooks/acme`");
         check("/webhooks", all);
         check("/webhooks/", all);
-        let admin = Some("operators ask the listener of `admin.listen`");
+        let admin = Some("operators' paths are on the listener `admin.listen`");
         check("/readyz", admin);
         check("/status/", admin);
         check("/wp-login.php", None);
@@ -164,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_nearly_right_is_asked_for() {
+    fn similar_source_name_is_suggested() {
         let sources = sources(&["acme", "deskdirector", "c", "d", "e", "f", "g"]);
         let check = |name: &str, expected: &str| assert_eq!(meant_source(name, &sources), expected);
         check("acmee", "did you mean `/webhooks/acme`?");

@@ -1,4 +1,4 @@
-//! What operators see.
+//! The answers of the operators' listener.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use super::support::*;
 use crate::http::admin::Admin;
-use crate::http::refused::Refusals;
-use crate::http::server::{Limits, Stop};
+use crate::http::limits::{ConnectionLimits, Stop};
+use crate::http::refused::RequestRefusals;
 use crate::http::sources::Sources;
-use crate::journal::AppendError;
+use crate::journal::WriteError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{
     BrokerState, BrokerStatus, CertificateRole, ReloadStatus, RetryingStatus, RouteState,
@@ -63,7 +63,7 @@ impl Desk {
         let reload = watch::Sender::new(None);
         let known = ["created", "handled", "missed", "completed", "callback"].map(Arc::from);
         let metrics = Arc::new(Metrics::default());
-        drop(Refusals::of("admin", Arc::clone(&metrics)));
+        drop(RequestRefusals::of("admin", Arc::clone(&metrics)));
         let admin = Admin {
             journal: shelf.clone(),
             metrics,
@@ -72,12 +72,18 @@ impl Desk {
             broker: broker.subscribe(),
             routes: routes.subscribe(),
             retrying: watch::Sender::new(vec![retrying()]).subscribe(),
+            pauses: watch::Sender::default().subscribe(),
             reload: reload.subscribe(),
             drain: stop.drain.clone(),
             started: Instant::now(),
             hosts: vec!["bridge".into()],
         };
-        let (address, _) = serve(admin.router(), Limits::of_admin(), Stop::default()).await;
+        let (address, _) = serve(
+            admin.router(),
+            ConnectionLimits::of_admin(),
+            Stop::default(),
+        )
+        .await;
         Self {
             address,
             shelf,
@@ -118,29 +124,29 @@ fn totals() -> Totals {
 }
 
 #[tokio::test]
-async fn readiness_is_about_webhooks_and_not_about_the_broker() {
+async fn readiness_does_not_depend_on_the_broker() {
     let desk = Desk::start().await;
     assert_eq!(desk.get("/livez").await.status, 200);
     assert_eq!(desk.get("/readyz").await.status, 200);
-    *desk.shelf.refusal.lock().unwrap() = Some(AppendError::BacklogFull);
+    *desk.shelf.refusal.lock().unwrap() = Some(WriteError::BacklogFull);
     desk.stop.drain.cancel();
     let answer = desk.get("/readyz").await;
     assert_eq!(answer.status, 503);
     assert!(
-        answer.body.contains("backlog is full") && answer.body.contains("stopping"),
+        answer.body.contains("the backlog has reached") && answer.body.contains("stopping"),
         "{answer:?}"
     );
     assert_eq!(desk.get("/livez").await.status, 200);
 }
 
 #[tokio::test]
-async fn status_shows_broker_backlog_counters_routes_and_reload() {
+async fn status_shows_broker_backlog_routes_and_reload() {
     let desk = Desk::start().await;
     *desk.shelf.totals.lock().unwrap() = totals();
     desk.routes.send_replace(vec![RouteStatus {
         exchange: "gone".into(),
         routing_key: "chat-session.missed".into(),
-        state: RouteState::Closed,
+        state: RouteState::Unavailable,
         reason: Some("no exchange `gone`".into()),
         since: Some(Timestamp::UNIX_EPOCH),
     }]);
@@ -184,7 +190,7 @@ async fn status_shows_broker_backlog_counters_routes_and_reload() {
 }
 
 #[tokio::test]
-async fn the_metrics_are_those_of_the_contract_from_the_start() {
+async fn documented_metrics_exist_from_the_start() {
     let desk = Desk::start().await;
     let answer = desk.get("/metrics").await;
     assert!(
@@ -217,6 +223,7 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
         "broker_blocked gauge",
         "broker_reconnects_total counter",
         "routes_closed gauge",
+        "paused gauge",
         "retrying_events gauge",
         "topology_restored_total counter",
         "in_flight gauge",
@@ -255,7 +262,7 @@ async fn the_metrics_are_those_of_the_contract_from_the_start() {
 }
 
 #[tokio::test]
-async fn the_journals_numbers_add_up_and_the_broker_shows() {
+async fn journal_counters_add_up_and_broker_is_shown() {
     let desk = Desk::start().await;
     *desk.shelf.totals.lock().unwrap() = totals();
     desk.broker.send_replace(BrokerStatus {
@@ -281,7 +288,7 @@ async fn the_journals_numbers_add_up_and_the_broker_shows() {
 }
 
 #[tokio::test]
-async fn there_is_nothing_else_and_no_other_method() {
+async fn other_paths_and_methods_are_refused() {
     let desk = Desk::start().await;
     assert_eq!(desk.get("/webhooks/acme").await.status, 404);
     let mut client = Client::connect(desk.address).await;
@@ -300,7 +307,7 @@ async fn there_is_nothing_else_and_no_other_method() {
     );
 }
 
-/// As strict as Prometheus: every sample belongs to the family declared last.
+/// Parses metrics as strictly as Prometheus: every sample belongs to the family declared last.
 mod exposition {
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -311,7 +318,7 @@ mod exposition {
     }
 
     impl Page {
-        /// Of whole numbers only.
+        /// The sum of all series of a metric; whole numbers only.
         pub(super) fn sum(&self, name: &str) -> u64 {
             let of = |series: &str| series.split('{').next() == Some(name);
             self.series

@@ -1,12 +1,12 @@
-//! Every row of the contract's table, on the wire.
+//! Every documented answer of the public listener, over a socket.
 
 use std::time::Duration;
 
 use super::support::*;
-use crate::journal::AppendError;
+use crate::journal::WriteError;
 use crate::webhook::signature::sign;
 
-/// A refusal is a problem with its own status and something to do.
+/// Asserts that a refusal is a problem document with this status, and says what to do.
 fn check_problem(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(
@@ -24,7 +24,7 @@ fn check_problem(answer: &Answer, status: u16) {
 }
 
 #[tokio::test]
-async fn an_authentic_webhook_is_held_and_answered_202_with_its_counts() {
+async fn authentic_webhook_is_stored_and_answered_202() {
     let bridge = Bridge::start().await;
     let answer = bridge
         .ask(&signed(&format!("[{},{{\"id\":\"2\"}}]", session("1"))))
@@ -51,7 +51,7 @@ async fn an_authentic_webhook_is_held_and_answered_202_with_its_counts() {
 }
 
 #[tokio::test]
-async fn an_empty_array_is_202_with_zero_counts() {
+async fn empty_array_is_202_with_zero_counts() {
     let bridge = Bridge::start().await;
     let answer = bridge.ask(&signed("[]")).await;
     assert_eq!(answer.status, 202);
@@ -62,7 +62,7 @@ async fn an_empty_array_is_202_with_zero_counts() {
 }
 
 #[tokio::test]
-async fn an_authentic_malformed_body_is_held_whole() {
+async fn authentic_malformed_body_is_stored_whole() {
     let bridge = Bridge::start().await;
     for body in ["[{]", "12", "", "\"x\""] {
         let answer = bridge.ask(&signed(body)).await;
@@ -79,7 +79,7 @@ async fn an_authentic_malformed_body_is_held_whole() {
 }
 
 #[tokio::test]
-async fn an_unsigned_malformed_body_is_400_and_says_where() {
+async fn unsigned_malformed_body_is_400_with_position() {
     let bridge = Bridge::start().await;
     let answer = bridge.ask(&post("open", &[], "[\n{]")).await;
     check_problem(&answer, 400);
@@ -96,7 +96,7 @@ async fn an_unsigned_malformed_body_is_400_and_says_where() {
 }
 
 #[tokio::test]
-async fn every_bad_signature_is_the_same_401_and_nothing_is_held() {
+async fn every_invalid_signature_is_401_and_stores_nothing() {
     let bridge = Bridge::start().await;
     let body = session("1");
     let right = sign(SECRET.as_bytes(), body.as_bytes());
@@ -118,7 +118,7 @@ async fn every_bad_signature_is_the_same_401_and_nothing_is_held() {
     }
     let other = bridge.ask(&post("acme", &[(name, &right)], "[]")).await;
     check_problem(&other, 401);
-    // Whoever cannot sign is not told what is wrong with the body.
+    // A sender without a valid signature is not told what is wrong with the body.
     for body in ["no JSON", "[", "\"a text\"", "[{}]"] {
         let answer = bridge.ask(&post("acme", &[(name, &right)], body)).await;
         check_problem(&answer, 401);
@@ -136,7 +136,7 @@ async fn every_bad_signature_is_the_same_401_and_nothing_is_held() {
 }
 
 #[tokio::test]
-async fn an_unknown_source_and_another_path_are_404() {
+async fn unknown_sources_and_paths_are_404() {
     let bridge = Bridge::start().await;
     for path in [
         "/webhooks/nobody",
@@ -152,7 +152,7 @@ async fn an_unknown_source_and_another_path_are_404() {
 }
 
 #[tokio::test]
-async fn another_method_is_405_with_allow() {
+async fn wrong_method_is_405_with_allow() {
     let bridge = Bridge::start().await;
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "BREW"] {
         let request = format!("{method} /webhooks/acme HTTP/1.1\r\nhost: b\r\n\r\n");
@@ -163,7 +163,7 @@ async fn another_method_is_405_with_allow() {
 }
 
 #[tokio::test]
-async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_413() {
+async fn body_one_byte_over_the_limit_is_413() {
     let bridge = Bridge::tuned(|tuning| tuning.http.body_bytes_max = 1000).await;
     let body = |length: usize| {
         format!(
@@ -190,7 +190,7 @@ async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_413() {
 }
 
 #[tokio::test]
-async fn more_sessions_than_allowed_are_413_and_none_is_held() {
+async fn excess_sessions_are_413_and_none_is_stored() {
     let bridge = Bridge::tuned(|tuning| tuning.http.sessions_max = 3).await;
     let sessions = |count: usize| format!("[{}]", vec![session("1"); count].join(","));
     assert_eq!(bridge.ask(&signed(&sessions(3))).await.status, 202);
@@ -201,7 +201,7 @@ async fn more_sessions_than_allowed_are_413_and_none_is_held() {
 }
 
 #[tokio::test]
-async fn a_slow_body_is_408() {
+async fn slow_body_is_408() {
     let bridge =
         Bridge::tuned(|tuning| tuning.http.body_timeout = Duration::from_millis(200)).await;
     let mut client = bridge.connect().await;
@@ -214,7 +214,7 @@ async fn a_slow_body_is_408() {
 }
 
 #[tokio::test]
-async fn too_many_or_too_large_headers_are_431() {
+async fn excessive_headers_are_431() {
     let bridge = Bridge::start().await;
     let fields = |count: usize| "x: y\r\n".repeat(count);
     let large = |length: usize| format!("x: {}\r\n", "y".repeat(length));
@@ -240,7 +240,7 @@ async fn too_many_or_too_large_headers_are_431() {
 }
 
 #[tokio::test]
-async fn an_encoded_unsigned_body_is_415_before_it_is_read() {
+async fn encoded_unsigned_body_is_415_before_reading() {
     let bridge = Bridge::start().await;
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", "GZIP"] {
         let mut client = bridge.connect().await;
@@ -256,7 +256,7 @@ async fn an_encoded_unsigned_body_is_415_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_signed_body_is_split_or_kept_whole_whatever_its_coding() {
+async fn signed_body_ignores_its_content_encoding() {
     let bridge = Bridge::start().await;
     let post = |coding: &str, body: &str| {
         let signature = sign(SECRET.as_bytes(), body.as_bytes());
@@ -292,13 +292,13 @@ async fn a_signed_body_is_split_or_kept_whole_whatever_its_coding() {
 }
 
 #[tokio::test]
-async fn a_journal_that_takes_nothing_is_503_with_retry_after() {
+async fn refusing_journal_is_503_with_retry_after() {
     let bridge = Bridge::start().await;
     let request = signed(&session("1"));
     for error in [
-        AppendError::BacklogFull,
-        AppendError::DiskFull,
-        AppendError::DiskFailing,
+        WriteError::BacklogFull,
+        WriteError::DiskFull,
+        WriteError::DiskFailing,
     ] {
         bridge.shelf.disk.send_replace(Disk::Fails(error.clone()));
         let late = bridge.ask(&request).await;
@@ -316,17 +316,17 @@ async fn a_journal_that_takes_nothing_is_503_with_retry_after() {
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_is_503_in_the_end() {
+async fn hanging_disk_is_503_after_the_deadline() {
     let bridge = Bridge::tuned(|tuning| tuning.append_timeout = Duration::from_millis(200)).await;
     bridge.shelf.disk.send_replace(Disk::Hangs);
     check_problem(&bridge.ask(&signed(&session("1"))).await, 503);
     bridge.shelf.disk.send_replace(Disk::Writes);
-    // It may become held all the same.
+    // It may be stored all the same.
     eventually(|| bridge.held() == 1).await;
 }
 
 #[tokio::test]
-async fn a_panic_is_500_for_its_request_and_nothing_for_the_next() {
+async fn panic_is_500_for_its_request_only() {
     let bridge = Bridge::start().await;
     bridge.shelf.disk.send_replace(Disk::Panics);
     check_problem(&bridge.ask(&signed(&session("1"))).await, 500);
@@ -335,7 +335,7 @@ async fn a_panic_is_500_for_its_request_and_nothing_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_new_secret_counts_from_the_next_request_on() {
+async fn new_secret_applies_to_the_next_request() {
     let bridge = Bridge::start().await;
     bridge.sources.replace([acme("another secret of acme")]);
     assert_eq!(bridge.ask(&signed(&session("1"))).await.status, 401);
@@ -345,7 +345,7 @@ async fn a_new_secret_counts_from_the_next_request_on() {
 }
 
 #[tokio::test]
-async fn the_trace_context_is_kept_if_it_is_one() {
+async fn valid_trace_context_is_kept() {
     let bridge = Bridge::start().await;
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let long = "x".repeat(600);
@@ -387,7 +387,7 @@ async fn the_trace_context_is_kept_if_it_is_one() {
 }
 
 #[tokio::test]
-async fn answers_are_counted_by_source_and_code_and_strangers_get_no_label() {
+async fn answers_are_counted_by_source_and_code() {
     let bridge = Bridge::start().await;
     bridge.ask(&signed(&session("1"))).await;
     bridge.ask(&post("acme", &[], "[]")).await;
@@ -409,7 +409,7 @@ async fn answers_are_counted_by_source_and_code_and_strangers_get_no_label() {
 }
 
 #[tokio::test]
-async fn an_answer_lists_a_hundred_problems_and_counts_all() {
+async fn answer_lists_100_problems_and_counts_all() {
     let bridge = Bridge::start().await;
     let answer = bridge
         .ask(&signed(&format!("[{}]", vec!["1"; 250].join(","))))

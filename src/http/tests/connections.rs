@@ -1,4 +1,4 @@
-//! Connections: how long, how many, who goes.
+//! Connections: timeouts, limits and evictions.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,15 +14,15 @@ use tokio::time::{sleep, timeout};
 
 use super::support::*;
 use crate::config;
-use crate::http::server::{Limits, Stop};
+use crate::http::limits::{ConnectionLimits, Stop};
 use crate::webhook::signature::sign;
 
-fn limits() -> Limits {
-    Limits::of(&config::http::Http::default())
+fn limits() -> ConnectionLimits {
+    ConnectionLimits::of(&config::http::Http::default())
 }
 
 #[tokio::test]
-async fn a_connection_serves_many_requests_also_sent_at_once() {
+async fn connection_serves_pipelined_requests() {
     let bridge = Bridge::start().await;
     let mut client = bridge.connect().await;
     for id in 0..3 {
@@ -40,7 +40,7 @@ async fn a_connection_serves_many_requests_also_sent_at_once() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_outlives_the_header_timeout() {
+async fn idle_connection_outlives_the_header_timeout() {
     let bridge =
         Bridge::tuned(|tuning| tuning.http.header_timeout = Duration::from_millis(100)).await;
     let mut client = bridge.connect().await;
@@ -59,14 +59,14 @@ async fn an_idle_connection_outlives_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_end_in_time_closes_the_connection() {
+async fn unfinished_head_closes_the_connection() {
     let bridge =
         Bridge::tuned(|tuning| tuning.http.header_timeout = Duration::from_millis(300)).await;
     let mut client = bridge.connect().await;
     client.send(&signed("[]")).await;
     assert_eq!(client.answer().await.status, 202);
     sleep(Duration::from_millis(400)).await;
-    // Every byte in time, the whole not: from the first byte on the clock runs.
+    // Every byte is in time, but the head is not: the timeout starts with its first byte.
     let started = Instant::now();
     for byte in "POST /webhooks".bytes() {
         client.send(&[byte]).await;
@@ -87,7 +87,7 @@ async fn a_head_that_does_not_end_in_time_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_in_the_end() {
+async fn idle_connection_is_closed_after_its_timeout() {
     let bridge =
         Bridge::tuned(|tuning| tuning.http.idle_timeout = Duration::from_millis(300)).await;
     let mut fresh = bridge.connect().await;
@@ -100,10 +100,10 @@ async fn an_idle_connection_is_closed_in_the_end() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_closes_the_connection() {
+async fn unread_answer_closes_the_connection() {
     let router = Router::new().route("/", get(async || "x".repeat(64 << 20)));
     let answer_timeout = Duration::from_millis(300);
-    let limits = Limits {
+    let limits = ConnectionLimits {
         answer_timeout,
         ..limits()
     };
@@ -116,7 +116,7 @@ async fn an_answer_that_nobody_reads_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_pause_within_an_answer_is_no_idleness() {
+async fn pause_within_an_answer_is_not_idle() {
     let parts = stream::iter(["first", "second"]).then(async |part| {
         sleep(Duration::from_millis(300)).await;
         Ok::<_, Infallible>(part)
@@ -126,10 +126,10 @@ async fn a_pause_within_an_answer_is_no_idleness() {
         "/",
         get(async move || parts.lock().unwrap().take().unwrap()),
     );
-    let limits = Limits {
+    let limits = ConnectionLimits::of(&config::http::Http {
         idle_timeout: Duration::from_millis(100),
-        ..limits()
-    };
+        ..config::http::Http::default()
+    });
     let (address, _server) = serve(router, limits, Stop::default()).await;
     let mut client = Client::connect(address).await;
     client.send(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await;
@@ -141,7 +141,7 @@ async fn a_pause_within_an_answer_is_no_idleness() {
 }
 
 #[tokio::test]
-async fn at_the_limit_the_least_progress_gives_way() {
+async fn at_the_limit_the_least_progress_is_evicted() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 3).await;
     bridge.shelf.disk.send_replace(Disk::Hangs);
     let mut busy = bridge.connect().await;
@@ -165,7 +165,7 @@ async fn at_the_limit_the_least_progress_gives_way() {
 }
 
 #[tokio::test]
-async fn a_newcomer_waits_while_all_are_in_the_middle_of_a_request() {
+async fn new_connection_waits_while_all_are_verified() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 2).await;
     bridge.shelf.disk.send_replace(Disk::Hangs);
     let mut busy = [bridge.connect().await, bridge.connect().await];
@@ -184,7 +184,7 @@ async fn a_newcomer_waits_while_all_are_in_the_middle_of_a_request() {
 }
 
 #[tokio::test]
-async fn a_flood_of_silent_connections_does_not_keep_a_webhook_out() {
+async fn silent_connections_block_no_webhook() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 10).await;
     let mut flood = Vec::new();
     for _ in 0..200 {
@@ -204,7 +204,7 @@ fn forged_and_unfinished() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn unverified_requests_give_way_at_once() {
+async fn unverified_requests_are_evicted_at_once() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 5).await;
     let mut idle = Vec::new();
     for _ in 0..5 {
@@ -222,7 +222,7 @@ async fn unverified_requests_give_way_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_has_arrived_keeps_its_connection() {
+async fn received_request_keeps_its_connection() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 1).await;
     for _ in 0..20 {
         let mut first = bridge.connect().await;
@@ -233,7 +233,7 @@ async fn a_request_that_has_arrived_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_of_a_genuine_sender_outlives_strangers() {
+async fn authentic_kept_connection_outlives_others() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 4).await;
     let mut genuine = bridge.connect().await;
     let mut strangers = Vec::new();
@@ -248,7 +248,7 @@ async fn a_kept_connection_of_a_genuine_sender_outlives_strangers() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_give_way() {
+async fn connections_with_unread_answers_are_evicted() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 3).await;
     let asked = "GET /nothing HTTP/1.1\r\nhost: b\r\n\r\n".repeat(100);
     let mut deaf = Vec::new();
@@ -256,7 +256,7 @@ async fn answers_that_nobody_reads_give_way() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(1024).unwrap();
         let mut stream = socket.connect(bridge.address).await.unwrap();
-        // Until nothing is taken any more, since no answer is read.
+        // Until the bridge reads nothing more, because no answer is read.
         let mut is_taken = true;
         while is_taken {
             let write = stream.write_all(asked.as_bytes());
@@ -271,7 +271,7 @@ async fn answers_that_nobody_reads_give_way() {
 }
 
 #[tokio::test]
-async fn a_client_has_no_more_than_its_share() {
+async fn client_gets_at_most_its_share() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_per_client_max = Some(2)).await;
     let mut clients = Vec::new();
     for _ in 0..3 {

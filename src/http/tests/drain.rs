@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::support::*;
 
 #[tokio::test]
-async fn what_arrives_on_open_connections_is_answered_with_close() {
+async fn draining_answers_open_connections_with_close() {
     let bridge = Bridge::start().await;
     let mut used = bridge.connect().await;
     used.send(&signed("[]")).await;
@@ -40,7 +40,7 @@ async fn what_arrives_on_open_connections_is_answered_with_close() {
 }
 
 #[tokio::test]
-async fn a_request_in_the_middle_is_answered_even_after_the_close() {
+async fn started_request_is_answered_while_draining() {
     let bridge = Bridge::start().await;
     bridge.shelf.disk.send_replace(Disk::Hangs);
     let mut client = bridge.connect().await;
@@ -61,9 +61,9 @@ async fn a_request_in_the_middle_is_answered_even_after_the_close() {
 }
 
 #[tokio::test]
-async fn whoever_the_kernel_has_accepted_before_the_drain_is_served() {
+async fn backlog_of_the_listener_is_served_at_drain() {
     let bridge = Bridge::start().await;
-    // Nothing else runs in between: the server has not seen this connection yet.
+    // No other task runs in between, so the server has not seen this connection yet.
     let stream = std::net::TcpStream::connect(bridge.address).unwrap();
     bridge.stop.drain.cancel();
     stream.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! Requests of somebody who has seen genuine ones and does not have the secret.
+//! Requests of an attacker who has seen genuine ones, but does not have the secret.
 
 use super::support::*;
 use crate::http::sources::Source;
@@ -17,7 +17,7 @@ async fn status(client: &mut Client, signature: &str, body: &[u8]) -> u16 {
 }
 
 #[tokio::test]
-async fn a_body_with_any_bit_flipped_is_401() {
+async fn body_with_any_flipped_bit_is_401() {
     let bridge = Bridge::start().await;
     let mut client = bridge.connect().await;
     let mut flipped = 0;
@@ -40,7 +40,7 @@ async fn a_body_with_any_bit_flipped_is_401() {
 }
 
 #[tokio::test]
-async fn a_body_that_only_means_the_same_is_401() {
+async fn equivalent_but_different_body_is_401() {
     let bridge = Bridge::start().await;
     let mut client = bridge.connect().await;
     let body = r#"[{"id":"1","status":"created","n":1.0}]"#;
@@ -66,7 +66,7 @@ async fn a_body_that_only_means_the_same_is_401() {
 }
 
 #[tokio::test]
-async fn a_body_signed_for_another_source_or_with_nothing_is_401() {
+async fn signature_of_another_source_is_401() {
     let bridge = Bridge::start().await;
     let secrets: Vec<_> = (0..20)
         .map(|number| format!("the secret of source {number}"))
@@ -101,7 +101,7 @@ async fn a_body_signed_for_another_source_or_with_nothing_is_401() {
 }
 
 #[tokio::test]
-async fn a_signature_in_a_trailer_on_a_folded_line_or_in_the_url_is_none() {
+async fn signature_outside_its_header_is_ignored() {
     let bridge = Bridge::start().await;
     let body = session("1");
     let signature = sign(SECRET.as_bytes(), body.as_bytes());

@@ -1,8 +1,8 @@
-//! Bytes that are no request, or more than one.
+//! Bytes that are not a request, or more than one.
 
 use super::support::*;
 
-/// How often the bridge answers, and with what, until it closes.
+/// The statuses of all answers until the bridge closes the connection.
 async fn answers_to(bridge: &Bridge, bytes: &[u8]) -> Vec<u16> {
     let mut client = bridge.connect().await;
     client.send(bytes).await;
@@ -17,7 +17,7 @@ async fn answers_to(bridge: &Bridge, bytes: &[u8]) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_400_or_closed() {
+async fn non_http_is_400_or_closed() {
     let bridge = Bridge::start().await;
     let noise: Vec<u8> = (0..=255).cycle().step_by(37).take(4096).collect();
     for bytes in [
@@ -39,7 +39,7 @@ async fn what_is_no_http_is_400_or_closed() {
 }
 
 #[tokio::test]
-async fn a_request_of_ambiguous_length_is_the_last_of_its_connection() {
+async fn ambiguous_length_ends_the_connection() {
     let bridge = Bridge::start().await;
     let second = post("open", &[], &session("smuggled"));
     for framing in [
@@ -64,7 +64,7 @@ async fn a_request_of_ambiguous_length_is_the_last_of_its_connection() {
 }
 
 #[tokio::test]
-async fn never_are_two_requests_made_of_one() {
+async fn one_request_is_never_split_into_two() {
     let bridge = Bridge::start().await;
     let second = post("open", &[], &session("smuggled"));
     for framing in [
@@ -103,7 +103,7 @@ async fn never_are_two_requests_made_of_one() {
 }
 
 #[tokio::test]
-async fn an_old_client_is_answered_once_and_closed() {
+async fn http_1_0_client_is_answered_once_and_closed() {
     let bridge = Bridge::start().await;
     let request = |extra: &str| {
         format!("POST /webhooks/open HTTP/1.0\r\n{extra}content-length: 2\r\n\r\n[]").into_bytes()
@@ -115,7 +115,7 @@ async fn an_old_client_is_answered_once_and_closed() {
 }
 
 #[tokio::test]
-async fn who_goes_away_at_any_byte_disturbs_nobody() {
+async fn disconnect_at_any_byte_affects_no_other() {
     let bridge = Bridge::start().await;
     let request = signed(&session("1"));
     for length in 0..request.len() {

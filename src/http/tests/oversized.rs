@@ -1,12 +1,12 @@
-//! Heads, chunks and encodings that would cost much more than they bring, and senders that leave
-//! in the middle.
+//! Heads, chunks and encodings that would cost the bridge far more than their sender, and senders
+//! that disconnect in the middle of a request.
 
 use std::time::Duration;
 
 use super::support::*;
 use crate::webhook::signature::sign;
 
-/// Sends what the bridge takes of it and returns the first status, or `None` if it only closes.
+/// Sends as much as the bridge reads. Returns the first status; `None` if the bridge only closes.
 async fn status_of_flood(
     bridge: &Bridge,
     start: &[u8],
@@ -26,7 +26,7 @@ async fn status_of_flood(
 }
 
 #[tokio::test]
-async fn ten_thousand_headers_a_huge_one_and_a_huge_url_are_refused_early() {
+async fn oversized_heads_are_refused_early() {
     let bridge = Bridge::start().await;
     let start = head("open", &[]);
     for (start, piece, expected) in [
@@ -57,7 +57,7 @@ async fn ten_thousand_headers_a_huge_one_and_a_huge_url_are_refused_early() {
 }
 
 #[tokio::test]
-async fn a_megabyte_of_chunk_extensions_or_trailers_is_refused() {
+async fn large_chunk_extensions_and_trailers_are_refused() {
     let bridge = Bridge::start().await;
     let mut start = head("open", &[]);
     start.extend(b"transfer-encoding: chunked\r\n\r\n2;x=");
@@ -71,7 +71,7 @@ async fn a_megabyte_of_chunk_extensions_or_trailers_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_in_chunks_of_one_byte_is_a_body() {
+async fn one_byte_chunks_are_a_valid_body() {
     let bridge = Bridge::start().await;
     let body = format!("[{}{}]", session("1"), " ".repeat(20_000));
     let signature = sign(SECRET.as_bytes(), body.as_bytes());
@@ -86,7 +86,7 @@ async fn a_body_in_chunks_of_one_byte_is_a_body() {
 }
 
 #[tokio::test]
-async fn who_is_told_to_continue_and_does_not_is_408() {
+async fn missing_body_after_100_continue_is_408() {
     let bridge =
         Bridge::tuned(|tuning| tuning.http.body_timeout = Duration::from_millis(200)).await;
     let mut client = bridge.connect().await;
@@ -99,7 +99,7 @@ async fn who_is_told_to_continue_and_does_not_is_408() {
 }
 
 #[tokio::test]
-async fn compressed_unsigned_bodies_are_415_before_they_are_read() {
+async fn compressed_unsigned_bodies_are_415_before_reading() {
     let bridge = Bridge::start().await;
     for encoding in [
         "gzip",
@@ -117,7 +117,7 @@ async fn compressed_unsigned_bodies_are_415_before_they_are_read() {
     ] {
         let mut client = bridge.connect().await;
         let mut head = head("open", &[("content-encoding", encoding)]);
-        // Ten gigabytes when unpacked; nobody waits for the first byte of them.
+        // Possibly ten gigabytes when unpacked; the bridge answers before the first byte.
         head.extend(b"content-length: 10000000\r\n\r\n");
         client.send(&head).await;
         let answer = client.answer().await;
@@ -130,9 +130,9 @@ async fn compressed_unsigned_bodies_are_415_before_they_are_read() {
     assert_eq!(bridge.held(), 0);
 }
 
-/// Whoever leaves before the last byte has sent nothing; whoever leaves after it has sent all.
+/// A sender that disconnects before the last byte has sent nothing; after it, everything.
 #[tokio::test]
-async fn who_leaves_after_any_byte_has_sent_a_whole_webhook_or_none() {
+async fn disconnect_stores_a_whole_webhook_or_none() {
     let bridge = Bridge::start().await;
     let array = format!("[{},{},{}]", session("1"), session("2"), session("3"));
     let request = signed(&array);

@@ -1,11 +1,11 @@
-//! One request that somebody in between could take for two, or two for one: each with a second,
-//! signed request behind it, which must count on its own or not at all.
+//! One request that an intermediary could take for two, or two for one. Each is followed by a
+//! second, signed request, which must count as a request of its own or not at all.
 
 use super::support::*;
 use crate::webhook::signature::sign;
 
-/// Whose length nobody can be sure of. Behind the head stand ten bytes that are the chunks of
-/// `[]`, or a body of ten.
+/// Headers with an ambiguous length. The head is followed by `CHUNKS`: twelve bytes that are the
+/// chunks of `[]`, or a body of twelve bytes.
 const AMBIGUOUS: &[&str] = &[
     // Content-Length and Transfer-Encoding together.
     "content-length: 12\r\ntransfer-encoding: chunked",
@@ -47,7 +47,7 @@ const AMBIGUOUS: &[&str] = &[
     "transfer-encoding:\r\n chunked",
     "x: y\r\n transfer-encoding: chunked",
     "x: y\ntransfer-encoding : chunked",
-    // Content-Length that is no number, or several.
+    // Content-Length that is not a number, or occurs several times.
     "content-length: +12",
     "content-length: -12",
     "content-length: 0x0c",
@@ -77,7 +77,7 @@ const AMBIGUOUS: &[&str] = &[
     "content-length\x00: 12",
     "x: y\r\n content-length: 12",
     "x: y\r\n\tfolded: 1\r\ncontent-length: 12",
-    // Heads that are none.
+    // Invalid heads.
     "x: a\x00b\r\ncontent-length: 12",
     "x: a\rb\r\ncontent-length: 12",
     "x\x7f: a\r\ncontent-length: 12",
@@ -86,14 +86,14 @@ const AMBIGUOUS: &[&str] = &[
     "(x): a\r\ncontent-length: 12",
 ];
 
-/// Twelve bytes of chunks.
+/// `[]` in chunks: twelve bytes.
 const CHUNKS: &str = "2\r\n[]\r\n0\r\n\r\n";
 
 fn second() -> Vec<u8> {
     signed(&session("the second"))
 }
 
-/// The statuses on a connection that sends these bytes and closes its half.
+/// The statuses on a connection on which the client sends these bytes and closes its write half.
 async fn statuses(bridge: &Bridge, bytes: &[u8]) -> Vec<u16> {
     let mut client = bridge.connect().await;
     client.send(bytes).await;
@@ -107,7 +107,7 @@ async fn statuses(bridge: &Bridge, bytes: &[u8]) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn a_request_of_doubtful_length_never_hides_a_second_one() {
+async fn doubtful_length_never_hides_a_second_request() {
     const { assert!(AMBIGUOUS.len() >= 60) };
     let bridge = Bridge::start().await;
     for signature in [
@@ -122,14 +122,14 @@ async fn a_request_of_doubtful_length_never_hides_a_second_one() {
             assert!(answers.len() <= 1, "{answers:?} to {framing:?}");
         }
     }
-    // Those with both headers, and no other, may themselves be held: as the chunks they are.
+    // Only requests with both headers may themselves be accepted, as the chunks that they are.
     assert_eq!(bridge.held(), 0, "the second one was held");
     assert_eq!(statuses(&bridge, &second()).await, [202]);
 }
 
-/// What is odd but plain: both requests count, and are what they were signed as.
+/// Unusual, but not ambiguous: both requests count, each with the content that was signed.
 #[tokio::test]
-async fn an_odd_request_of_plain_length_is_one_and_the_next_one_another() {
+async fn unusual_requests_keep_their_boundaries() {
     let bridge = Bridge::start().await;
     let signature = sign(SECRET.as_bytes(), b"[]");
     for (framing, body) in [
@@ -161,7 +161,7 @@ async fn an_odd_request_of_plain_length_is_one_and_the_next_one_another() {
 }
 
 #[tokio::test]
-async fn broken_chunks_end_the_connection_and_nothing_of_them_is_held() {
+async fn broken_chunks_end_the_connection_unstored() {
     let bridge = Bridge::start().await;
     let signature = sign(SECRET.as_bytes(), b"[]");
     for chunks in [
@@ -194,7 +194,7 @@ async fn broken_chunks_end_the_connection_and_nothing_of_them_is_held() {
 }
 
 #[tokio::test]
-async fn request_lines_that_are_none_are_400_and_the_last_of_their_connection() {
+async fn invalid_request_line_is_400_and_closes() {
     let bridge = Bridge::start().await;
     let signature = sign(SECRET.as_bytes(), b"[]");
     for line in [

@@ -1,6 +1,7 @@
-//! A bridge without a journal and a broker, and a client without manners.
+//! A bridge without a journal and a broker, and a client that sends arbitrary bytes.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,49 +13,62 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config;
-use crate::http::hold::Hold;
+use crate::http::body::Bodies;
+use crate::http::event_store::EventStore;
 use crate::http::ingress::Ingress;
-use crate::http::refused::Refusals;
-use crate::http::server::{self, Limits, Stop};
+use crate::http::limits::{ConnectionLimits, Stop};
+use crate::http::refused::RequestRefusals;
+use crate::http::server;
 use crate::http::sources::{Source, Sources};
-use crate::journal::AppendError;
+use crate::journal::WriteError;
 use crate::telemetry::exposition::classic;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{DiskStatus, Totals};
+use crate::telemetry::traces::Traces;
 use crate::webhook::Webhook;
 use crate::webhook::signature::{Keys, sign};
 
 /// The secret of the source `acme`; `open` needs none.
 pub(super) const SECRET: &str = "a secret of acme, long enough";
 
-/// No test waits longer for anything.
+/// Maximum time for which a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A journal made of memory.
+/// An in-memory journal.
 #[derive(Debug, Clone)]
 pub(super) struct Shelf {
     pub(super) webhooks: Arc<Mutex<Vec<Webhook>>>,
-    pub(super) refusal: Arc<Mutex<Option<AppendError>>>,
+    pub(super) refusal: Arc<Mutex<Option<WriteError>>>,
     pub(super) totals: Arc<Mutex<Totals>>,
-    /// What becomes of the next append.
+    /// What the next append does.
     pub(super) disk: watch::Sender<Disk>,
+    /// Number of appends that have begun.
+    appends: Arc<AtomicUsize>,
 }
 
 /// What an append does.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Disk {
     Writes,
-    Fails(AppendError),
+    Fails(WriteError),
     Hangs,
     Panics,
 }
 
-impl Hold for Shelf {
+impl Shelf {
+    /// Waits until `appends` appends have begun.
+    pub(super) async fn has_begun(&self, appends: usize) {
+        eventually(|| self.appends.load(Ordering::Relaxed) >= appends).await;
+    }
+}
+
+impl EventStore for Shelf {
     fn append(
         &self,
         webhook: Webhook,
         reserved: Box<dyn Send>,
-    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
+    ) -> impl Future<Output = Result<(), WriteError>> + Send + 'static {
+        self.appends.fetch_add(1, Ordering::Relaxed);
         let webhooks = Arc::clone(&self.webhooks);
         let mut disk = self.disk.subscribe();
         let task = tokio::spawn(async move {
@@ -76,7 +90,7 @@ impl Hold for Shelf {
         async move { task.await.unwrap() }
     }
 
-    fn refusal(&self) -> Option<AppendError> {
+    fn refusal(&self) -> Option<WriteError> {
         self.refusal.lock().unwrap().clone()
     }
 
@@ -84,7 +98,7 @@ impl Hold for Shelf {
         self.refusal().map(|error| error.to_string())
     }
 
-    fn others(&self) -> Option<String> {
+    fn foreign_locks(&self) -> Option<String> {
         None
     }
 
@@ -111,6 +125,7 @@ pub(super) struct Bridge {
     pub(super) shelf: Shelf,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sources: Sources,
+    pub(super) bodies: Bodies,
     pub(super) stop: Stop,
     pub(super) task: JoinHandle<()>,
 }
@@ -121,6 +136,7 @@ pub(super) fn shelf() -> Shelf {
         refusal: Arc::default(),
         totals: Arc::default(),
         disk: watch::Sender::new(Disk::Writes),
+        appends: Arc::default(),
     }
 }
 
@@ -133,7 +149,7 @@ pub(super) fn acme(secret: &str) -> Source {
     }
 }
 
-/// What a test changes of the defaults.
+/// The settings that a test can change.
 pub(super) struct Tuning {
     pub(super) http: config::http::Http,
     pub(super) append_timeout: Duration,
@@ -161,14 +177,20 @@ impl Bridge {
         };
         let sources = Sources::new([acme(SECRET), open]);
         let (shelf, metrics, stop) = (shelf(), Arc::new(Metrics::default()), Stop::default());
-        let mut ingress =
-            Ingress::new(config, sources.clone(), shelf.clone(), Arc::clone(&metrics));
+        let mut ingress = Ingress::new(
+            config,
+            sources.clone(),
+            shelf.clone(),
+            Arc::clone(&metrics),
+            Traces::default(),
+        );
         ingress.append_timeout = tuning.append_timeout;
         if let Some(grace) = tuning.body_rate_grace {
             ingress.budget.rate_grace = grace;
         }
-        let limits = Limits::of(config);
-        let refusals = Refusals::of("http", Arc::clone(&metrics));
+        let limits = ConnectionLimits::of(config);
+        let refusals = RequestRefusals::of("http", Arc::clone(&metrics));
+        let bodies = ingress.budget.bodies();
         let router = ingress.router();
         let (address, task) = serve_refusing(router, limits, stop.clone(), refusals).await;
         Self {
@@ -176,6 +198,7 @@ impl Bridge {
             shelf,
             metrics,
             sources,
+            bodies,
             stop,
             task,
         }
@@ -185,14 +208,14 @@ impl Bridge {
         Client::connect(self.address).await
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub(super) async fn ask(&self, request: &[u8]) -> Answer {
         let mut client = self.connect().await;
         client.send(request).await;
         client.answer().await
     }
 
-    /// The sessions held so far.
+    /// Number of sessions stored so far.
     pub(super) fn held(&self) -> usize {
         self.shelf
             .webhooks
@@ -250,7 +273,7 @@ impl Client {
             .unwrap();
     }
 
-    /// The next response; an interim one counts.
+    /// Reads the next response, which may be an interim one.
     pub(super) async fn answer(&mut self) -> Answer {
         let head_end = loop {
             if let Some(at) = self.early.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -279,13 +302,13 @@ impl Client {
         answer
     }
 
-    /// Everything until the bridge closes.
+    /// Reads everything until the bridge closes.
     pub(super) async fn rest(&mut self) -> String {
         while self.read().await > 0 {}
         String::from_utf8_lossy(&std::mem::take(&mut self.early)).into_owned()
     }
 
-    /// Whether nothing arrives and nothing closes for so long.
+    /// Whether nothing arrives and the connection stays open for `duration`.
     pub(super) async fn is_quiet_for(&mut self, duration: Duration) -> bool {
         let mut byte = [0; 1];
         timeout(duration, self.stream.peek(&mut byte))
@@ -294,7 +317,7 @@ impl Client {
     }
 
     async fn read(&mut self) -> usize {
-        // A reset ends a connection as well as a close.
+        // A reset counts as a close.
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.early)).await;
         read.expect("waited in vain for the bridge").unwrap_or(0)
     }
@@ -309,14 +332,14 @@ pub(super) fn signed(body: &str) -> Vec<u8> {
     )
 }
 
-/// A request with a length.
+/// A request with a `content-length`.
 pub(super) fn post(source: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let mut request = head(source, headers);
     request.extend(format!("content-length: {}\r\n\r\n{body}", body.len()).into_bytes());
     request
 }
 
-/// A request's head without its end.
+/// The head of a request, without the blank line at its end.
 pub(super) fn head(source: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut head = format!("POST /webhooks/{source} HTTP/1.1\r\nhost: bridge\r\n");
     for (name, value) in headers {
@@ -330,21 +353,21 @@ pub(super) fn session(id: &str) -> String {
     format!(r#"{{"id":"{id}","status":"created"}}"#)
 }
 
-/// A server of this router on a port of its own.
+/// Serves this router on a free port.
 pub(super) async fn serve(
     router: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     stop: Stop,
 ) -> (SocketAddr, JoinHandle<()>) {
-    let refusals = Refusals::of("http", Arc::default());
+    let refusals = RequestRefusals::of("http", Arc::default());
     serve_refusing(router, limits, stop, refusals).await
 }
 
 async fn serve_refusing(
     router: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     stop: Stop,
-    refusals: Arc<Refusals>,
+    refusals: Arc<RequestRefusals>,
 ) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -354,7 +377,7 @@ async fn serve_refusing(
     )
 }
 
-/// Waits until it is so.
+/// Waits until `is_so` returns true.
 pub(super) async fn eventually(mut is_so: impl FnMut() -> bool) {
     let waited = timeout(PATIENCE, async {
         while !is_so() {

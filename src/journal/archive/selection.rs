@@ -1,32 +1,33 @@
-//! Which events a command asks for, as conditions of SQL.
+//! The conditions by which a command selects events.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use rusqlite::{ToSql, named_params};
+use uuid::Uuid;
 
-use crate::journal::rows::Seq;
-use crate::webhook::Reason;
+use crate::journal::interface::Seq;
+use crate::webhook::search::Search;
+use crate::webhook::{Content, Event};
 
-/// Where an event stands.
+/// The state of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It waits for the broker.
-    Unsettled,
-    /// It was confirmed.
+pub enum EventState {
+    /// Neither published nor dead-lettered yet.
+    Pending,
+    /// The broker has confirmed it.
     Published,
-    /// The dead-letter exchange has confirmed it.
+    /// The broker has confirmed its dead letter.
     DeadLettered,
-    /// It is settled, but how is not known: its row is damaged.
+    /// Complete, but its outcome is unknown because its row is damaged.
     Damaged,
 }
 
-impl State {
-    /// The name in commands.
+impl EventState {
+    /// The name in options and output of commands.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Unsettled => "unsettled",
+            Self::Pending => "pending",
             Self::Published => "published",
             Self::DeadLettered => "dead-lettered",
             Self::Damaged => "damaged",
@@ -34,56 +35,43 @@ impl State {
     }
 }
 
-/// What to look for; everything that is given must hold.
+/// Conditions for events. An event is selected if it fulfils all that are given; `statuses` and
+/// `statuses_but` are one condition.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Any of these session ids.
     pub sessions: Vec<String>,
     /// Any of these statuses as they were sent, or reasons of rejects.
     pub statuses: Vec<String>,
-    /// Or a status that is none of these.
+    /// Or any status of a session except these.
     pub statuses_but: Option<Vec<String>>,
     /// Any of these sources.
     pub sources: Vec<String>,
-    /// Received then or later.
+    /// Received at this time or later.
     pub since: Option<Timestamp>,
-    /// Received before.
+    /// Received before this time.
     pub until: Option<Timestamp>,
-    /// Where it stands.
-    pub state: Option<State>,
-    /// Any of these.
+    /// In this state.
+    pub state: Option<EventState>,
+    /// Phrases that its text contains.
+    pub search: Search,
+    /// With this `message_id`.
+    pub message_id: Option<Uuid>,
+    /// Any of these event numbers.
     pub seqs: Option<BTreeSet<Seq>>,
-    /// None behind this one.
+    /// The highest event number.
     pub seq_max: Option<Seq>,
 }
 
-/// Events behind one and up to another one.
-#[derive(Debug, Clone, Copy)]
+/// A range of event numbers: greater than `after`, up to and including `last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) after: Seq,
     pub(super) last: Seq,
 }
 
-/// Of the tables of an entry.
-pub(super) const CONDITIONS: &str = "e.seq > :after AND e.seq <= :last
-   AND (:seqs IS NULL OR e.seq IN (SELECT value FROM json_each(:seqs)))
-   AND (:since IS NULL OR e.received_at >= :since)
-   AND (:until IS NULL OR e.received_at < :until)
-   AND (:sources IS NULL OR e.source IN (SELECT value FROM json_each(:sources)))
-   AND (:sessions IS NULL OR e.session IN (SELECT value FROM json_each(:sessions)))
-   AND (:statuses IS NULL AND :but IS NULL
-        OR e.status IN (SELECT value FROM json_each(:statuses))
-        OR e.reject_reason IN (SELECT value FROM json_each(:statuses))
-        OR :but IS NOT NULL AND e.status NOT IN (SELECT value FROM json_each(:but)))
-   AND (:state IS NULL
-        OR :state = 'unsettled' AND s.seq IS NULL
-        OR :state = 'published' AND s.outcome = 'published'
-        OR :state = 'dead-lettered' AND s.outcome IN (SELECT value FROM json_each(:reasons))
-        OR :state = 'damaged' AND s.outcome <> 'published'
-           AND s.outcome NOT IN (SELECT value FROM json_each(:reasons)))";
-
 impl Selection {
-    /// Where the events can be at all.
+    /// The range outside of which no event can be selected.
     pub(super) fn bounds(&self) -> Bounds {
         let seqs = self.seqs.as_ref();
         let first = seqs.and_then(|seqs| seqs.first()).map_or(0, |seq| seq - 1);
@@ -95,30 +83,39 @@ impl Selection {
         }
     }
 
-    /// Runs a statement that has [`CONDITIONS`].
-    pub(super) fn query<T>(
-        &self,
-        bounds: &Bounds,
-        run: impl FnOnce(&[(&str, &dyn ToSql)]) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let micros = |at: Option<Timestamp>| at.map(Timestamp::as_microsecond);
-        let list = |texts: &[String]| (!texts.is_empty()).then(|| json(texts));
-        run(named_params! {
-            ":after": bounds.after,
-            ":last": bounds.last,
-            ":seqs": self.seqs.as_ref().map(json),
-            ":since": micros(self.since),
-            ":until": micros(self.until),
-            ":sources": list(&self.sources),
-            ":sessions": list(&self.sessions),
-            ":statuses": list(&self.statuses),
-            ":but": self.statuses_but.as_ref().map(json),
-            ":state": self.state.map(State::as_str),
-            ":reasons": json(&Reason::ALL.map(Reason::as_str)),
-        })
+    /// Whether an event fulfils all conditions except those on its state and its text.
+    pub(super) fn selects(&self, seq: Seq, event: &Event) -> bool {
+        let is_any = |list: &[String], text: &str| list.is_empty() || is_in(list, text);
+        let received_at = event.envelope.received_at;
+        self.seqs.as_ref().is_none_or(|seqs| seqs.contains(&seq))
+            && self.since.is_none_or(|since| received_at >= since)
+            && self.until.is_none_or(|until| received_at < until)
+            && self.message_id.is_none_or(|id| event.message_id == id)
+            && is_any(&self.sources, &event.envelope.source)
+            && is_any(&self.sessions, event.session().unwrap_or_default())
+            && self.selects_status(&event.content)
+    }
+
+    /// Whether the condition on the state is fulfilled.
+    pub(super) fn selects_state(&self, state: EventState) -> bool {
+        self.state.is_none_or(|wanted| wanted == state)
+    }
+
+    fn selects_status(&self, content: &Content) -> bool {
+        if self.statuses.is_empty() && self.statuses_but.is_none() {
+            return true;
+        }
+        match content {
+            Content::Session(fields) => {
+                let but = self.statuses_but.as_ref();
+                is_in(&self.statuses, &fields.status)
+                    || but.is_some_and(|but| !is_in(but, &fields.status))
+            }
+            Content::Reject(reject) => is_in(&self.statuses, reject.reason.as_str()),
+        }
     }
 }
 
-fn json(values: &(impl serde::Serialize + ?Sized)) -> String {
-    serde_json::to_string(values).expect("texts and numbers can be written as JSON")
+fn is_in(list: &[String], text: &str) -> bool {
+    list.iter().any(|one| one == text)
 }

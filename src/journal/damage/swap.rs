@@ -1,5 +1,5 @@
-//! Puts a new database in the place of a damaged one. The first renaming makes the new one count;
-//! the others follow, now or at the next start.
+//! Replaces a damaged database with the new one. The first rename decides: from then on the new
+//! database is valid, and the other renames follow now or at the next start.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -8,12 +8,12 @@ use jiff::Timestamp;
 
 use crate::journal::files;
 
-/// What a new database is called that has everything, while the damaged one moves out.
+/// The suffix of the complete new database while the damaged one is being renamed.
 const CARRIED: &str = ".carried-";
-/// What the damaged one is called then.
+/// The suffix of the damaged database.
 const DAMAGED: &str = ".damaged-";
 
-/// Swaps a damaged database and the new one; says where the damaged one lies now.
+/// Replaces a damaged database with the new one; returns the new path of the damaged one.
 pub(super) fn begin(database: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
     let time = Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
     let carried = files::with_suffix(database, &format!("{CARRIED}{time}"));
@@ -22,7 +22,8 @@ pub(super) fn begin(database: &Path, new: &Path) -> io::Result<Option<PathBuf>> 
     finish(database)
 }
 
-/// Ends a swap that has begun, if there is one; says where the damaged database lies now.
+/// Finishes a replacement that has begun, if there is one; returns the new path of the damaged
+/// database.
 pub(super) fn finish(database: &Path) -> io::Result<Option<PathBuf>> {
     let Some((carried, time)) = carried(database)? else {
         return Ok(None);

@@ -1,94 +1,109 @@
-//! Events come in: one row of what was received, one of its place in the queue.
+//! Appends webhooks: one row each, or one row per part. Events go into the window, or get rows in
+//! `pending` if their session has such rows. If the window has no room, they are read later.
 
 use std::sync::Arc;
 
-use rusqlite::OptionalExtension;
-
-use super::{Name, Store, stored};
-use crate::failpoint::{self, Place};
-use crate::journal::rows::{Held, RouteId, Seq};
-use crate::journal::weight;
+use super::{Name, Store};
+use crate::failpoint::{self, Failpoint};
+use crate::journal::handover::strip_body;
+use crate::journal::interface::{QueuedEvent, Seq};
+use crate::journal::window::OpenPart;
+use crate::journal::{disk_size, stored};
 use crate::webhook::Event;
-use crate::webhook::routing::Route;
-
-/// Routes kept in memory by number; beyond that they are looked up again.
-const ROUTES_CACHED_MAX: usize = 10_000;
-
-pub(in crate::journal) const FIRST_OF: &str =
-    "SELECT seq, route FROM pending WHERE source = ?1 AND session = ?2 ORDER BY seq LIMIT 1";
 
 impl Store {
-    pub(super) fn append(&mut self, event: &Event) -> rusqlite::Result<Held> {
-        failpoint::pass(Place::JournalAppendBefore);
-        let seq = self.counters.get(Name::LastSeq) + 1;
+    /// Appends consecutive events of one webhook.
+    pub(super) fn append(
+        &mut self,
+        events: &[Arc<Event>],
+        fresh: &mut Vec<QueuedEvent>,
+    ) -> rusqlite::Result<()> {
+        for part in stored::parts(events) {
+            self.append_part(part, fresh)?;
+        }
+        Ok(())
+    }
+
+    fn append_part(
+        &mut self,
+        events: &[Arc<Event>],
+        fresh: &mut Vec<QueuedEvent>,
+    ) -> rusqlite::Result<()> {
+        let first = self.counters.get(Name::LastSeq) + 1;
+        let bytes = disk_size::of_part(stored::write(&self.database, first, events)?);
+        let envelope = &events[0].envelope;
+        let source = Arc::clone(&envelope.source);
+        let part = OpenPart::new(source, envelope.received_at, bytes, events.len());
+        if self.window.tail.is_none() && !self.has_room(events.len()) {
+            self.window.tail = Some(first);
+        }
+        let is_of_tail = self.window.tail.is_some();
+        if !is_of_tail {
+            self.window.open(first, part);
+        }
+        for (seq, event) in (first..).zip(events) {
+            failpoint::pass(Failpoint::JournalAppendBefore);
+            let routed_status: Arc<str> = Arc::from(self.routing.routed_status(event));
+            self.counters
+                .add_of_source(Name::Accepted, &envelope.source, &routed_status);
+            if !is_of_tail {
+                fresh.push(self.enqueue(first, seq, event, routed_status)?);
+            }
+            failpoint::pass(Failpoint::JournalAppendAfter);
+        }
+        self.window.opened(first);
+        let count = disk_size::signed(events.len() as u64);
+        self.counters.add(Name::LastSeq, count);
+        self.counters.add(Name::BacklogEvents, count);
+        self.counters
+            .add(Name::BacklogBytes, disk_size::signed(bytes));
+        Ok(())
+    }
+
+    /// Adds the next event of a part to the window, or gives it a row in `pending`.
+    fn enqueue(
+        &mut self,
+        first: Seq,
+        seq: Seq,
+        event: &Arc<Event>,
+        routed_status: Arc<str>,
+    ) -> rusqlite::Result<QueuedEvent> {
         let source = &event.envelope.source;
-        let bytes = i64::try_from(event.body.len()).unwrap_or(i64::MAX);
-        let label: Arc<str> = Arc::from(self.routing.routed_status(event));
-        let route = self.routing.route(event);
-        let route_id = self.route_id(&route)?;
-        let is_head = match event.session() {
-            Some(session) => self.first_of(source, session)?.is_none(),
-            None => true,
+        let mut waiting = self.waiting(event, routed_status, event.body.len() as u64)?;
+        waiting.is_announced = true;
+        let session = &waiting.session;
+        let is_behind_row = match session {
+            Some(session) => self.first_pending(source, session)?.is_some(),
+            None => false,
         };
-        if let Some(session) = event.session() {
-            self.sessions.came(source, session);
-        }
-        stored::write(&self.database, seq, event)?;
-        self.database
-            .prepare_cached(
-                "INSERT INTO pending (seq, source, session, bytes, label, route, head, due, attempts)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0)",
-            )?
-            .execute((seq, source, event.session(), bytes, &label, route_id, is_head))?;
-        self.counters.add(Name::LastSeq, 1);
-        self.counters.add(Name::BacklogEvents, 1);
-        self.counters.add(Name::BacklogBytes, weight::of_row(bytes));
-        self.counters.add_of_source(Name::Accepted, source, &label);
-        failpoint::pass(Place::JournalAppendAfter);
-        Ok(Held {
+        // It must not overtake an earlier event of its session that the forwarder does not know. If
+        // it is handed over without its body, the forwarder learns that it must fetch from the
+        // journal.
+        let is_whole = !is_behind_row
+            && session
+                .as_ref()
+                .is_none_or(|session| self.window.is_announced(source, session));
+        let mut held = QueuedEvent {
             seq,
-            event: Arc::new(event.clone()),
-            label,
-            route,
-            route_id,
-            is_head,
+            event: Arc::clone(event),
+            routed_status: Arc::clone(&waiting.routed_status),
+            route: Arc::clone(&waiting.route),
+            route_id: waiting.route_id,
+            is_head: false,
             attempts: 0,
-            condemned: None,
+            dead_letter_cause: None,
             is_damaged: false,
-            is_whole: true,
-        })
-    }
-
-    /// The first unsettled event of a session, and its route.
-    pub(super) fn first_of(
-        &self,
-        source: &str,
-        session: &str,
-    ) -> rusqlite::Result<Option<(Seq, RouteId)>> {
-        if !self.sessions.may_wait(source, session) {
-            return Ok(None);
+            has_body: true,
+        };
+        if !is_whole {
+            strip_body(&mut held);
         }
-        self.database
-            .prepare_cached(FIRST_OF)?
-            .query_row((source, session), |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()
-    }
-
-    pub(super) fn route_id(&mut self, route: &Arc<Route>) -> rusqlite::Result<RouteId> {
-        if let Some(id) = self.routes.get(route) {
-            return Ok(*id);
+        if is_behind_row {
+            self.window.push(first, None);
+            self.insert_pending(seq, source, &waiting, false)?;
+        } else {
+            held.is_head = self.window.push(first, Some(waiting));
         }
-        let id = self
-            .database
-            .prepare_cached(
-                "INSERT INTO routes (exchange, routing_key) VALUES (?1, ?2)
-                 ON CONFLICT DO UPDATE SET exchange = excluded.exchange RETURNING id",
-            )?
-            .query_row((&route.exchange, &route.routing_key), |row| row.get(0))?;
-        if self.routes.len() >= ROUTES_CACHED_MAX {
-            self.routes.clear();
-        }
-        self.routes.insert(route.clone(), id);
-        Ok(id)
+        Ok(held)
     }
 }

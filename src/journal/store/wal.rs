@@ -1,18 +1,19 @@
-//! The write-ahead log: copied into the database now and then, so that it can begin anew.
+//! Checkpoints: the WAL is copied into the database from time to time, so that SQLite can reset it.
 
 use std::time::Duration;
 
-use super::{LOCK_PATIENCE, Store};
+use super::Store;
+use crate::journal::locks::LOCK_PATIENCE;
 
 /// How long a checkpoint waits for readers.
 const READERS_PATIENCE: Duration = Duration::from_millis(100);
 
-/// What a checkpoint found.
+/// The result of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::journal) struct Wal {
-    /// Pages in the log; -1 if somebody else was at it.
+    /// Pages in the WAL; -1 if another connection was running a checkpoint.
     pub(in crate::journal) pages: i64,
-    /// How many of them are in the database too. All: the log begins anew with the next commit.
+    /// How many of them are copied into the database. If all are, the next commit resets the WAL.
     pub(in crate::journal) copied: i64,
 }
 
@@ -23,12 +24,12 @@ impl Wal {
 }
 
 impl Store {
-    /// Copies what no reader needs any more, without waiting.
+    /// Copies as much as open readers allow, without waiting.
     pub(in crate::journal) fn checkpoint(&self) -> rusqlite::Result<Wal> {
         self.wal_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
     }
 
-    /// Copies everything, waiting for readers a little.
+    /// Copies everything and waits up to 100 ms for readers.
     pub(in crate::journal) fn checkpoint_patiently(&self) -> rusqlite::Result<Wal> {
         self.database.busy_timeout(READERS_PATIENCE)?;
         let wal = self.wal_checkpoint("PRAGMA wal_checkpoint(RESTART)");

@@ -1,12 +1,11 @@
-//! What commands read beside the writer, and what they leave for it.
+//! What commands read while the writer runs, and the control requests that they leave for it.
 
 use super::support::*;
-use crate::journal::archive::{Archive, Selection, State, Survey};
-use crate::journal::weight;
-use crate::journal::{Seq, Settlement, Wish, WishList};
-use crate::webhook::Reason;
+use crate::journal::archive::{Archive, EventState, Selection, Survey};
+use crate::journal::{ControlOutbox, ControlRequest, FinalState, Seq};
+use crate::webhook::DeadLetterReason;
 
-/// Of all pages.
+/// The events of all pages.
 fn all(archive: &Archive, selection: &Selection, with_bodies: bool) -> (Vec<Seq>, usize) {
     let (mut seqs, mut pages, mut next) = (Vec::new(), 0, Some(0));
     while let Some(after) = next {
@@ -19,7 +18,7 @@ fn all(archive: &Archive, selection: &Selection, with_bodies: bool) -> (Vec<Seq>
 }
 
 #[test]
-fn pages_bring_every_event_once_in_order_however_many_or_large() {
+fn pages_return_every_event_once_in_order() {
     let mut bench = Bench::new();
     let events: Vec<_> = (0..2500)
         .map(|n| (format!("s{}", n % 7), "created"))
@@ -29,7 +28,7 @@ fn pages_bring_every_event_once_in_order_however_many_or_large() {
         .map(|(id, status)| (id.as_str(), *status))
         .collect();
     bench.append(&events);
-    let archive = Archive::open(bench.dir.path()).unwrap();
+    let archive = Archive::open(bench.dir.path(), routing(None)).unwrap();
     let everything = Selection::default();
     let expected: Vec<Seq> = (1..=2500).collect();
     assert_eq!(all(&archive, &everything, true), (expected, 3));
@@ -64,16 +63,19 @@ fn pages_bring_every_event_once_in_order_however_many_or_large() {
 }
 
 #[test]
-fn a_state_is_what_became_of_an_event() {
+fn state_is_the_outcome_of_an_event() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created"), ("c", "created")]);
     bench.change(published(&events[0]));
-    bench.change(settle(&events[1], Settlement::DeadLettered(Reason::Nacked)));
-    let archive = Archive::open(bench.dir.path()).unwrap();
+    bench.change(settle(
+        &events[1],
+        FinalState::DeadLettered(DeadLetterReason::Nacked),
+    ));
+    let archive = Archive::open(bench.dir.path(), routing(None)).unwrap();
     for (state, expected) in [
-        (State::Published, [1]),
-        (State::DeadLettered, [2]),
-        (State::Unsettled, [3]),
+        (EventState::Published, [1]),
+        (EventState::DeadLettered, [2]),
+        (EventState::Pending, [3]),
     ] {
         let selection = Selection {
             state: Some(state),
@@ -87,38 +89,46 @@ fn a_state_is_what_became_of_an_event() {
         survey,
         Survey {
             events: 3,
-            unsettled: 1
+            pending: 1
         }
     );
 }
 
 #[test]
-fn the_writer_grants_what_commands_wish_for() {
+fn writer_executes_control_requests() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created")]);
     bench.change(settle(
         &events[0],
-        Settlement::DeadLettered(Reason::TooLarge),
+        FinalState::DeadLettered(DeadLetterReason::TooLarge),
     ));
-    let mut wishes = WishList::open(bench.dir.path()).unwrap();
+    let mut wishes = ControlOutbox::open(bench.dir.path()).unwrap();
     wishes
-        .leave([Wish::Replayed(7), Wish::Release(1), Wish::Release(2)])
+        .leave([
+            ControlRequest::Replayed(7),
+            ControlRequest::Release(1),
+            ControlRequest::Release(2),
+        ])
         .unwrap();
-    assert!(!wishes.is_granted().unwrap());
+    assert!(!wishes.is_applied().unwrap());
     assert_eq!(bench.store.totals().replayed, 0);
-    assert!(bench.store.grant_wishes().unwrap());
-    assert!(wishes.is_granted().unwrap());
-    assert!(!bench.store.grant_wishes().unwrap(), "once");
+    assert!(bench.store.apply_control_requests().unwrap());
+    assert!(wishes.is_applied().unwrap());
+    assert!(!bench.store.apply_control_requests().unwrap(), "once");
     assert_eq!(bench.store.totals().replayed, 7);
     assert_eq!(bench.number("SELECT kept FROM settled WHERE seq = 1"), 0);
-    let retained = bench.number("SELECT value FROM totals WHERE name = 'retained_disk_bytes'");
-    let body = i64::try_from(events[0].event.body.len()).unwrap();
-    assert_eq!(retained, weight::of_row(body));
+    let retained = bench.number("SELECT sum(value) FROM totals WHERE name = 'retained_disk_bytes'");
+    assert_eq!(retained, 0, "its webhook has another event");
+    bench.change(published(&events[1]));
+    let retained = bench.number("SELECT sum(value) FROM totals WHERE name = 'retained_disk_bytes'");
+    assert!(retained > 0, "{retained}");
 
-    wishes.leave([Wish::Replayed(3), Wish::Release(1)]).unwrap();
+    wishes
+        .leave([ControlRequest::Replayed(3), ControlRequest::Release(1)])
+        .unwrap();
     let bench = bench.reopen(&routing(None));
     assert_eq!(bench.store.totals().replayed, 10, "at the start, too");
-    let again = bench.number("SELECT value FROM totals WHERE name = 'retained_disk_bytes'");
+    let again = bench.number("SELECT sum(value) FROM totals WHERE name = 'retained_disk_bytes'");
     assert_eq!(again, retained, "released once");
     assert!(bench.is_balanced());
 }

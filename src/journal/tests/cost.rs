@@ -1,17 +1,17 @@
-//! What an event costs in processor time. Not a test of right and wrong: run by hand, optimised,
+//! Measures the processor time per event. It asserts nothing; run it by hand, optimised:
 //! `cargo test --release --lib journal::tests::cost -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
 use super::support::*;
-use crate::journal::Change;
+use crate::journal::Transition;
 use crate::webhook::Webhook;
 
-/// Clock ticks of the kernel in a second, as `/proc` counts.
+/// Clock ticks per second, the unit of times in `/proc`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Processor time of this thread so far, in user and system mode.
-fn processor_time() -> Duration {
+/// Processor time of this thread so far, user and system.
+pub fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
     if let Some(nanos) = nanos {
@@ -42,7 +42,7 @@ fn webhooks(count: usize, round: usize) -> Vec<Webhook> {
         .collect()
 }
 
-/// Appends groups while the group before is settled.
+/// Appends groups; each commit also completes the group before.
 fn measure(name: &str, group: usize, events: usize, retention: Duration, backlog: usize) {
     let mut bench = Bench::keeping(retention, 64 << 20);
     for round in 0..backlog / 500 {
@@ -52,7 +52,7 @@ fn measure(name: &str, group: usize, events: usize, retention: Duration, backlog
     let rounds: Vec<_> = (0..events / group)
         .map(|round| webhooks(group, round))
         .collect();
-    let (mut changes, mut written): (Vec<Change>, usize) = (Vec::new(), 0);
+    let (mut changes, mut written): (Vec<Transition>, usize) = (Vec::new(), 0);
     let (mut stall, mut pages, mut checkpoints) = (Duration::ZERO, 0, 0);
     let (began, began_cpu) = (Instant::now(), processor_time());
     for webhooks in rounds {
@@ -82,7 +82,7 @@ fn measure(name: &str, group: usize, events: usize, retention: Duration, backlog
 
 #[test]
 #[ignore = "a measurement"]
-fn an_event_held_and_settled() {
+fn cost_of_storing_and_completing_an_event() {
     for group in [1, 16, 256] {
         let events = if group == 1 { 2000 } else { 20_480 };
         measure("kept for a week", group, events, WEEK, 0);

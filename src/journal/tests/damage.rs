@@ -1,19 +1,23 @@
-//! D3: a damaged database is set aside whole, and what is readable of it goes on.
+//! A damaged database is set aside whole, and its readable pending events are copied.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+
 use super::support::*;
 use crate::journal::directory::Directory;
 use crate::journal::reader::Reader;
+use crate::journal::schema::PAGE_BYTES;
 use crate::journal::store::Store;
-use crate::journal::{Seq, Settlement, damage};
-use crate::webhook::Reason;
+use crate::journal::{FinalState, Seq, damage};
+use crate::webhook::DeadLetterReason;
 
-const PAGE: usize = 8192;
+const PAGE: usize = PAGE_BYTES as usize;
 
-/// A closed journal of so many sessions with two events each, some of them settled.
+/// A closed journal with this many sessions of two events each, some of which are completed.
 fn journal(sessions: u32) -> (Bench, usize) {
     let mut bench = Bench::new();
     let mut backlog = 0;
@@ -40,7 +44,7 @@ fn journal(sessions: u32) -> (Bench, usize) {
     (bench, backlog)
 }
 
-/// Its directory with only the database, as after a clean end.
+/// The directory with only the database, as after a clean stop.
 fn closed(bench: &Bench) -> (tempfile::TempDir, PathBuf) {
     let (dir, path) = (tempfile::tempdir().unwrap(), bench.database());
     let copy = dir.path().join("journal.db");
@@ -55,7 +59,7 @@ struct Reopened {
 
 fn reopen(dir: &Path) -> Reopened {
     let directory = Directory::open(dir).unwrap();
-    let (store, set_aside) = damage::open(&directory, routing(None), true).unwrap();
+    let (store, set_aside) = damage::open(&directory, routing(None)).unwrap();
     Reopened { store, set_aside }
 }
 
@@ -66,7 +70,8 @@ fn overwrite(path: &Path, page: u64, with: u8) {
 }
 
 fn unsettled(store: &Store) -> Vec<(Seq, String)> {
-    let sql = "SELECT seq, session FROM pending ORDER BY seq";
+    let sql = "SELECT seq, session FROM events WHERE seq NOT IN (SELECT seq FROM settled)
+               ORDER BY seq";
     let mut statement = store.database().prepare(sql).unwrap();
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -74,7 +79,7 @@ fn unsettled(store: &Store) -> Vec<(Seq, String)> {
     rows.map(Result::unwrap).collect()
 }
 
-/// Holds of every outcome: nothing deleted, nothing invented, everything accounted for.
+/// Must hold after any damage: nothing deleted, nothing invented, everything accounted for.
 fn check(path: &Path, damaged: &[u8], before: &[(Seq, String)]) -> usize {
     let reopened = reopen(path.parent().unwrap());
     let (aside, lost) = reopened.set_aside.expect("it is set aside");
@@ -85,10 +90,14 @@ fn check(path: &Path, damaged: &[u8], before: &[(Seq, String)]) -> usize {
         "it is set aside as it was"
     );
     let after = unsettled(&reopened.store);
-    let known: Vec<Seq> = before.iter().map(|(seq, _)| *seq).collect();
-    assert!(after.iter().all(|(seq, _)| known.contains(seq)));
-    let changed = after.iter().filter(|event| !before.contains(event));
-    // Half a page can be missing; what lay there no longer matches its `message_id`.
+    // An event that is not known to be completed is published again, under its number.
+    let again = |seq: &Seq| before.iter().all(|(known, _)| known != seq);
+    let known = |(seq, _): &&(Seq, String)| !again(seq);
+    let changed = after
+        .iter()
+        .filter(known)
+        .filter(|event| !before.contains(event));
+    // Half a page can be missing: an event that was on it no longer matches its `message_id`.
     assert!(changed.count() <= 1);
     assert!(after.is_sorted());
     let totals = reopened.store.totals();
@@ -100,16 +109,9 @@ fn check(path: &Path, damaged: &[u8], before: &[(Seq, String)]) -> usize {
     assert_eq!(again.set_aside, None);
     assert_eq!(unsettled(&again.store), after);
     assert_eq!(again.store.totals(), totals);
-    let heads = "SELECT count(*) FROM pending WHERE head = 1";
-    let sessions = "SELECT count(DISTINCT session) FROM pending";
-    let count = |sql| {
-        again
-            .store
-            .database()
-            .query_row(sql, [], |row| row.get::<_, i64>(0))
-            .unwrap()
-    };
-    assert_eq!(count(heads), count(sessions));
+    let sessions: BTreeSet<_> = after.iter().map(|(_, session)| session).collect();
+    let heads = again.store.window().lock().unwrap().all_heads();
+    assert_eq!(heads.len(), sessions.len());
     assert!(
         lost == 0 || lost + after.len() as u64 >= before.len() as u64,
         "{lost} {}",
@@ -119,7 +121,7 @@ fn check(path: &Path, damaged: &[u8], before: &[(Seq, String)]) -> usize {
 }
 
 #[test]
-fn whichever_page_is_lost_the_others_are_carried_over() {
+fn loss_of_any_page_keeps_the_others() {
     let (bench, backlog) = journal(80);
     let before = unsettled(&bench.store);
     assert_eq!(before.len(), backlog);
@@ -140,20 +142,91 @@ fn whichever_page_is_lost_the_others_are_carried_over() {
         let verdict = probe.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         drop(probe);
         if verdict.is_ok_and(|verdict| verdict == "ok") {
-            // A page that holds only bytes of a body: the event's `message_id` tells.
+            // A page with only bytes of a body: the event no longer matches its `message_id`.
             continue;
         }
         found += 1;
         let carried = check(&path, &damaged, &before);
-        // A leaf has a few events; only a root takes more with it.
+        // A leaf page contains a few events; only the loss of a root page loses more.
         whole += usize::from(carried + 12 >= backlog);
     }
     assert!(found >= 20, "{found} of {pages}");
     assert!(found - whole <= 4, "{whole} of {found}");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Every readable event of a webhook is copied, unless it is known to be completed.
+    #[test]
+    fn loss_of_any_four_pages_keeps_readable_events(
+        position in 0.0..1.0f64,
+        count in 1..=4u64,
+        has_rows in any::<bool>(),
+    ) {
+        let (mut bench, _) = journal(60);
+        if has_rows {
+            bench.empty_window();
+            bench.store.checkpoint().unwrap();
+        }
+        let settled = bench.column("SELECT seq FROM settled");
+        let all = bench.column("SELECT seq FROM events");
+        let pages = bench.number("PRAGMA page_count");
+        let (dir, path) = closed(&bench);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
+                 reason = "a position in a file of some pages")]
+        let first = 2 + (position * (pages - 1) as f64) as u64;
+        for page in first..(first + count).min(pages.unsigned_abs() + 1) {
+            overwrite(&path, page, 0x5a);
+        }
+        let readable = readable_one_by_one(&path, &all);
+        let reopened = reopen(dir.path());
+        if reopened.set_aside.is_some() {
+            let after: BTreeSet<Seq> = unsettled(&reopened.store).into_iter().map(|(seq, _)| seq).collect();
+            let lost: Vec<_> = readable
+                .iter()
+                .filter(|seq| !settled.contains(seq) && !after.contains(seq))
+                .collect();
+            prop_assert!(lost.is_empty(), "{lost:?} of {readable:?}");
+        }
+    }
+}
+
 #[test]
-fn a_truncated_database_gives_what_is_left() {
+fn event_with_pending_row_is_always_copied() {
+    let mut bench = Bench::new();
+    let events = bench.append(&[("a", "created"), ("b", "created")]);
+    bench.change(deferred(&events[0], 0));
+    bench.change(published(&events[1]));
+    let lie = "UPDATE completed SET runs = '[[1,2]]', first = 1";
+    bench.store.database().execute(lie, []).unwrap();
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
+    let root = u64::try_from(bench.number(root)).unwrap();
+    bench.store.checkpoint().unwrap();
+    let (dir, path) = closed(&bench);
+    overwrite(&path, root, 0x5a);
+    let reopened = reopen(dir.path());
+    assert!(reopened.set_aside.is_some());
+    let carried = unsettled(&reopened.store);
+    assert_eq!(carried, [(1, "a".to_owned())]);
+}
+
+/// The events whose row can be read by its key.
+fn readable_one_by_one(path: &Path, seqs: &[Seq]) -> Vec<Seq> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = rusqlite::Connection::open_with_flags(path, flags).unwrap();
+    let row = "SELECT fields || hex(bodies) FROM webhooks WHERE first = ?1";
+    let is_readable = |seq: &&Seq| {
+        // The webhooks have two events each.
+        [**seq, **seq - 1].into_iter().any(|first| {
+            let read = database.query_row(row, [first], |row| row.get::<_, String>(0));
+            read.is_ok()
+        })
+    };
+    seqs.iter().filter(is_readable).copied().collect()
+}
+
+#[test]
+fn truncated_database_yields_its_rest() {
     let (bench, backlog) = journal(80);
     let before = unsettled(&bench.store);
     let (dir, path) = closed(&bench);
@@ -173,12 +246,12 @@ fn a_truncated_database_gives_what_is_left() {
 }
 
 #[test]
-fn an_empty_or_blank_database_is_set_aside_too() {
+fn empty_or_blank_database_is_set_aside() {
     let blank: [fn(&Path); 3] = [
         |path| fs::write(path, "").unwrap(),
         |path| fs::write(path, vec![0; 5 * PAGE]).unwrap(),
         |path| {
-            // Its log is all that is left of it.
+            // Only its WAL is left.
             fs::remove_file(path).unwrap();
             fs::write(path.with_extension("db-wal"), "frames").unwrap();
         },
@@ -195,18 +268,18 @@ fn an_empty_or_blank_database_is_set_aside_too() {
 }
 
 #[test]
-fn a_database_without_unsettled_events_loses_none() {
+fn database_without_pending_events_loses_none() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created")]);
     bench.commit(&[published(&events[0]), published(&events[1])], &[]);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'events'";
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'webhooks'";
     let root = u64::try_from(bench.number(root)).unwrap();
     bench.store.checkpoint().unwrap();
     let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
     let mut reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
-    // Nor does it use a number twice.
+    // No number is used twice, either.
     let retention = Bench::new().retention;
     let next = vec![webhook(&[session("c", "created")])];
     let now = jiff::Timestamp::now();
@@ -219,12 +292,12 @@ fn a_database_without_unsettled_events_loses_none() {
 }
 
 #[test]
-fn a_body_that_lies_only_here_comes_along_under_its_number() {
+fn kept_body_is_copied_with_its_number() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created"), ("c", "created")]);
     bench.change(settle(
         &events[1],
-        Settlement::DeadLettered(Reason::TooLarge),
+        FinalState::DeadLettered(DeadLetterReason::TooLarge),
     ));
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'pending_session'";
     let root = u64::try_from(bench.number(root)).unwrap();
@@ -243,7 +316,7 @@ fn a_body_that_lies_only_here_comes_along_under_its_number() {
             .unwrap()
     };
     assert_eq!(count(kept), 1);
-    assert_eq!(count("SELECT count(*) FROM pending"), 2);
+    assert_eq!(unsettled(&reopened.store).len(), 2);
     let totals = reopened.store.totals();
     assert_eq!(totals.accepted.values().sum::<u64>(), 3);
     assert_eq!(
@@ -253,29 +326,29 @@ fn a_body_that_lies_only_here_comes_along_under_its_number() {
 }
 
 #[test]
-fn what_is_carried_over_can_be_taken_and_is_what_was_received() {
+fn copied_events_are_fetched_unchanged() {
     let (bench, _) = journal(3);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'settled'";
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
     let root = u64::try_from(bench.number(root)).unwrap();
     let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
     let reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
-    let mut reader = Reader::open(&path).unwrap();
-    let mut taken = 0;
+    let mut reader = Reader::open(&path, reopened.store.window()).unwrap();
+    let mut fetched = 0;
     for route_id in reader.routes().unwrap() {
-        let runs = reader.take(&request(route_id)).unwrap().runs;
+        let runs = reader.fetch(&request(route_id)).unwrap().batches;
         let events = runs.iter().flat_map(|run| &run.events);
-        taken += events.filter(|held| !held.is_damaged).count();
+        fetched += events.filter(|held| !held.is_damaged).count();
     }
-    assert_eq!(taken, 5);
+    assert_eq!(fetched, 5);
 }
 
-/// C2, "during recovery": every state that an interrupted start can leave behind.
+/// Covers every state that an interrupted start can leave.
 #[test]
-fn a_swap_that_was_interrupted_is_ended_by_the_next_start() {
+fn interrupted_swap_is_completed_at_the_next_start() {
     let (bench, backlog) = journal(3);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'settled'";
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
     let root = u64::try_from(bench.number(root)).unwrap();
     let (dir, path) = closed(&bench);
     overwrite(&path, root, 0x5a);
@@ -304,7 +377,7 @@ fn a_swap_that_was_interrupted_is_ended_by_the_next_start() {
 }
 
 #[test]
-fn a_creation_that_was_interrupted_begins_again() {
+fn interrupted_creation_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("journal.db.new"), "half of it").unwrap();
     let reopened = reopen(dir.path());
@@ -313,9 +386,9 @@ fn a_creation_that_was_interrupted_begins_again() {
 }
 
 #[test]
-fn a_large_database_is_checked_when_there_is_reason_to() {
+fn large_database_is_checked_only_when_suspected() {
     let (bench, _) = journal(3);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'settled'";
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
     let root = u64::try_from(bench.number(root)).unwrap();
     let large = "INSERT INTO settings VALUES ('large', hex(zeroblob(33 << 20)))";
     bench.store.database().execute_batch(large).unwrap();
@@ -332,7 +405,7 @@ fn a_large_database_is_checked_when_there_is_reason_to() {
 }
 
 #[test]
-fn the_queue_and_its_indexes_stand_in_for_each_other() {
+fn table_and_indexes_replace_each_other() {
     for lost in ["pending", "pending_session", "pending_head"] {
         let (bench, backlog) = journal(80);
         let before = unsettled(&bench.store);
@@ -346,7 +419,7 @@ fn the_queue_and_its_indexes_stand_in_for_each_other() {
 }
 
 #[test]
-fn a_database_that_lost_its_first_page_loses_nothing_else() {
+fn lost_first_page_loses_nothing_else() {
     for with in [0, 0x5a] {
         let (bench, backlog) = journal(80);
         let before = unsettled(&bench.store);
@@ -361,12 +434,12 @@ fn a_database_that_lost_its_first_page_loses_nothing_else() {
     }
 }
 
-/// What the transplant relies on.
+/// `restore_header` relies on this.
 #[test]
-fn a_new_database_begins_with_its_roots() {
+fn new_database_begins_with_its_root_pages() {
     let bench = Bench::new();
     bench.store.checkpoint().unwrap();
-    assert!(crate::journal::schema::is_beheaded(&bench.database()));
+    assert!(crate::journal::schema::has_lost_header(&bench.database()));
     let roots = bench.column("SELECT rootpage FROM sqlite_schema WHERE rootpage > 0 ORDER BY 1");
     assert!(roots.len() >= 8);
     assert!(

@@ -1,11 +1,12 @@
-//! Who is first of its session, and what settling and deferring do to those behind.
+//! Which event is the head of its session, and how completing and rescheduling affect the events
+//! behind it.
 
 use super::support::*;
-use crate::journal::{Ack, Settlement};
-use crate::webhook::Reason;
+use crate::journal::{FinalState, TransitionApplied};
+use crate::webhook::DeadLetterReason;
 
 #[test]
-fn the_first_unsettled_event_of_each_session_is_its_head() {
+fn first_pending_event_of_a_session_is_its_head() {
     let mut bench = Bench::new();
     let events = bench.append(&[
         ("a", "created"),
@@ -21,7 +22,7 @@ fn the_first_unsettled_event_of_each_session_is_its_head() {
 }
 
 #[test]
-fn sessions_of_the_same_id_at_two_sources_do_not_wait_for_each_other() {
+fn equal_ids_of_two_sources_are_independent() {
     let mut bench = Bench::new();
     let other = webhook_of("umbrella", &[session("a", "created")]);
     let committed = bench.commit(&[], &[webhook(&[session("a", "created")]), other]);
@@ -30,18 +31,18 @@ fn sessions_of_the_same_id_at_two_sources_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn settling_a_head_promotes_the_next_of_its_session_whatever_its_route() {
+fn completing_a_head_promotes_the_next_of_any_route() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created"), ("a", "handled")]);
     assert_ne!(events[0].route_id, events[2].route_id);
     let ack = bench.change(published(&events[0]));
     let promoted = Some(events[2].route_id);
-    assert_eq!(ack, Ack::Settled { seq: 1, promoted });
+    assert_eq!(ack, TransitionApplied::Completed { seq: 1, promoted });
     assert_eq!(bench.heads(), [2, 3]);
     let last = bench.change(published(&events[2]));
     assert_eq!(
         last,
-        Ack::Settled {
+        TransitionApplied::Completed {
             seq: 3,
             promoted: None
         }
@@ -49,21 +50,21 @@ fn settling_a_head_promotes_the_next_of_its_session_whatever_its_route() {
 }
 
 #[test]
-fn rejects_are_heads_each_for_itself() {
+fn every_reject_is_a_head() {
     let mut bench = Bench::new();
     let events = bench
         .commit(&[], &[webhook(&["1", "{}", r#"{"id":"a","status":"x"}"#])])
         .fresh;
     assert!(events.iter().all(|held| held.is_head));
-    assert_eq!(&*events[0].label, "invalid");
-    assert_eq!(&*events[2].label, "unknown");
+    assert_eq!(&*events[0].routed_status, "invalid");
+    assert_eq!(&*events[2].routed_status, "unknown");
     let ack = bench.change(settle(
         &events[0],
-        Settlement::DeadLettered(Reason::Invalid),
+        FinalState::DeadLettered(DeadLetterReason::Invalid),
     ));
     assert_eq!(
         ack,
-        Ack::Settled {
+        TransitionApplied::Completed {
             seq: 1,
             promoted: None
         }
@@ -72,14 +73,14 @@ fn rejects_are_heads_each_for_itself() {
 }
 
 #[test]
-fn an_event_whose_predecessor_is_settled_in_the_same_group_is_a_head() {
+fn event_after_one_completed_in_its_group_is_a_head() {
     let mut bench = Bench::new();
     let first = bench.append(&[("a", "created")]);
     let next = webhook(&[session("a", "handled")]);
     let committed = bench.commit(&[published(&first[0])], &[next]);
     assert_eq!(
-        committed.acks,
-        [Ack::Settled {
+        committed.applied,
+        [TransitionApplied::Completed {
             seq: 1,
             promoted: None
         }]
@@ -89,19 +90,19 @@ fn an_event_whose_predecessor_is_settled_in_the_same_group_is_a_head() {
 }
 
 #[test]
-fn two_events_of_a_session_settled_in_one_group_promote_the_third_once() {
+fn two_completions_in_a_group_promote_the_third_once() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("a", "handled"), ("a", "completed")]);
     let committed = bench.commit(&[published(&events[0]), published(&events[1])], &[]);
     let promoted = |held: usize| Some(events[held].route_id);
     assert_eq!(
-        committed.acks,
+        committed.applied,
         [
-            Ack::Settled {
+            TransitionApplied::Completed {
                 seq: 1,
                 promoted: promoted(1)
             },
-            Ack::Settled {
+            TransitionApplied::Completed {
                 seq: 2,
                 promoted: promoted(2)
             }
@@ -111,14 +112,14 @@ fn two_events_of_a_session_settled_in_one_group_promote_the_third_once() {
 }
 
 #[test]
-fn a_deferred_event_stays_the_head_and_says_when_it_is_due() {
+fn rescheduled_event_stays_the_head_until_due() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("a", "handled")]);
     let route_id = events[0].route_id;
     let ack = bench.change(deferred(&events[0], 700));
     assert_eq!(
         ack,
-        Ack::Deferred {
+        TransitionApplied::Rescheduled {
             seq: 1,
             route_id,
             due_ms: 700
@@ -127,48 +128,53 @@ fn a_deferred_event_stays_the_head_and_says_when_it_is_due() {
     assert_eq!(bench.heads(), [1]);
     let mut later = request(route_id);
     later.now_ms = 700;
-    let taken = bench.reader().take(&later).unwrap();
-    assert_eq!(taken.runs[0].events[0].attempts, 3);
-    assert_eq!(seqs(&taken.runs[0].events), [1, 2]);
+    let fetched = bench.reader().fetch(&later).unwrap();
+    assert_eq!(fetched.batches[0].events[0].attempts, 3);
+    assert_eq!(seqs(&fetched.batches[0].events), [1, 2]);
 }
 
 #[test]
-fn a_condemned_event_changes_its_route_and_keeps_why_and_since_when() {
+fn dead_letter_changes_route_and_keeps_its_cause() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("a", "handled")]);
-    let ack = bench.change(condemned(&events[0], Reason::Unroutable));
-    let Ack::Deferred { route_id, .. } = ack else {
+    let ack = bench.change(dead_letter_cause(&events[0], DeadLetterReason::Unroutable));
+    let TransitionApplied::Rescheduled { route_id, .. } = ack else {
         panic!("{ack:?}");
     };
     assert_ne!(route_id, events[0].route_id);
     let mut bench = bench.reopen(&routing(None));
-    let taken = bench.reader().take(&request(route_id)).unwrap();
-    let held = &taken.runs[0].events[0];
-    assert_eq!(held.condemned, Some(letter(Reason::Unroutable)));
+    let fetched = bench.reader().fetch(&request(route_id)).unwrap();
+    let held = &fetched.batches[0].events[0];
+    assert_eq!(
+        held.dead_letter_cause,
+        Some(letter(DeadLetterReason::Unroutable))
+    );
     assert_eq!(held.attempts, 12);
     assert_eq!(&*held.route.exchange, "chat-sessions.dead-letter");
     assert_eq!(&*held.route.routing_key, "unroutable");
-    assert_eq!(&*held.label, "created");
-    bench.change(settle(held, Settlement::DeadLettered(Reason::Unroutable)));
+    assert_eq!(&*held.routed_status, "created");
+    bench.change(settle(
+        held,
+        FinalState::DeadLettered(DeadLetterReason::Unroutable),
+    ));
     assert_eq!(bench.heads(), [2]);
     assert!(bench.is_balanced());
 }
 
 #[test]
-fn a_change_of_an_event_that_is_settled_already_is_acknowledged_and_counts_nothing() {
+fn transition_of_a_completed_event_counts_nothing() {
     for retention in [WEEK, std::time::Duration::ZERO] {
         let mut bench = Bench::keeping(retention, u64::MAX);
         let events = bench.append(&[("a", "created"), ("a", "handled")]);
         bench.change(published(&events[0]));
         let totals = bench.store.totals();
         for change in [published(&events[0]), deferred(&events[0], 100)] {
-            let Ack::Settled { seq, promoted } = bench.change(change) else {
+            let TransitionApplied::Completed { seq, promoted } = bench.change(change) else {
                 panic!("not settled");
             };
             assert_eq!(seq, 1);
-            // What is deleted cannot name its session any more.
-            let expected = (!retention.is_zero()).then_some(events[1].route_id);
-            assert_eq!(promoted, expected);
+            // Its webhook is still stored, because of its other event.
+            assert_eq!(promoted, Some(events[1].route_id));
         }
         assert_eq!(bench.store.totals(), totals);
         assert_eq!(bench.heads(), [2]);
@@ -176,7 +182,7 @@ fn a_change_of_an_event_that_is_settled_already_is_acknowledged_and_counts_nothi
 }
 
 #[test]
-fn numbers_are_never_used_again() {
+fn event_numbers_are_never_reused() {
     let mut bench = Bench::keeping(std::time::Duration::ZERO, 0);
     for round in 1..=3 {
         let events = bench.append(&[("a", "created")]);
@@ -188,7 +194,7 @@ fn numbers_are_never_used_again() {
 }
 
 #[test]
-fn a_counter_that_is_behind_the_rows_refuses_no_webhook() {
+fn stale_counter_refuses_no_webhook() {
     let mut bench = Bench::new();
     bench.append(&[("a", "created"), ("b", "created")]);
     let beside = rusqlite::Connection::open(bench.database()).unwrap();
@@ -201,12 +207,12 @@ fn a_counter_that_is_behind_the_rows_refuses_no_webhook() {
 }
 
 #[test]
-fn long_routing_fields_are_cut_on_the_disk_and_the_body_is_not() {
+fn long_routing_fields_are_cut_but_not_the_body() {
     let mut bench = Bench::new();
     let status = "é".repeat(600);
     let events = bench.append(&[("a", &status)]);
-    let taken = bench.reader().take(&request(events[0].route_id)).unwrap();
-    let held = &taken.runs[0].events[0];
+    let fetched = bench.reader().fetch(&request(events[0].route_id)).unwrap();
+    let held = &fetched.batches[0].events[0];
     assert_eq!(held.event.body, events[0].event.body);
     assert!(!held.is_damaged);
     let crate::webhook::Content::Session(fields) = &held.event.content else {

@@ -1,5 +1,5 @@
-//! What is wrong with the directory in a way that is not damage refuses the start, says why and
-//! changes nothing.
+//! A problem of the directory that is not damage prevents the start, is reported, and changes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::support::*;
-use crate::config::journal::Journal as Config;
+use crate::config::journal::JournalConfig as Config;
 use crate::journal::{DirectoryError, Journal, OpenError, SchemaError};
 
 fn open(dir: &Path) -> OpenError {
@@ -23,7 +23,7 @@ fn open(dir: &Path) -> OpenError {
     }
 }
 
-/// Name and content of every file but the lock and what SQLite keeps in memory for readers.
+/// Names and contents of all files except the lock and the WAL index.
 fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries
@@ -53,7 +53,7 @@ fn is_foreign(error: &OpenError) -> bool {
     matches!(error, OpenError::Schema(SchemaError::Foreign(_)))
 }
 
-/// As a process leaves it that ends without closing its journal.
+/// The state that a process leaves when it ends without closing its journal.
 fn killed(dir: &Path, change: &str) {
     let mut bench = Bench::new();
     bench.append(&[("a", "created"), ("b", "created")]);
@@ -64,7 +64,7 @@ fn killed(dir: &Path, change: &str) {
 }
 
 #[test]
-fn a_text_of_that_name_is_somebody_elses() {
+fn text_file_of_that_name_is_foreign() {
     let notes =
         "somebody's notes, long enough to be looked at by anybody who wonders. ".repeat(100);
     check(
@@ -78,7 +78,7 @@ fn a_text_of_that_name_is_somebody_elses() {
 }
 
 #[test]
-fn so_is_a_database_that_was_made_by_another_program() {
+fn database_of_another_program_is_foreign() {
     let theirs = |dir: &Path, sql: &str| {
         let database = Connection::open(dir.join("journal.db")).unwrap();
         database.execute_batch(sql).unwrap();
@@ -95,25 +95,25 @@ fn so_is_a_database_that_was_made_by_another_program() {
 }
 
 #[test]
-fn a_newer_schema_is_refused_with_its_number() {
+fn newer_schema_is_refused_with_its_number() {
     let is_newer = |error: &OpenError| {
         matches!(
             error,
-            OpenError::Schema(SchemaError::Newer { found: 4, .. })
-        ) && error.to_string().contains("schema version 4")
+            OpenError::Schema(SchemaError::Newer { found: 5, .. })
+        ) && error.to_string().contains("schema version 5")
     };
     let newer = |dir: &Path| {
         killed(dir, "");
         let database = Connection::open(dir.join("journal.db")).unwrap();
-        database.execute_batch("PRAGMA user_version = 4").unwrap();
+        database.execute_batch("PRAGMA user_version = 5").unwrap();
     };
     check(newer, is_newer);
-    // Its log is not even copied into it.
-    check(|dir| killed(dir, "PRAGMA user_version = 4"), is_newer);
+    // Not even its WAL is checkpointed.
+    check(|dir| killed(dir, "PRAGMA user_version = 5"), is_newer);
 }
 
 #[test]
-fn a_directory_of_that_name_is_refused() {
+fn directory_of_that_name_is_refused() {
     let is_refused =
         |error: &OpenError| matches!(error, OpenError::Directory(DirectoryError::NotAFile { .. }));
     check(
@@ -123,9 +123,9 @@ fn a_directory_of_that_name_is_refused() {
 }
 
 #[test]
-fn an_unreadable_database_is_refused() {
+fn unreadable_database_is_refused() {
     if rustix::process::geteuid().is_root() {
-        // Root reads everything.
+        // The user root can read everything.
         return;
     }
     let unreadable = |dir: &Path| {
@@ -139,7 +139,7 @@ fn an_unreadable_database_is_refused() {
 }
 
 #[test]
-fn a_directory_that_is_a_file_is_refused() {
+fn file_instead_of_the_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, "").unwrap();
@@ -147,7 +147,7 @@ fn a_directory_that_is_a_file_is_refused() {
 }
 
 #[test]
-fn a_journal_whose_process_was_killed_is_not_damaged() {
+fn journal_of_a_killed_process_is_not_damaged() {
     let dir = tempfile::tempdir().unwrap();
     killed(dir.path(), "");
     let config = Config {

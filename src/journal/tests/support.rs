@@ -1,4 +1,4 @@
-//! A store with its directory, and a journal with its thread, each with the verbs of their tests.
+//! A store with its directory, and a journal with its thread, with helpers for the tests.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,31 +7,35 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::config::routing as config;
+use crate::config::Config;
+use crate::config::routing::StatusRouting;
 use crate::journal::directory::Directory;
-use crate::journal::reader::{Reader, Request};
+use crate::journal::reader::{FetchRequest, Reader};
 use crate::journal::store::{Retention, Store};
-use crate::journal::{Ack, Change, Committed, Condemned, Held, Seq, Settlement, damage};
+use crate::journal::{
+    Committed, DeadLetterCause, FinalState, QueuedEvent, Seq, Transition, TransitionApplied, damage,
+};
+use crate::settings;
 use crate::webhook::routing::Routing;
 use crate::webhook::split::split;
-use crate::webhook::{Envelope, Reason, Webhook, samples};
+use crate::webhook::{DeadLetterReason, Envelope, Webhook, samples};
 
 pub const WEEK: Duration = Duration::from_hours(7 * 24);
 
-/// Routes by the default configuration, but for the exchange of one status.
+/// The routes of the default configuration, except for the exchange of one status.
 pub fn routing(overridden: Option<(&str, &str)>) -> Arc<Routing> {
-    let mut routing = config::Routing::default();
+    let mut config = Config::default();
     if let Some((status, exchange)) = overridden {
-        let status_route = config::Status {
+        let status_route = StatusRouting {
             exchange: Some(exchange.into()),
             routing_key: None,
         };
-        routing.statuses.insert(status.into(), status_route);
+        config.routing.statuses.insert(status.into(), status_route);
     }
-    Arc::new(Routing::new(&routing, &config::DeadLetter::default()).unwrap())
+    Arc::new(settings::routing(&config).unwrap())
 }
 
-/// A session as it is sent.
+/// A session as DeskDirector sends it.
 pub fn session(id: &str, status: &str) -> String {
     format!(r#"{{"id":"{id}","status":"{status}"}}"#)
 }
@@ -51,47 +55,47 @@ pub fn webhook_of<S: AsRef<str>>(source: &str, elements: &[S]) -> Webhook {
     split(samples::verified(body), envelope, 10_000).unwrap()
 }
 
-pub fn settle(held: &Held, settlement: Settlement) -> Change {
-    Change::Settle {
+pub fn settle(held: &QueuedEvent, final_state: FinalState) -> Transition {
+    Transition::Complete {
         seq: held.seq,
-        label: held.label.clone(),
-        settlement,
+        routed_status: held.routed_status.clone(),
+        final_state,
         attempts: 1,
     }
 }
 
-pub fn published(held: &Held) -> Change {
-    settle(held, Settlement::Published)
+pub fn published(held: &QueuedEvent) -> Transition {
+    settle(held, FinalState::Published)
 }
 
-pub fn deferred(held: &Held, due_ms: u64) -> Change {
-    Change::Defer {
+pub fn deferred(held: &QueuedEvent, due_ms: u64) -> Transition {
+    Transition::Reschedule {
         seq: held.seq,
         due_ms,
         attempts: 3,
-        condemned: None,
+        dead_letter_cause: None,
     }
 }
 
-pub fn condemned(held: &Held, reason: Reason) -> Change {
-    Change::Defer {
+pub fn dead_letter_cause(held: &QueuedEvent, reason: DeadLetterReason) -> Transition {
+    Transition::Reschedule {
         seq: held.seq,
         due_ms: 0,
         attempts: 12,
-        condemned: Some(letter(reason)),
+        dead_letter_cause: Some(letter(reason)),
     }
 }
 
-pub fn letter(reason: Reason) -> Condemned {
-    Condemned {
+pub fn letter(reason: DeadLetterReason) -> DeadLetterCause {
+    DeadLetterCause {
         reason,
         detail: "no queue takes it".into(),
         at: "2026-11-22T02:00:00.123456Z".parse().unwrap(),
     }
 }
 
-pub fn request(route_id: i64) -> Request {
-    Request {
+pub fn request(route_id: i64) -> FetchRequest {
+    FetchRequest {
         route_id,
         skip: [].into(),
         events_max: 100,
@@ -100,11 +104,11 @@ pub fn request(route_id: i64) -> Request {
     }
 }
 
-pub fn seqs(events: &[Held]) -> Vec<Seq> {
+pub fn seqs(events: &[QueuedEvent]) -> Vec<Seq> {
     events.iter().map(|held| held.seq).collect()
 }
 
-/// A store without its thread.
+/// A store without a writer thread.
 pub struct Bench {
     pub dir: TempDir,
     pub store: Store,
@@ -119,7 +123,7 @@ impl Bench {
 
     pub fn keeping(age_max: Duration, bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir, &routing(None), age_max);
+        let store = open(&dir, &routing(None));
         Self {
             dir,
             store,
@@ -132,10 +136,10 @@ impl Bench {
         }
     }
 
-    /// As after the end of one process and the start of the next.
+    /// Reopens the store, as after a restart of the process.
     pub fn reopen(self, routing: &Arc<Routing>) -> Self {
         self.store.close().unwrap();
-        let store = open(&self.dir, routing, self.retention.age_max);
+        let store = open(&self.dir, routing);
         Self { store, ..self }
     }
 
@@ -143,26 +147,26 @@ impl Bench {
         self.dir.path().join("journal.db")
     }
 
-    pub fn commit(&mut self, changes: &[Change], webhooks: &[Webhook]) -> Committed {
+    pub fn commit(&mut self, changes: &[Transition], webhooks: &[Webhook]) -> Committed {
         self.store
             .commit(changes, webhooks, self.now, &self.retention)
             .unwrap()
     }
 
-    /// Appends one webhook of sessions, each an id and a status.
-    pub fn append(&mut self, sessions: &[(&str, &str)]) -> Vec<Held> {
+    /// Appends one webhook with these sessions, each an id and a status.
+    pub fn append(&mut self, sessions: &[(&str, &str)]) -> Vec<QueuedEvent> {
         let elements = sessions.iter().map(|(id, status)| session(id, status));
         let webhook = webhook(&elements.collect::<Vec<_>>());
         self.commit(&[], &[webhook]).fresh
     }
 
-    pub fn change(&mut self, change: Change) -> Ack {
-        let acks = self.commit(&[change], &[]).acks;
-        <[Ack; 1]>::try_from(acks).unwrap()[0]
+    pub fn change(&mut self, change: Transition) -> TransitionApplied {
+        let applied = self.commit(&[change], &[]).applied;
+        <[TransitionApplied; 1]>::try_from(applied).unwrap()[0]
     }
 
     pub fn reader(&self) -> Reader {
-        Reader::open(&self.database()).unwrap()
+        Reader::open(&self.database(), self.store.window()).unwrap()
     }
 
     pub fn number(&self, sql: &str) -> i64 {
@@ -180,8 +184,28 @@ impl Bench {
         rows.map(Result::unwrap).collect()
     }
 
+    /// The number of pending events in the window and in `pending`.
     pub fn heads(&self) -> Vec<Seq> {
-        self.column("SELECT seq FROM pending WHERE head = 1 ORDER BY seq")
+        let mut heads = self.column("SELECT seq FROM pending WHERE head = 1");
+        heads.extend(self.store.window().lock().unwrap().all_heads());
+        heads.sort_unstable();
+        heads
+    }
+
+    /// The first event of the tail.
+    pub fn tail(&self) -> Seq {
+        let tail = self.store.window().lock().unwrap().tail;
+        tail.unwrap_or(Seq::MAX)
+    }
+
+    /// The events that are not in `completed`.
+    pub fn unsettled(&self) -> Vec<Seq> {
+        self.column("SELECT seq FROM events WHERE seq NOT IN (SELECT seq FROM settled) ORDER BY 1")
+    }
+
+    /// Gives every event of the window a row.
+    pub fn empty_window(&mut self) {
+        self.store.empty_window().unwrap();
     }
 
     pub fn is_balanced(&self) -> bool {
@@ -193,9 +217,9 @@ impl Bench {
     }
 }
 
-fn open(dir: &TempDir, routing: &Arc<Routing>, age_max: Duration) -> Store {
+fn open(dir: &TempDir, routing: &Arc<Routing>) -> Store {
     let directory = Directory::open(dir.path()).unwrap();
-    let (store, set_aside) = damage::open(&directory, routing.clone(), !age_max.is_zero()).unwrap();
+    let (store, set_aside) = damage::open(&directory, routing.clone()).unwrap();
     assert_eq!(set_aside, None);
     store
 }

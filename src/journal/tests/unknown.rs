@@ -1,79 +1,119 @@
-//! A value that this release never writes: the event is damaged, the others go on.
+//! A value that this release never writes: only that event is damaged; the others are processed.
 
 use super::support::*;
-use crate::journal::archive::{Archive, Place, Selection, State};
-use crate::journal::{Held, Settlement};
-use crate::webhook::Reason;
+use crate::journal::archive::{Archive, EventState, Selection, StateDetails};
+use crate::journal::{FinalState, QueuedEvent};
+use crate::webhook::DeadLetterReason;
 
-fn taken(bench: &Bench, route_id: i64) -> Vec<Held> {
-    let taken = bench.reader().take(&request(route_id)).unwrap();
-    let runs = taken.runs.into_iter();
+fn fetched(bench: &Bench, route_id: i64) -> Vec<QueuedEvent> {
+    let fetched = bench.reader().fetch(&request(route_id)).unwrap();
+    let runs = fetched.batches.into_iter();
     runs.flat_map(|run| run.events).collect()
 }
 
-/// One event of three has the value; all are taken, and it alone is damaged.
+/// One event of three has the value. All three are fetched, and only this one is damaged.
 fn check_pending(change: &str) {
     let mut bench = Bench::new();
     let held = bench.append(&[("a", "created"), ("b", "created"), ("c", "created")]);
+    bench.empty_window();
     let database = bench.store.database();
     let pragma = "PRAGMA ignore_check_constraints = 1";
     database.execute_batch(pragma).unwrap();
     assert_eq!(database.execute(change, []).unwrap(), 1, "{change}");
-    let events = taken(&bench, held[0].route_id);
+    let events = fetched(&bench, held[0].route_id);
     let damaged: Vec<_> = events.iter().map(|held| held.is_damaged).collect();
     assert_eq!(damaged, [false, true, false], "{change}");
-    assert_eq!(events[1].condemned, None, "{change}");
+    assert_eq!(events[1].dead_letter_cause, None, "{change}");
 }
 
 #[test]
-fn an_unknown_value_damages_its_event_alone() {
+fn unknown_value_damages_its_event_only() {
     for change in [
         "UPDATE pending SET reason = 'bored' WHERE seq = 2",
         "UPDATE pending SET attempts = -1 WHERE seq = 2",
         "UPDATE pending SET label = CAST(x'ff' AS TEXT) WHERE seq = 2",
-        "UPDATE events SET received_at = 9223372036854775807 WHERE seq = 2",
-        "UPDATE events SET webhook_index = -1 WHERE seq = 2",
-        "UPDATE events SET webhook_id = x'00' WHERE seq = 2",
-        "UPDATE events SET status = NULL WHERE seq = 2",
-        "UPDATE events SET company = CAST(x'c3' AS TEXT) WHERE seq = 2",
+        r#"UPDATE webhooks SET fields = replace(fields, '"b","created"', '"b",null')"#,
+        r#"UPDATE webhooks SET fields = replace(fields, '"b",', '"b" ')"#,
+        r#"UPDATE webhooks SET fields = replace(fields, '"b","created",null', '"b","created",7')"#,
     ] {
         check_pending(change);
     }
 }
 
+/// The columns that the events of a webhook share.
 #[test]
-fn a_reject_of_an_unknown_reason_is_damaged() {
-    let mut bench = Bench::new();
-    let held = bench.commit(&[], &[webhook(&["7"])]).fresh.remove(0);
-    let change = "UPDATE events SET reject_reason = 'bored'";
-    bench.store.database().execute(change, []).unwrap();
-    assert!(taken(&bench, held.route_id)[0].is_damaged);
+fn unknown_webhook_value_damages_its_events_only() {
+    for change in [
+        "UPDATE webhooks SET received_at = 9223372036854775807 WHERE first = 2",
+        "UPDATE webhooks SET first_index = -1 WHERE first = 2",
+        "UPDATE webhooks SET webhook_id = x'00' WHERE first = 2",
+        "UPDATE webhooks SET tracestate = CAST(x'c3' AS TEXT) WHERE first = 2",
+        "UPDATE webhooks SET fields = CAST(fields || x'c3' AS TEXT) WHERE first = 2",
+        "UPDATE webhooks SET events = 9 WHERE first = 2",
+    ] {
+        let mut bench = Bench::new();
+        let held = bench.append(&[("a", "created")]);
+        bench.append(&[("b", "created")]);
+        bench.append(&[("c", "created")]);
+        let database = bench.store.database();
+        assert_eq!(database.execute(change, []).unwrap(), 1, "{change}");
+        let events = fetched(&bench, held[0].route_id);
+        let damaged: Vec<_> = events.iter().map(|held| held.is_damaged).collect();
+        assert_eq!(damaged, [false, true, false], "{change}");
+    }
+}
+
+/// A start is not prevented by it.
+#[test]
+fn row_with_false_numbers_hides_no_other_row() {
+    for events in [0, 3, 200] {
+        let mut bench = Bench::new();
+        bench.append(&[("a", "created")]);
+        bench.append(&[("b", "created")]);
+        let change = format!("UPDATE webhooks SET events = {events}, fields = '' WHERE first = 1");
+        bench.store.database().execute(&change, []).unwrap();
+        let bench = bench.reopen(&routing(None));
+        assert!(bench.heads().contains(&2), "{events}: {:?}", bench.heads());
+    }
 }
 
 #[test]
-fn an_unknown_reason_is_not_routed_like_a_session() {
+fn reject_with_unknown_reason_is_damaged() {
+    let mut bench = Bench::new();
+    let held = bench.commit(&[], &[webhook(&["7"])]).fresh.remove(0);
+    let change = "UPDATE webhooks SET fields = replace(fields, 'invalid', 'bored')";
+    bench.store.database().execute(change, []).unwrap();
+    assert!(fetched(&bench, held.route_id)[0].is_damaged);
+}
+
+#[test]
+fn unknown_reason_is_not_routed_like_a_session() {
     let mut bench = Bench::new();
     let held = bench.append(&[("a", "created")]).remove(0);
-    bench.change(condemned(&held, Reason::Nacked));
+    bench.change(dead_letter_cause(&held, DeadLetterReason::Nacked));
     let change = "UPDATE pending SET reason = 'bored'";
     bench.store.database().execute(change, []).unwrap();
     let other = routing(Some(("created", "elsewhere")));
-    let bench = bench.reopen(&other);
+    let mut bench = bench.reopen(&other);
+    while bench.store.reroute().unwrap().is_some() {}
     let exchange = "SELECT count(*) FROM pending JOIN routes ON routes.id = route
                     WHERE exchange = 'elsewhere'";
     assert_eq!(bench.number(exchange), 0);
 }
 
 #[test]
-fn an_unknown_outcome_is_neither_published_nor_dead() {
-    assert_eq!(Settlement::from_name("bored"), None);
+fn unknown_outcome_is_its_own_state() {
+    assert_eq!(FinalState::from_name("bored"), None);
     let mut bench = Bench::new();
     let held = bench.append(&[("a", "created"), ("b", "created")]);
-    bench.change(published(&held[0]));
+    bench.change(settle(
+        &held[0],
+        FinalState::DeadLettered(DeadLetterReason::Nacked),
+    ));
     bench.change(published(&held[1]));
-    let change = "UPDATE settled SET outcome = 'bored' WHERE seq = 1";
+    let change = "UPDATE outcomes SET outcome = 'bored' WHERE seq = 1";
     bench.store.database().execute(change, []).unwrap();
-    let archive = Archive::open(bench.dir.path()).unwrap();
+    let archive = Archive::open(bench.dir.path(), routing(None)).unwrap();
     let in_state = |state| {
         let selection = Selection {
             state,
@@ -82,16 +122,16 @@ fn an_unknown_outcome_is_neither_published_nor_dead() {
         archive.page(&selection, 0, false).unwrap().entries
     };
     let all = in_state(None);
-    assert_eq!(all[0].state(), State::Damaged);
-    let Place::Settled { settlement, .. } = &all[0].place else {
-        panic!("{:?}", all[0].place);
+    assert_eq!(all[0].state(), EventState::Damaged);
+    let StateDetails::Completed { final_state, .. } = &all[0].details else {
+        panic!("{:?}", all[0].details);
     };
-    assert_eq!(settlement, &Err("bored".to_owned()));
-    assert_eq!(all[1].state(), State::Published);
+    assert_eq!(final_state, &Err("bored".to_owned()));
+    assert_eq!(all[1].state(), EventState::Published);
     for (state, expected) in [
-        (State::Published, vec![2]),
-        (State::DeadLettered, vec![]),
-        (State::Damaged, vec![1]),
+        (EventState::Published, vec![2]),
+        (EventState::DeadLettered, vec![]),
+        (EventState::Damaged, vec![1]),
     ] {
         let found: Vec<_> = in_state(Some(state))
             .iter()
@@ -102,7 +142,7 @@ fn an_unknown_outcome_is_neither_published_nor_dead() {
 }
 
 #[test]
-fn a_damaged_counter_does_not_stop_a_start() {
+fn damaged_counter_does_not_prevent_a_start() {
     let mut bench = Bench::new();
     bench.append(&[("a", "created"), ("b", "created")]);
     let change = "UPDATE totals SET value = -5 WHERE name = 'backlog_events';

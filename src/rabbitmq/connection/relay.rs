@@ -1,7 +1,8 @@
 //! Lets lapin read messages with large headers. `RabbitMQ` sends the headers of a message in one
-//! frame even if they exceed what was agreed: its own `x-death` may make them larger than anything a
-//! client could publish. lapin ends a connection on which that happens. So the stream passes through
-//! a relay in this process, which tells lapin of larger frames, and the broker of those it offered.
+//! frame even if they exceed the negotiated `frame_max`: the `x-death` that it adds can make them
+//! larger than any client could publish. lapin closes a connection that receives such a frame.
+//! Therefore the stream passes through a relay in this process. The relay announces a larger
+//! `frame_max` to lapin, and answers the broker with the `frame_max` that the broker offered.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,36 +11,36 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
 use tokio::net::TcpListener;
 
-/// What lapin is told: twice what `RabbitMQ` agrees to at its default, which leaves room for 128 KiB
-/// of history. lapin keeps buffers of 32 such frames.
+/// `frame_max` that is announced to lapin: twice `RabbitMQ`'s default, which leaves room for
+/// 128 KiB of death history. lapin keeps buffers of 32 such frames.
 pub(super) const FRAME_BYTES_MAX: u32 = 256 << 10;
-/// Frame type, channel and length.
+/// Bytes of a frame header: type, channel and length.
 const HEAD_BYTES: usize = 7;
-/// `AMQP` and the version, before the first frame.
+/// Bytes of the protocol header that the client sends before its first frame.
 const GREETING_BYTES: usize = 8;
-/// Frames of a handshake are small; larger ones are none of it.
+/// Handshake frames are small; a larger frame does not belong to the handshake.
 const HANDSHAKE_BYTES_MAX: usize = 128 << 10;
 /// Class and method of `connection.tune` and `connection.tune-ok`.
 const TUNE: [u8; 4] = [0, 10, 0, 30];
 const TUNE_OK: [u8; 4] = [0, 10, 0, 31];
-/// Where both have the largest frame: behind class, method and the number of channels.
+/// Offset of `frame_max` in both methods: after class, method and `channel_max`.
 const FRAME_MAX_AT: usize = 6;
-/// Type of a frame that holds a method.
+/// Frame type of a method frame.
 const METHOD: u8 = 1;
 
-/// Waits for one connection to the address that is returned, and relays it to this stream. Ends
-/// with either of the two.
+/// Listens on a loopback port, returns its address, and relays the first connection to `broker`.
+/// The relay ends when either side closes.
 pub(super) async fn start(
     broker: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        // A stranger who is faster than lapin gets no more than the broker's greeting: who logs in
-        // is said by the client.
+        // Another local process that connects before lapin gains nothing but the broker's greeting:
+        // the client sends the credentials.
         if let Ok((client, _)) = listener.accept().await {
             drop(listener);
-            // How it ends is seen on both sides.
+            // Both sides see the connection end; the error adds nothing.
             let _ = client.set_nodelay(true);
             let _ = relay(broker, client).await;
         }
@@ -77,8 +78,8 @@ async fn relay(
     }
 }
 
-/// Passes frames on until one of this method has been, with another largest frame in it; or until
-/// there is something that does not look like a handshake.
+/// Forwards frames up to and including the first one of `method`, in which it replaces `frame_max`.
+/// Stops earlier at a frame that does not look like part of a handshake.
 async fn pass_until(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -92,7 +93,7 @@ async fn pass_until(
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut is_last = true;
         if frame[0] == METHOD && length < HANDSHAKE_BYTES_MAX {
-            // The length does not count the mark at the end.
+            // The length does not include the frame-end octet.
             frame.resize(HEAD_BYTES + length + 1, 0);
             from.read_exact(&mut frame[HEAD_BYTES..]).await?;
             let payload = &mut frame[HEAD_BYTES..];
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_side_hears_of_frames_that_it_can_have() {
+    async fn frame_limits_are_reported_to_each_side() {
         let (broker, mut broker_end) = tokio::io::duplex(1 << 20);
         let (client, mut client_end) = tokio::io::duplex(1 << 20);
         let relay = tokio::spawn(relay(broker, client));

@@ -4,7 +4,7 @@ use rcgen::KeyPair;
 
 use super::*;
 
-/// A key whose text must not be in any error.
+/// A certificate, and a key whose text must not appear in any error.
 struct World {
     dir: tempfile::TempDir,
     key: String,
@@ -28,7 +28,8 @@ impl World {
         path
     }
 
-    /// What is said about a file that should hold a key; nothing of the key is in it.
+    /// Checks the error for a file that should contain a key. It must not contain any line of the
+    /// key.
     #[track_caller]
     fn says_of_key(&self, bytes: impl AsRef<[u8]>, expected: &str) {
         let error = key(&self.file(bytes)).expect_err(expected);
@@ -50,7 +51,7 @@ impl World {
 }
 
 #[test]
-fn every_slip_is_named_and_no_key_quoted() {
+fn every_mistake_is_named_without_quoting_the_key() {
     let world = World::new();
     let pem = &world.key;
     let body = pem.lines().nth(1).unwrap();
@@ -64,13 +65,13 @@ fn every_slip_is_named_and_no_key_quoted() {
     world.says_of_key(pem.replace("END PRIVATE", "END PUBLIC"), "is cut off");
     world.says_of_key(
         pem.replace(body, &format!("§{body}")),
-        "something else than base64",
+        "something other than base64",
     );
     world.says_of_key(&utf16, "UTF-16");
     world.says_of_key([&[0xff, 0xfe], &utf16[..]].concat(), "UTF-16");
     world.says_of_key(der, "openssl pkey -inform der");
-    world.says_of_key(body, "no PEM file");
-    world.says_of_key("", "no PEM file");
+    world.says_of_key(body, "not a PEM file");
+    world.says_of_key("", "not a PEM file");
     world.says_of_key(&world.certificate, "holds a certificate and no private key");
     world.says_of_key(
         pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
@@ -92,7 +93,7 @@ fn every_slip_is_named_and_no_key_quoted() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_obstacle() {
+fn byte_order_mark_is_accepted() {
     let world = World::new();
     let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
     assert!(key(&world.file(marked(&world.key))).is_ok());

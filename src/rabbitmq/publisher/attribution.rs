@@ -1,51 +1,49 @@
-//! Which message was returned: decided by the `message_id` that came back, never by the confirm it
-//! came with. lapin hands a return to whichever confirm of the channel completes next.
+//! Decides which message was returned: by the `message_id` of the return, never by the confirm that
+//! carries it. lapin attaches a return to whichever confirm of the channel completes next.
 
-use std::collections::HashMap;
-
-use uuid::Uuid;
+use std::collections::{HashMap, HashSet};
 
 use crate::rabbitmq::Outcome;
 
-/// What a window's confirms said, once every one of them has come.
+/// Collects the confirms and returns of a window.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// In the window's order.
+pub(super) struct Attribution {
+    /// One element for each confirm, in the window's order.
     is_acked: Vec<bool>,
-    returns: HashMap<Uuid, String>,
-    is_foreign: bool,
+    /// The broker's code and text by `message_id`.
+    returns: HashMap<Option<String>, String>,
 }
 
-impl Tally {
+impl Attribution {
     /// Counts the confirm of the next message: an ack or a nack.
     pub(super) fn confirmed(&mut self, is_acked: bool) {
         self.is_acked.push(is_acked);
     }
 
-    /// Whether anything was refused.
+    /// Whether any message was nacked.
     pub(super) fn is_any_nacked(&self) -> bool {
         self.is_acked.contains(&false)
     }
 
     /// Counts one return, with the broker's code and text.
     pub(super) fn returned(&mut self, message_id: Option<&str>, reason: String) {
-        match message_id.map(Uuid::try_parse) {
-            Some(Ok(id)) => {
-                self.returns.insert(id, reason);
-            }
-            _ => self.is_foreign = true,
-        }
+        self.returns.insert(message_id.map(Into::into), reason);
     }
 
-    /// The outcome of every message, in the window's order; `None` if that cannot be said: a
-    /// confirm is missing, or a message came back that is not of this window.
-    pub(super) fn outcomes(self, message_ids: &[Uuid]) -> Option<Vec<Outcome>> {
-        let is_of_window = |id| message_ids.contains(id);
-        let is_complete = self.is_acked.len() == message_ids.len();
-        if self.is_foreign || !is_complete || !self.returns.keys().all(is_of_window) {
+    /// The outcome of each message, in the window's order. `None` if it cannot be determined: a
+    /// confirm is missing, or a returned message does not belong to this window.
+    pub(super) fn outcomes(self, message_ids: &[Option<String>]) -> Option<Vec<Outcome>> {
+        if self.is_acked.len() != message_ids.len() {
             return None;
         }
-        // Two messages of one id are the same event: both are published again.
+        if !self.returns.is_empty() {
+            let of_window: HashSet<_> = message_ids.iter().collect();
+            if !self.returns.keys().all(|id| of_window.contains(id)) {
+                return None;
+            }
+        }
+        // Two messages with one id are the same event, so a return counts for both, and both are
+        // published again.
         let outcome = |(is_acked, id)| match (is_acked, self.returns.get(id)) {
             (false, _) => Outcome::Nacked,
             (true, Some(reason)) => Outcome::Returned(reason.clone()),
@@ -60,18 +58,22 @@ impl Tally {
 mod tests {
     use super::*;
 
-    const IDS: [Uuid; 3] = [Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3)];
+    const IDS: [&str; 3] = ["a", "b", "c"];
 
-    /// Every confirm is an ack but those of `nacked`.
-    fn check(nacked: &[usize], returned: &[Uuid], expected: Option<[Outcome; 3]>) {
-        let mut tally = Tally::default();
+    fn of(ids: &[&str]) -> Vec<Option<String>> {
+        ids.iter().map(|id| Some((*id).into())).collect()
+    }
+
+    /// Checks the outcomes when all confirms are acks except those at the indices `nacked`.
+    fn check(nacked: &[usize], returned: &[&str], expected: Option<[Outcome; 3]>) {
+        let mut attribution = Attribution::default();
         for index in 0..IDS.len() {
-            tally.confirmed(!nacked.contains(&index));
+            attribution.confirmed(!nacked.contains(&index));
         }
         for id in returned {
-            tally.returned(Some(&id.to_string()), "312 NO_ROUTE".into());
+            attribution.returned(Some(id), "312 NO_ROUTE".into());
         }
-        assert_eq!(tally.outcomes(&IDS), expected.map(Vec::from));
+        assert_eq!(attribution.outcomes(&of(&IDS)), expected.map(Vec::from));
     }
 
     fn back() -> Outcome {
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn delivered_is_acked_and_not_returned() {
+    fn delivered_means_acked_and_not_returned() {
         use Outcome::{Delivered, Nacked};
         check(&[], &[], Some([Delivered, Delivered, Delivered]));
         check(&[], &[IDS[2]], Some([Delivered, Delivered, back()]));
@@ -89,30 +91,30 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_when_something_of_another_window_came_back() {
-        check(&[], &[Uuid::from_u128(9)], None);
-        let mut tally = Tally::default();
-        tally.confirmed(true);
-        tally.returned(None, String::new());
-        assert_eq!(tally.outcomes(&IDS[..1]), None);
+    fn foreign_return_leaves_outcomes_unknown() {
+        check(&[], &["z"], None);
+        let mut attribution = Attribution::default();
+        attribution.confirmed(true);
+        attribution.returned(None, String::new());
+        assert_eq!(attribution.outcomes(&of(&IDS[..1])), None);
     }
 
     #[test]
-    fn nothing_is_said_before_every_confirm_has_come() {
-        let mut tally = Tally::default();
-        tally.confirmed(true);
-        tally.confirmed(true);
-        assert_eq!(tally.outcomes(&IDS), None);
+    fn no_outcome_before_the_last_confirm() {
+        let mut attribution = Attribution::default();
+        attribution.confirmed(true);
+        attribution.confirmed(true);
+        assert_eq!(attribution.outcomes(&of(&IDS)), None);
     }
 
     #[test]
-    fn two_messages_of_one_id_come_back_together() {
-        let mut tally = Tally::default();
-        tally.confirmed(true);
-        tally.confirmed(true);
-        tally.returned(Some(&IDS[0].to_string()), "312 NO_ROUTE".into());
+    fn equal_ids_are_returned_together() {
+        let mut attribution = Attribution::default();
+        attribution.confirmed(true);
+        attribution.confirmed(true);
+        attribution.returned(Some(IDS[0]), "312 NO_ROUTE".into());
         assert_eq!(
-            tally.outcomes(&[IDS[0], IDS[0]]),
+            attribution.outcomes(&of(&[IDS[0], IDS[0]])),
             Some(vec![back(), back()])
         );
     }

@@ -1,18 +1,20 @@
-//! How large headers are on the wire. They have to fit into one frame: the broker ends a connection
-//! on which they do not.
+//! Computes the size of headers on the wire. They must fit into one frame: the broker closes a
+//! connection on which they do not.
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-/// Bytes of headers at most: a frame of 128 KiB, without what the other properties may take.
+/// Limit for the headers in bytes: a frame of 128 KiB, less 8 KiB for the other properties.
 pub(in crate::rabbitmq) const HEADERS_BYTES_MAX: usize = (128 << 10) - (8 << 10);
 
-/// Bytes of a table: each value behind its type, texts and tables behind their length.
+/// Encoded size of a table in bytes: each value has a type prefix, texts and tables also a length
+/// prefix.
 pub(in crate::rabbitmq) fn table_bytes(table: &FieldTable) -> usize {
     let field = |(name, value): (&ShortString, &AMQPValue)| field_bytes(name, value);
     4 + table.into_iter().map(field).sum::<usize>()
 }
 
-/// Bytes of one entry of a table.
+/// Encoded size of one entry of a table in bytes. Values of fixed size count as
+/// 8 bytes, an upper bound.
 pub(in crate::rabbitmq) fn field_bytes(name: &ShortString, value: &AMQPValue) -> usize {
     1 + name.as_str().len() + value_bytes(value)
 }

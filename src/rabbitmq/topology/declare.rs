@@ -1,5 +1,6 @@
-//! Declares or checks a planned topology on a live connection, each object on a channel that may
-//! be closed for it. Leaves what exists otherwise as it is, and says so. Never stops the bridge.
+//! Declares or checks the planned topology on an open connection. Uses a separate channel, which
+//! the broker closes on each error. An object that exists with other arguments is left unchanged
+//! and reported. A finding never stops the bridge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,46 +9,49 @@ use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
-use super::scratch::{Scratch, Seen};
-use super::{Delayed, Exchange, Object, Queue, Topology, layout};
-use crate::config::rabbitmq::TopologyMode;
-use crate::rabbitmq::live::{CallError, Live};
-use crate::rabbitmq::version::Version;
+use super::disposable_channel::{DisposableChannel, Seen};
+use super::{
+    DeclaredObject, Object, PlannedExchange, PlannedQueue, RetryTopology, Topology, redelivery_mode,
+};
+use crate::config::rabbitmq::{Tls, TopologyMode};
+use crate::rabbitmq::open_connection::{CallError, OpenConnection};
+use crate::rabbitmq::url::BrokerUrl;
+use crate::rabbitmq::version;
 
-/// How long `/status` shows that something was missing.
+/// How long `/status` shows that a missing object was declared again.
 const RESTORED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Declares or checks a topology, and remembers what is wrong with it.
+/// Declares or checks a topology, and keeps the findings about it.
 pub(in crate::rabbitmq) struct Declarer {
-    /// As configured.
+    /// The plan from the configuration.
     planned: ArcSwap<Topology>,
-    /// As it is on this broker.
+    /// The plan as chosen for the version of the broker.
     topology: ArcSwap<Topology>,
-    /// The queues whose rejected messages are the bridge's business, once that is known.
-    delayed: watch::Sender<Vec<Delayed>>,
-    state: Mutex<State>,
+    /// The queues whose rejected messages the bridge retries; empty until that is known.
+    delayed: watch::Sender<Vec<RetryTopology>>,
+    state: Mutex<DeclarerState>,
 }
 
-/// What is known of the objects, each by its position in the plan.
+/// What is known about the objects. The numbers are positions in the plan.
 #[derive(Default)]
-struct State {
+struct DeclarerState {
     findings: BTreeMap<usize, String>,
-    /// Exchanges and queues that were there.
+    /// Exchanges and queues that have existed.
     present: BTreeSet<usize>,
-    /// When one that had been there was missing and was declared again, the last time.
+    /// When an object that had existed was last found missing and declared again.
     restored: BTreeMap<usize, Timestamp>,
-    /// How often that happened since this was last asked.
+    /// Number of restorations since the last call of `take_restorations`.
     restorations: u64,
-    /// What is wrong with a consumer queue's retries, by its name.
+    /// Findings about the retries of consumer queues, by name of the queue.
     retries: BTreeMap<String, String>,
 }
 
-/// Which objects are looked at, and how.
+/// How objects are visited with `topology = "declare"`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Visit {
-    /// Declared, whether they are there or not.
+    /// Declares each object, whether it exists or not.
     Declare,
-    /// Looked for; declared only if they are missing.
+    /// Checks each object, and declares only missing ones.
     Repair,
 }
 
@@ -65,7 +69,7 @@ impl Declarer {
         self.topology.load_full()
     }
 
-    /// Uses another plan from now on; what was wrong with the old one is forgotten.
+    /// Replaces the plan, and discards the findings about the old one.
     pub(in crate::rabbitmq) fn replace(&self, topology: Topology) {
         self.planned.store(Arc::new(topology.clone()));
         self.set(topology);
@@ -74,20 +78,16 @@ impl Declarer {
     fn set(&self, topology: Topology) {
         let mut state = self.lock();
         self.topology.store(Arc::new(topology));
-        *state = State::default();
+        *state = DeclarerState::default();
     }
 
-    /// Whether the broker's version decides what is declared.
-    pub(in crate::rabbitmq) fn asks_for_version(&self) -> bool {
-        !self.planned.load().by_broker.is_empty()
-    }
-
-    /// The queues whose rejected messages are the bridge's business.
-    pub(in crate::rabbitmq) fn delayed(&self) -> watch::Receiver<Vec<Delayed>> {
+    /// The queues whose rejected messages the bridge retries.
+    pub(in crate::rabbitmq) fn delayed(&self) -> watch::Receiver<Vec<RetryTopology>> {
         self.delayed.subscribe()
     }
 
-    /// What is wrong, one sentence each, in the plan's order; and what was wrong a while ago.
+    /// The findings, one sentence each: current ones in the order of the plan, then objects that
+    /// were declared again within the last hour, then the findings about retries.
     pub(in crate::rabbitmq) fn findings(&self) -> Vec<String> {
         let topology = self.topology();
         let mut state = self.lock();
@@ -105,12 +105,12 @@ impl Declarer {
         findings.chain(restored).chain(retries).collect()
     }
 
-    /// Objects that were missing and have been declared again since this was last asked.
+    /// Returns the number of objects that were declared again since the last call.
     pub(in crate::rabbitmq) fn take_restorations(&self) -> u64 {
         std::mem::take(&mut self.lock().restorations)
     }
 
-    /// Notes what is wrong with the retries of a consumer queue, or that nothing is.
+    /// Sets the finding about the retries of a consumer queue; `None` clears it.
     pub(in crate::rabbitmq) fn note_retries(&self, queue: &str, finding: Option<String>) {
         let mut state = self.lock();
         match finding {
@@ -119,86 +119,114 @@ impl Declarer {
         };
     }
 
-    /// Declares or checks everything, in the way of a broker of this version if that is known.
+    /// Declares or checks the whole topology, and returns what happened to each object. Chooses the
+    /// topology for the version of the broker first, if it depends on that and the broker tells it.
     ///
     /// # Errors
     /// Only if the connection is lost.
     pub(in crate::rabbitmq) async fn apply(
         &self,
-        live: &Live,
-        version: Option<Version>,
-    ) -> Result<(), CallError> {
+        connection: &OpenConnection,
+        url: &BrokerUrl,
+        tls: &Tls,
+    ) -> Result<Vec<DeclaredObject>, CallError> {
         let planned = self.planned.load_full();
+        let version = match planned.by_broker.as_slice() {
+            [] => None,
+            _ => version::of(url, tls).await,
+        };
         if let Some(version) = version {
-            let topology = layout::choose(live, version, &planned).await?;
+            let topology = redelivery_mode::choose(connection, version, &planned).await?;
             if !Arc::ptr_eq(&*self.planned.load(), &planned) {
-                // Replaced meanwhile; whoever did that declares the new one.
-                return Ok(());
+                // The plan was replaced in the meantime. The task that did so declares the new one.
+                return Ok(Vec::new());
             }
             if *self.topology() != topology {
                 self.set(topology);
             }
         }
         let topology = self.topology();
-        self.visit(live, &topology, 0..topology.objects.len(), Visit::Declare)
+        let declared = self
+            .visit(
+                connection,
+                &topology,
+                0..topology.objects.len(),
+                Visit::Declare,
+            )
             .await?;
-        // Only now: what its tasks ensure is not to be taken for something restored.
+        // Only now: otherwise, an object that one of the retry tasks declares first would count as
+        // restored.
         self.delayed.send_if_modified(|delayed| {
             let is_other = *delayed != topology.delayed;
             delayed.clone_from(&topology.delayed);
             is_other
         });
-        Ok(())
+        Ok(declared)
     }
 
-    /// Looks whether everything still is there, and declares what is missing if it may be declared.
-    /// Nobody tells a client that an exchange or a queue has been deleted.
+    /// Checks that everything still exists, and with `topology = "declare"` declares what is
+    /// missing. This must poll, because AMQP does not notify clients of deleted exchanges or
+    /// queues.
     ///
     /// # Errors
     /// Only if the connection is lost.
-    pub(in crate::rabbitmq) async fn repair(&self, live: &Live) -> Result<(), CallError> {
+    pub(in crate::rabbitmq) async fn repair(
+        &self,
+        connection: &OpenConnection,
+    ) -> Result<(), CallError> {
         let topology = self.topology();
-        self.visit(live, &topology, 0..topology.objects.len(), Visit::Repair)
-            .await
+        self.visit(
+            connection,
+            &topology,
+            0..topology.objects.len(),
+            Visit::Repair,
+        )
+        .await
+        .map(drop)
     }
 
-    /// Sees that an exchange is there; if it is ours and may be declared, with all that belongs to
-    /// it.
+    /// Checks that an exchange exists. With `topology = "declare"`, declares it first if it is part
+    /// of the plan, with its bindings and their queues.
     ///
     /// # Errors
-    /// With code and text of the broker if it is missing or forbidden.
+    /// With the broker's reply code and text if the exchange is missing or forbidden, or if the
+    /// connection is lost.
     pub(in crate::rabbitmq) async fn ensure_exchange(
         &self,
-        live: &Live,
+        connection: &OpenConnection,
         name: &str,
     ) -> Result<(), CallError> {
-        // The default exchange is always there and may not even be asked about.
+        // The default exchange always exists, and a passive declaration of it may be forbidden.
         if name.is_empty() {
             return Ok(());
         }
         let topology = self.topology();
         if topology.mode == TopologyMode::Declare {
-            self.visit(live, &topology, topology.around(name), Visit::Declare)
+            self.visit(connection, &topology, topology.around(name), Visit::Declare)
                 .await?;
         }
-        Scratch::new(live).look_for_exchange(name).await
+        DisposableChannel::new(connection)
+            .exchange_exists(name)
+            .await
     }
 
     async fn visit(
         &self,
-        live: &Live,
+        connection: &OpenConnection,
         topology: &Arc<Topology>,
         indices: impl IntoIterator<Item = usize>,
         visit: Visit,
-    ) -> Result<(), CallError> {
-        let mut scratch = Scratch::new(live);
-        // Bindings go with their exchange and their queue.
+    ) -> Result<Vec<DeclaredObject>, CallError> {
+        let mut disposable = DisposableChannel::new(connection);
+        let mut declared = Vec::new();
+        // Bindings are deleted together with their exchange or queue, so those of restored objects
+        // are declared again.
         let mut restored = BTreeSet::new();
         for index in indices {
             let object = &topology.objects[index];
-            let Seen { finding, was_there } = match (topology.mode, visit) {
-                (TopologyMode::Verify, _) => scratch.verify(object).await?,
-                (TopologyMode::Declare, Visit::Declare) => scratch.declare(object).await?,
+            let seen = match (topology.mode, visit) {
+                (TopologyMode::Verify, _) => disposable.verify(object).await?,
+                (TopologyMode::Declare, Visit::Declare) => disposable.declare(object).await?,
                 (TopologyMode::Declare, Visit::Repair) => match object {
                     Object::Binding(binding)
                         if !(topology.is_of_retries(binding)
@@ -207,25 +235,38 @@ impl Declarer {
                     {
                         continue;
                     }
-                    Object::Exchange(_) | Object::Queue(_) if scratch.is_there(object).await? => {
+                    Object::Exchange(_) | Object::Queue(_)
+                        if disposable.is_there(object).await? =>
+                    {
                         continue;
                     }
-                    _ => scratch.declare(object).await?,
+                    _ => disposable.declare(object).await?,
                 },
             };
+            let Seen {
+                finding,
+                was_there,
+                result,
+                uncompared,
+            } = seen;
+            declared.push(DeclaredObject {
+                object: object.clone(),
+                result,
+                detail: finding.clone().or(uncompared),
+            });
             let mut state = self.lock();
             if !Arc::ptr_eq(&*self.topology.load(), topology) {
-                // Replaced meanwhile; whoever did that declares the new one.
-                return Ok(());
+                // The plan was replaced in the meantime. The task that did so declares the new one.
+                return Ok(declared);
             }
             let is_missing = finding.is_some() && !was_there;
-            if let Object::Exchange(Exchange { name, .. }) | Object::Queue(Queue { name, .. }) =
-                object
+            if let Object::Exchange(PlannedExchange { name, .. })
+            | Object::Queue(PlannedQueue { name, .. }) = object
                 && !is_missing
                 && !state.present.insert(index)
                 && !was_there
             {
-                tracing::warn!(object = %object, "missing object of the topology declared again");
+                tracing::warn!(object = %object, "missing topology object declared again");
                 state.restored.insert(index, Timestamp::now());
                 state.restorations += 1;
                 restored.insert(name.as_str());
@@ -235,10 +276,10 @@ impl Declarer {
                 None => state.findings.remove(&index),
             };
         }
-        Ok(())
+        Ok(declared)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DeclarerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,9 @@
-use super::*;
-use crate::config::routing::Status;
+use serde_json::json;
 
-fn exchange(plan: &Topology, name: &str) -> Exchange {
+use super::*;
+use crate::config::routing::StatusRouting;
+
+fn exchange(plan: &Topology, name: &str) -> PlannedExchange {
     let found = plan.objects.iter().find_map(|object| match object {
         Object::Exchange(exchange) if exchange.name == name => Some(exchange.clone()),
         _ => None,
@@ -9,7 +11,7 @@ fn exchange(plan: &Topology, name: &str) -> Exchange {
     found.unwrap_or_else(|| panic!("exchange {name} is planned"))
 }
 
-fn arguments(plan: &Topology, name: &str) -> Vec<(&'static str, Argument)> {
+fn arguments(plan: &Topology, name: &str) -> Arguments {
     let found = plan.objects.iter().find_map(|object| match object {
         Object::Queue(queue) if queue.name == name => Some(queue.arguments.clone()),
         _ => None,
@@ -22,7 +24,7 @@ fn shown(plan: &Topology) -> Vec<String> {
 }
 
 #[test]
-fn the_default_plan_is_the_topology_of_the_contract() {
+fn default_plan_is_the_documented_topology() {
     let plan = Topology::plan(&Config::default());
     assert_eq!(
         shown(&plan),
@@ -47,29 +49,29 @@ fn the_default_plan_is_the_topology_of_the_contract() {
 }
 
 #[test]
-fn both_holding_queues_are_quorum_queues_that_forget_nothing_for_being_looked_at() {
+fn holding_queues_are_quorum_without_delivery_limit() {
     let plan = Topology::plan(&Config::default());
     assert_eq!(
         arguments(&plan, "chat-sessions.dead-letter"),
         [
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", Argument::Integer(1_000_000_000))
+            ("x-delivery-limit", json!(1_000_000_000))
         ]
     );
     assert_eq!(
         arguments(&plan, "chat-sessions.unrouted"),
         [
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", Argument::Integer(1_000_000_000)),
-            ("x-message-ttl", Argument::Integer(7 * 86_400_000)),
-            ("x-max-length-bytes", Argument::Integer(1 << 30)),
+            ("x-delivery-limit", json!(1_000_000_000)),
+            ("x-message-ttl", json!(7 * 86_400_000)),
+            ("x-max-length-bytes", json!(1 << 30)),
             ("x-overflow", "drop-head".into()),
         ]
     );
 }
 
 #[test]
-fn without_an_unrouted_exchange_there_is_no_alternate_and_no_holding_queue() {
+fn no_unrouted_exchange_means_no_alternate() {
     let mut config = Config::default();
     config.unrouted.exchange = String::new();
     let plan = Topology::plan(&config);
@@ -79,14 +81,14 @@ fn without_an_unrouted_exchange_there_is_no_alternate_and_no_holding_queue() {
 }
 
 #[test]
-fn every_exchange_of_the_routing_is_planned_once() {
+fn every_routing_exchange_is_planned_once() {
     let mut config = Config::default();
     for (status, exchange) in [
         ("missed", "alerts"),
         ("callback", "alerts"),
         ("created", "chat-sessions"),
     ] {
-        let own = Status {
+        let own = StatusRouting {
             exchange: Some(exchange.into()),
             routing_key: None,
         };
@@ -104,7 +106,7 @@ fn every_exchange_of_the_routing_is_planned_once() {
 }
 
 #[test]
-fn a_consumer_queue_refuses_rather_than_drops_and_dead_letters_at_least_once() {
+fn consumer_queues_reject_and_dead_letter_safely() {
     let queue = QueueConfig {
         name: "crm".into(),
         keys: vec![
@@ -125,14 +127,14 @@ fn a_consumer_queue_refuses_rather_than_drops_and_dead_letters_at_least_once() {
         arguments(&plan, "crm"),
         [
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", Argument::Integer(5)),
+            ("x-delivery-limit", json!(5)),
             ("x-overflow", "reject-publish".into()),
             ("x-dead-letter-exchange", "chat-sessions.dead-letter".into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
-            ("x-message-ttl", Argument::Integer(60_000)),
-            ("x-max-length", Argument::Integer(10)),
-            ("x-max-length-bytes", Argument::Integer(1000)),
-            ("x-single-active-consumer", Argument::Flag(true)),
+            ("x-message-ttl", json!(60_000)),
+            ("x-max-length", json!(10)),
+            ("x-max-length-bytes", json!(1000)),
+            ("x-single-active-consumer", json!(true)),
         ]
     );
     let bound = plan
@@ -145,7 +147,7 @@ fn a_consumer_queue_refuses_rather_than_drops_and_dead_letters_at_least_once() {
 }
 
 #[test]
-fn around_an_exchange_are_its_bindings_and_their_queues() {
+fn exchange_declaration_includes_bindings_and_queues() {
     let crm = QueueConfig {
         name: "crm".into(),
         keys: vec!["#".into()],
@@ -173,7 +175,7 @@ fn around_an_exchange_are_its_bindings_and_their_queues() {
 }
 
 #[test]
-fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
+fn retry_delay_needs_rejected_and_retry_queues() {
     let queue = QueueConfig {
         name: "crm".into(),
         keys: vec!["#".into()],
@@ -193,7 +195,7 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
         arguments(&plan, "crm.rejected"),
         [
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", Argument::Integer(1_000_000_000)),
+            ("x-delivery-limit", json!(1_000_000_000)),
             ("x-overflow", "reject-publish".into()),
             ("x-dead-letter-exchange", "chat-sessions.dead-letter".into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
@@ -203,9 +205,9 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
         arguments(&plan, "crm.retry"),
         [
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", Argument::Integer(1_000_000_000)),
+            ("x-delivery-limit", json!(1_000_000_000)),
             ("x-overflow", "reject-publish".into()),
-            ("x-message-ttl", Argument::Integer(30_000)),
+            ("x-message-ttl", json!(30_000)),
             ("x-dead-letter-exchange", "crm.retried".into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
         ]
@@ -224,7 +226,7 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
     }
     assert_eq!(
         plan.delayed,
-        [Delayed {
+        [RetryTopology {
             queue: "crm".into(),
             rejected: "crm.rejected".into(),
             retry: "crm.retry".into(),
@@ -233,4 +235,29 @@ fn a_retry_delay_needs_a_queue_to_reject_to_and_one_to_wait_in() {
             dead_letter: "chat-sessions.dead-letter".into(),
         }]
     );
+}
+
+#[test]
+fn broker_delays_retries_from_4_3_on() {
+    let queue = |name: &str, retry_delay| QueueConfig {
+        name: name.into(),
+        keys: vec!["#".into()],
+        retry_delay,
+        ..QueueConfig::default()
+    };
+    let plan = Topology::plan(&Config {
+        queues: vec![
+            queue("crm", Some(Duration::from_secs(30))),
+            queue("plain", None),
+        ],
+        ..Config::default()
+    });
+    let of = |version: &str| plan.for_version(crate::rabbitmq::Version::parse(version).unwrap());
+    assert_eq!(of("4.2.9"), plan);
+    let new = of("4.3.0");
+    assert!(!shown(&new).iter().any(|object| object.contains("crm.")));
+    assert_eq!(new.objects.len(), plan.objects.len() - 8);
+    assert_eq!(arguments(&new, "crm"), plan.by_broker[0].arguments);
+    assert_eq!(arguments(&new, "plain"), arguments(&plan, "plain"));
+    assert_eq!(new.delayed, []);
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 
-/// Takes lines only while the test does not hold its lock.
+/// A sink that blocks while the test holds its lock.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -26,15 +26,15 @@ impl Sink {
 
 fn logged(config: &Telemetry, log: impl FnOnce(&Level)) -> String {
     let sink = Sink::default();
-    let queue = Queue::start(sink.clone()).unwrap();
+    let queue = LineQueue::start(sink.clone(), config.log_format).unwrap();
     let (subscriber, level) = subscriber(config, queue.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, || log(&level));
-    queue.flush(Duration::from_secs(10));
+    queue.flush_within(Duration::from_secs(10));
     sink.text()
 }
 
 #[test]
-fn text_is_one_line_and_carries_no_control_characters_of_a_value() {
+fn text_lines_contain_no_control_characters() {
     let text = logged(&Telemetry::default(), |_| {
         tracing::info!(source = "a\r\n\u{1b}[31mb", "webhook refused");
     });
@@ -43,7 +43,7 @@ fn text_is_one_line_and_carries_no_control_characters_of_a_value() {
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
 }
 
-/// By every way into a line: as the message, as Display, as Debug, as text, as an error.
+/// Logs the text in every way: in the message, as `Display`, as `Debug`, as a string, as an error.
 fn log_unsafe(text: &str) {
     let error = io::Error::other(text.to_owned());
     let error: &dyn std::error::Error = &error;
@@ -59,7 +59,7 @@ fn is_safe(line: &str) -> bool {
 }
 
 #[test]
-fn text_of_others_is_escaped_however_it_is_logged() {
+fn foreign_text_is_escaped_in_every_field() {
     let text = logged(&Telemetry::default(), |_| log_unsafe(UNSAFE));
     let line = text.strip_suffix('\n').unwrap();
     assert!(is_safe(line), "{line:?}");
@@ -70,7 +70,7 @@ fn text_of_others_is_escaped_however_it_is_logged() {
 }
 
 #[test]
-fn json_of_text_of_others_is_safe_and_equal() {
+fn foreign_text_in_json_is_safe_and_equal() {
     let config = Telemetry {
         log_format: LogFormat::Json,
         ..Telemetry::default()
@@ -83,7 +83,7 @@ fn json_of_text_of_others_is_safe_and_equal() {
 }
 
 #[test]
-fn json_is_one_object_a_line() {
+fn json_is_one_object_per_line() {
     let config = Telemetry {
         log_format: LogFormat::Json,
         ..Telemetry::default()
@@ -97,7 +97,7 @@ fn json_is_one_object_a_line() {
 }
 
 #[test]
-fn the_level_changes_while_running_and_a_bad_one_is_refused() {
+fn level_can_change_and_invalid_one_is_refused() {
     let text = logged(&Telemetry::default(), |level| {
         tracing::debug!("before");
         level.reload(parse_level("debug").unwrap()).unwrap();
@@ -108,26 +108,22 @@ fn the_level_changes_while_running_and_a_bad_one_is_refused() {
 }
 
 #[test]
-fn a_sink_that_takes_nothing_delays_nobody_and_the_lost_lines_are_counted() {
+fn blocked_sink_delays_nothing_and_counts_losses() {
     let sink = Sink::default();
-    let queue = Queue::start(sink.clone()).unwrap();
-    let writer = Writer {
-        queue: queue.clone(),
-        format: LogFormat::Text,
-    };
+    let queue = LineQueue::start(sink.clone(), LogFormat::Text).unwrap();
     let held = sink.0.lock().unwrap();
     let started = Instant::now();
     for line in 0..10 * QUEUE_LINES_MAX {
-        writeln!(writer.clone(), "line {line}").unwrap();
+        writeln!(queue.clone(), "line {line}").unwrap();
     }
-    queue.flush(Duration::from_millis(10));
+    queue.flush_within(Duration::from_millis(10));
     assert!(started.elapsed() < Duration::from_secs(5));
     drop(held);
     wait_until(|| sink.text().contains("log lines did not fit and are lost"));
 }
 
 #[test]
-fn a_sink_that_fails_is_tried_again() {
+fn failing_sink_is_retried() {
     struct Failing(std::sync::mpsc::Sender<()>);
     impl Write for Failing {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -139,12 +135,9 @@ fn a_sink_that_fails_is_tried_again() {
         }
     }
     let (tried, attempts) = channel();
-    let mut writer = Writer {
-        queue: Queue::start(Failing(tried)).unwrap(),
-        format: LogFormat::Text,
-    };
+    let mut queue = LineQueue::start(Failing(tried), LogFormat::Text).unwrap();
     for _ in 0..3 {
-        writer.write_all(b"line\n").unwrap();
+        queue.write_all(b"line\n").unwrap();
     }
     for _ in 0..3 {
         attempts.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -152,7 +145,7 @@ fn a_sink_that_fails_is_tried_again() {
 }
 
 #[test]
-fn a_long_line_is_cut() {
+fn long_line_is_cut() {
     let text = logged(&Telemetry::default(), |_| {
         tracing::info!("{}", "x".repeat(1 << 20));
     });

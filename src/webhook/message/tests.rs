@@ -13,7 +13,7 @@ fn message(body: impl Into<Bytes>) -> Message {
     Message::of(&samples::event(body), route(), "completed")
 }
 
-fn letter(reason: Reason) -> DeadLetter {
+fn letter(reason: DeadLetterReason) -> DeadLetter {
     DeadLetter {
         reason,
         detail: "no queue is bound".into(),
@@ -46,7 +46,7 @@ fn text<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
 }
 
 #[test]
-fn a_session_has_all_properties_and_headers() {
+fn session_has_all_properties_and_headers() {
     let mut envelope = samples::envelope();
     envelope.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
     envelope.tracestate = Some("congo=t61rcWkgMzE".into());
@@ -58,8 +58,8 @@ fn a_session_has_all_properties_and_headers() {
         [
             r#"source: "acme""#,
             r#"session-id: "1530162945-9852""#,
-            r#"session-type: "request""#,
             r#"status: "completed""#,
+            r#"session-type: "request""#,
             r#"previous-status: "handled""#,
             r#"webhook-id: "00000000-0000-0000-0000-000000000007""#,
             "webhook-index: 0",
@@ -77,7 +77,7 @@ fn a_session_has_all_properties_and_headers() {
 }
 
 #[test]
-fn what_a_session_lacks_is_no_header() {
+fn missing_fields_have_no_header() {
     let event = &samples::webhook(r#"[7,{"id":"a","status":"Odd","type":1}]"#).events[1];
     assert_eq!(
         shown(&Message::of(event, route(), "unknown")),
@@ -93,7 +93,7 @@ fn what_a_session_lacks_is_no_header() {
 }
 
 #[test]
-fn a_reject_has_no_session() {
+fn reject_has_no_session() {
     let event = samples::event("[null]");
     let message = Message::of(&event, route(), "invalid");
     assert_eq!(message.correlation_id, None);
@@ -107,7 +107,7 @@ fn a_reject_has_no_session() {
 }
 
 #[test]
-fn a_text_is_cut_to_255_bytes_between_two_characters() {
+fn text_is_cut_to_255_bytes_at_a_character() {
     for (status, expected) in [
         ("s".repeat(255), "s".repeat(255)),
         ("s".repeat(256), "s".repeat(255)),
@@ -124,19 +124,19 @@ fn a_text_is_cut_to_255_bytes_between_two_characters() {
 }
 
 #[test]
-fn a_message_type_has_at_most_255_bytes() {
+fn message_type_has_at_most_255_bytes() {
     let event = samples::event(samples::COMPLETED);
     let message = Message::of(&event, route(), &"s".repeat(300));
     assert_eq!(message.message_type.len(), 255);
 }
 
 #[test]
-fn a_dead_letter_keeps_everything_and_says_why() {
+fn dead_letter_keeps_everything_and_adds_its_reason() {
     let event = samples::event(samples::COMPLETED);
     let of = Message::of(&event, route(), "completed");
-    for reason in Reason::ALL
+    for reason in DeadLetterReason::ALL
         .into_iter()
-        .filter(|reason| *reason != Reason::TooLarge)
+        .filter(|reason| *reason != DeadLetterReason::TooLarge)
     {
         let mut dead = Message::dead_letter(&event, route(), "completed", &letter(reason), 42);
         let added = dead.headers.split_off(of.headers.len());
@@ -157,9 +157,9 @@ fn a_dead_letter_keeps_everything_and_says_why() {
 }
 
 #[test]
-fn a_dead_letter_that_is_too_large_has_no_body_but_the_events_number() {
+fn oversized_dead_letter_has_event_number_not_body() {
     let event = samples::event(samples::COMPLETED);
-    let letter = letter(Reason::TooLarge);
+    let letter = letter(DeadLetterReason::TooLarge);
     let dead = Message::dead_letter(&event, route(), "completed", &letter, 42);
     assert!(dead.body.is_empty());
     assert_eq!(
@@ -171,10 +171,10 @@ fn a_dead_letter_that_is_too_large_has_no_body_but_the_events_number() {
 }
 
 #[test]
-fn a_detail_is_cut_to_a_kibibyte() {
+fn detail_is_cut_to_a_kibibyte() {
     let letter = DeadLetter {
         detail: "é".repeat(600),
-        ..letter(Reason::Nacked)
+        ..letter(DeadLetterReason::Nacked)
     };
     let event = samples::event(samples::COMPLETED);
     let dead = Message::dead_letter(&event, route(), "completed", &letter, 42);
@@ -206,7 +206,7 @@ fn properties_and_headers_never_exceed_a_frame() {
     let letter = DeadLetter {
         detail: long.clone(),
         original,
-        ..letter(Reason::TooLarge)
+        ..letter(DeadLetterReason::TooLarge)
     };
     let dead = Message::dead_letter(&webhook.events[0], route(), &long, &letter, i64::MAX);
 

@@ -1,24 +1,24 @@
 //! Templates of routing keys: text with placeholders for an event's fields.
 
-use std::fmt;
 use std::sync::Arc;
 
+use crate::webhook::attributes::ATTRIBUTES;
 use crate::webhook::{Fields, cut};
 
-/// Bytes of an AMQP short string.
+/// Maximum length of a routing key, in bytes: that of an AMQP short string.
 const KEY_BYTES_MAX: usize = 255;
 
-/// What a placeholder of a value that is not there becomes.
+/// Replaces a placeholder whose value is absent.
 const ABSENT: &str = "none";
 
-/// Names of placeholders are shorter.
+/// Maximum length of an unknown placeholder's name that is repeated in an error, in bytes.
 const NAME_BYTES_MAX: usize = 20;
 
-/// A template of the configuration that cannot be read.
+/// A template of the configuration that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}`: {problem}")]
 pub struct TemplateError {
-    /// Where it stands, as a dotted key.
+    /// The template's dotted key in the configuration.
     pub name: String,
     /// What is wrong with it.
     pub problem: TemplateProblem,
@@ -27,120 +27,118 @@ pub struct TemplateError {
 /// What is wrong with a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateProblem {
-    /// A placeholder nobody fills.
-    #[error("unknown placeholder{}, there are {list}", quoted(.0), list = Placeholders)]
+    /// A placeholder with an unknown name.
+    #[error("unknown placeholder{}; use one of {list}", quoted(.0), list = placeholders())]
     UnknownPlaceholder(String),
     /// A `{` that is not closed, or a `}` that was not opened.
-    #[error("a brace that is not one of a pair, as in {list}", list = Placeholders)]
+    #[error("unbalanced brace; placeholders are written as {list}", list = placeholders())]
     UnbalancedBrace,
 }
 
 /// Text with placeholders.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Template(Vec<Part>);
+pub struct Template(Vec<TemplatePart>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(String),
-    Value(Placeholder),
+    /// The name of a placeholder, and what it stands for.
+    Value(&'static str, Placeholder),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placeholder {
     Status,
-    Type,
     Source,
-    PreviousStatus,
-    Company,
+    /// Its position in [`ATTRIBUTES`].
+    Attribute(usize),
 }
 
-const PLACEHOLDERS: [(&str, Placeholder); 5] = [
-    ("status", Placeholder::Status),
-    ("type", Placeholder::Type),
-    ("source", Placeholder::Source),
-    ("previous_status", Placeholder::PreviousStatus),
-    ("company", Placeholder::Company),
-];
+impl Placeholder {
+    fn all() -> impl Iterator<Item = (&'static str, Self)> {
+        let attributes = ATTRIBUTES.iter().enumerate();
+        [("status", Self::Status), ("source", Self::Source)]
+            .into_iter()
+            .chain(attributes.map(|(position, one)| (one.placeholder, Self::Attribute(position))))
+    }
+}
 
 impl Template {
-    /// Reads a template: every pair of braces holds the name of a placeholder.
+    /// Parses a template: every pair of braces contains the name of a placeholder.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first problem in the template.
     pub fn parse(template: &str) -> Result<Self, TemplateProblem> {
         let mut parts = Vec::new();
         let mut rest = template;
         while let Some(brace) = rest.find(['{', '}']) {
             let (text, from_brace) = rest.split_at(brace);
-            parts.push(Part::Text(text.into()));
+            parts.push(TemplatePart::Text(text.into()));
             let (name, after) = from_brace
                 .strip_prefix('{')
                 .and_then(|inner| inner.split_once('}'))
                 .filter(|(name, _)| !name.contains('{'))
                 .ok_or(TemplateProblem::UnbalancedBrace)?;
-            parts.push(Part::Value(placeholder(name)?));
+            let (name, placeholder) = Placeholder::all()
+                .find(|(known, _)| *known == name)
+                .ok_or_else(|| TemplateProblem::UnknownPlaceholder(name.into()))?;
+            parts.push(TemplatePart::Value(name, placeholder));
             rest = after;
         }
-        parts.push(Part::Text(rest.into()));
+        parts.push(TemplatePart::Text(rest.into()));
         Ok(Self(parts))
     }
 
-    /// The key of all events of a status, if no other field is asked for.
-    pub fn fixed(&self, status: &str) -> Option<Arc<str>> {
-        let is_fixed = self
-            .0
-            .iter()
-            .all(|part| matches!(part, Part::Text(_) | Part::Value(Placeholder::Status)));
-        is_fixed.then(|| self.fill(status, "", &Fields::default()))
-    }
-
-    /// The template with the status filled in; the other placeholders stay in their braces.
-    pub fn address(&self, status: &str) -> String {
-        let mut address = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Text(text) => address.push_str(text),
-                Part::Value(Placeholder::Status) => address.extend(status.chars().map(key_char)),
-                Part::Value(placeholder) => {
-                    let named = PLACEHOLDERS.iter().find(|(_, known)| known == placeholder);
-                    address.extend(named.map(|(name, _)| format!("{{{name}}}")));
-                }
+    /// The template with the status filled in.
+    pub fn with_status(mut self, status: &str) -> Self {
+        for part in &mut self.0 {
+            if matches!(part, TemplatePart::Value(_, Placeholder::Status)) {
+                *part = TemplatePart::Text(status.chars().map(key_char).collect());
             }
         }
-        address
+        self
     }
 
-    /// The key of one event, at most 255 bytes.
-    pub fn fill(&self, status: &str, source: &str, fields: &Fields) -> Arc<str> {
+    /// The key of all events, if no placeholder is left.
+    pub fn fixed(&self) -> Option<Arc<str>> {
+        let is_text = |part: &TemplatePart| matches!(part, TemplatePart::Text(_));
+        let is_fixed = self.0.iter().all(is_text);
+        is_fixed.then(|| self.fill("", &Fields::default()))
+    }
+
+    /// The template as text, with the placeholders that are left in braces.
+    pub fn address(&self) -> String {
+        let shown = |part: &TemplatePart| match part {
+            TemplatePart::Text(text) => text.clone(),
+            TemplatePart::Value(name, _) => format!("{{{name}}}"),
+        };
+        self.0.iter().map(shown).collect()
+    }
+
+    /// The key of one event of a template with its status, at most 255 bytes.
+    pub fn fill(&self, source: &str, fields: &Fields) -> Arc<str> {
         let mut key = String::new();
         for part in &self.0 {
             let value = match part {
-                Part::Text(text) => {
+                TemplatePart::Text(text) => {
                     key.push_str(text);
                     continue;
                 }
-                Part::Value(Placeholder::Status) => Some(status),
-                Part::Value(Placeholder::Source) => Some(source),
-                Part::Value(Placeholder::Type) => fields.session_type.as_deref(),
-                Part::Value(Placeholder::PreviousStatus) => fields.previous_status.as_deref(),
-                Part::Value(Placeholder::Company) => fields.company.as_deref(),
+                TemplatePart::Value(_, Placeholder::Status) => None,
+                TemplatePart::Value(_, Placeholder::Source) => Some(source),
+                TemplatePart::Value(_, Placeholder::Attribute(position)) => {
+                    fields.attributes[*position].as_deref()
+                }
             };
             let value = value.unwrap_or(ABSENT);
-            // One character of the key each: more than the key can hold is not looked at.
+            // Each character becomes one of the key, so no more than the key can hold are read.
             key.extend(value.chars().take(KEY_BYTES_MAX).map(key_char));
         }
         cut(&key, KEY_BYTES_MAX).into()
     }
 }
 
-fn placeholder(name: &str) -> Result<Placeholder, TemplateProblem> {
-    PLACEHOLDERS
-        .into_iter()
-        .find_map(|(known, placeholder)| (known == name).then_some(placeholder))
-        .ok_or_else(|| TemplateProblem::UnknownPlaceholder(name.into()))
-}
-
-/// Keeps dots, wildcards and everything else that means something in a key out of it.
+/// Replaces dots, wildcards and every other character that may have a meaning in a key.
 fn key_char(char: char) -> char {
     if char.is_ascii_alphanumeric() || matches!(char, '-' | '_') {
         char
@@ -149,7 +147,8 @@ fn key_char(char: char) -> char {
     }
 }
 
-/// A name, unless it looks like anything but the name of a placeholder: it could be a secret.
+/// A name, if it looks like that of a placeholder. Any other text is left out: it could be a
+/// secret.
 fn quoted(name: &str) -> String {
     let is_name =
         name.len() <= NAME_BYTES_MAX && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
@@ -161,12 +160,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// The names of all placeholders, as an operator writes them.
-struct Placeholders;
-
-impl fmt::Display for Placeholders {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = PLACEHOLDERS.into_iter().map(|(name, _)| name);
-        write!(formatter, "`{{{}}}`", names.next().unwrap_or_default())?;
-        names.try_for_each(|name| write!(formatter, " `{{{name}}}`"))
-    }
+fn placeholders() -> String {
+    let names = Placeholder::all().map(|(name, _)| format!("`{{{name}}}`"));
+    names.collect::<Vec<_>>().join(" ")
 }

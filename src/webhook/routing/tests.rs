@@ -1,11 +1,15 @@
 use super::template::Template;
 use super::*;
+use crate::config::Config;
+use crate::settings;
 use crate::webhook::samples;
 
 /// Reads a `[routing]` section.
 fn configured(section: &str) -> Result<Routing, Vec<TemplateError>> {
-    let section = toml::from_str(section).unwrap();
-    Routing::new(&section, &config::DeadLetter::default())
+    settings::routing(&Config {
+        routing: toml::from_str(section).unwrap(),
+        ..Config::default()
+    })
 }
 
 fn routing(section: &str) -> Routing {
@@ -30,7 +34,7 @@ fn check(routing: &Routing, event: &Event, expected: &str) {
 }
 
 #[test]
-fn by_default_a_session_goes_to_one_exchange_with_its_status_as_key() {
+fn default_routing_uses_the_status_as_key() {
     let routing = routing("");
     for status in STATUSES {
         let event = session(&format!(r#""status":"{status}""#));
@@ -60,7 +64,7 @@ fn every_other_status_is_unknown() {
 }
 
 #[test]
-fn a_status_with_a_section_is_known_and_takes_from_the_default_what_it_does_not_say() {
+fn status_section_inherits_from_the_default() {
     let routing = routing(
         r#"
         exchange = "chats"
@@ -92,7 +96,7 @@ fn a_status_with_a_section_is_known_and_takes_from_the_default_what_it_does_not_
 }
 
 #[test]
-fn the_default_exchange_is_declared_even_if_every_status_has_its_own() {
+fn default_exchange_is_always_declared() {
     let statuses = STATUSES.into_iter().chain([UNKNOWN]);
     let sections: Vec<_> = statuses
         .map(|status| format!("[statuses.{status}]\nexchange = \"own\""))
@@ -103,7 +107,7 @@ fn the_default_exchange_is_declared_even_if_every_status_has_its_own() {
 }
 
 #[test]
-fn a_key_is_made_of_the_fields_of_the_event() {
+fn key_is_built_from_event_fields() {
     let routing =
         routing(r#"routing_key = "a.{source}.{type}.{previous_status}.{company}.{status}.z""#);
     let all = r#""status":"handled","type":"push","pastStatus":["missed","created"],
@@ -129,7 +133,7 @@ fn a_key_is_made_of_the_fields_of_the_event() {
 }
 
 #[test]
-fn a_key_has_at_most_255_bytes_and_ends_with_a_whole_character() {
+fn key_is_cut_to_255_bytes_at_a_character() {
     let long = "c".repeat(100_000);
     let event = session(&format!(
         r#""status":"created","creator":{{"company":{{"identifier":"{long}"}}}}"#
@@ -142,7 +146,7 @@ fn a_key_has_at_most_255_bytes_and_ends_with_a_whole_character() {
 }
 
 #[test]
-fn the_name_of_a_configured_status_cannot_add_words_to_a_key() {
+fn configured_status_cannot_add_words_to_a_key() {
     let routing = routing("[statuses.\"on.hold #\"]\nrouting_key = \"s.{status}\"");
     let event = session(r#""status":"on.hold #""#);
     check(&routing, &event, "chat-sessions s.on_hold__");
@@ -150,7 +154,7 @@ fn the_name_of_a_configured_status_cannot_add_words_to_a_key() {
 }
 
 #[test]
-fn a_reject_goes_to_the_dead_letter_exchange_with_its_reason_as_key() {
+fn reject_is_routed_by_its_reason() {
     let routing = routing(r#"routing_key = "{source}.{company}.{status}""#);
     for (body, reason) in [("[{}]", "invalid"), ("[", "malformed")] {
         let event = samples::event(body);
@@ -166,11 +170,11 @@ fn a_reject_goes_to_the_dead_letter_exchange_with_its_reason_as_key() {
 }
 
 #[test]
-fn a_dead_letter_remembers_where_its_session_would_have_gone() {
+fn dead_letter_keeps_its_original_route() {
     let routing = routing("[statuses.missed]\nexchange = \"alarms\"");
     let event = session(r#""status":"missed""#);
     assert_eq!(routing.original_route(&event), routing.route(&event));
-    for reason in Reason::ALL {
+    for reason in DeadLetterReason::ALL {
         let route = routing.dead_letter_route(reason);
         assert_eq!(
             address(&route),
@@ -188,7 +192,7 @@ fn sessions_of_one_status_share_their_route() {
 }
 
 #[test]
-fn every_template_that_cannot_be_read_is_named_with_what_it_could_have_been() {
+fn invalid_template_is_named_with_a_suggestion() {
     let errors = configured(
         r#"
         routing_key = "chat.{state}"
@@ -207,26 +211,26 @@ fn every_template_that_cannot_be_read_is_named_with_what_it_could_have_been() {
         .iter()
         .map(ToString::to_string)
         .collect();
-    let placeholders = "`{status}` `{type}` `{source}` `{previous_status}` `{company}`";
-    let unbalanced = format!("a brace that is not one of a pair, as in {placeholders}");
+    let placeholders = "`{status}` `{source}` `{type}` `{previous_status}` `{company}`";
+    let unbalanced = format!("unbalanced brace; placeholders are written as {placeholders}");
     assert_eq!(
         texts,
         [
             format!(
-                "`routing.routing_key`: unknown placeholder `{{state}}`, there are {placeholders}"
+                "`routing.routing_key`: unknown placeholder `{{state}}`; use one of {placeholders}"
             ),
             format!("`routing.statuses.unknown.routing_key`: {unbalanced}"),
             format!("`routing.statuses.archived.routing_key`: {unbalanced}"),
-            // A name that could not be one is not repeated: any value could be a secret.
+            // Text that cannot be a placeholder is not repeated: it could be a secret.
             format!(
-                "`routing.statuses.missed.routing_key`: unknown placeholder, there are {placeholders}"
+                "`routing.statuses.missed.routing_key`: unknown placeholder; use one of {placeholders}"
             ),
         ]
     );
 }
 
 #[test]
-fn braces_come_in_pairs() {
+fn braces_must_be_paired() {
     let unbalanced = [
         "{",
         "}",
@@ -259,4 +263,31 @@ fn braces_come_in_pairs() {
     for template in ["", "plain", "{status}", "{status}{type}", ".{source}."] {
         assert!(Template::parse(template).is_ok(), "{template}");
     }
+}
+
+/// The fingerprint is stored: if it changed, the next start would route every pending event again.
+#[test]
+fn fingerprint_depends_only_on_the_routes() {
+    let default = routing("");
+    assert_eq!(
+        default.fingerprint(),
+        "69c0374d3300c5d10ad48b21807578f137de200f41a82eca3064941c4cfe9779"
+    );
+    assert_eq!(default.fingerprint(), routing("").fingerprint());
+    for other in [
+        "exchange = 'other'",
+        "routing_key = 'chat-session.{status}.{company}'",
+        "[statuses.created]\nexchange = 'other'",
+        "[statuses.archived]",
+    ] {
+        assert_ne!(
+            default.fingerprint(),
+            routing(other).fingerprint(),
+            "{other}"
+        );
+    }
+    let mut letters = Config::default();
+    letters.dead_letter.exchange = "letters".into();
+    let letters = settings::routing(&letters).unwrap();
+    assert_ne!(default.fingerprint(), letters.fingerprint());
 }

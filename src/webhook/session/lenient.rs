@@ -1,4 +1,4 @@
-//! A field that may be absent or of another shape than the interface says.
+//! A field that may be absent, or of another shape than the interface defines.
 
 use std::borrow::Cow;
 
@@ -8,20 +8,20 @@ use serde::forward_to_deserialize_any;
 use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// A field as the sender wrote it. Reads every JSON value, and only JSON.
+/// A field as the sender wrote it. Accepts every JSON value; cannot be read from other formats.
 #[derive(Debug, Clone, Default)]
 pub enum Lenient<T> {
-    /// Not there, or `null`.
+    /// Missing, or `null`.
     #[default]
     Absent,
-    /// As the interface says.
+    /// As the interface defines it.
     Is(T),
-    /// Of another shape: its text.
+    /// Of another shape; kept as its text.
     Unexpected(Box<RawValue>),
 }
 
 impl<T> Lenient<T> {
-    /// The value, if it is there and as the interface says.
+    /// The value, if it is present and as the interface defines it.
     #[must_use]
     pub fn get(&self) -> Option<&T> {
         match self {
@@ -30,7 +30,7 @@ impl<T> Lenient<T> {
         }
     }
 
-    /// Whether there is nothing to write.
+    /// Whether the field is absent, so that it is not written.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
@@ -40,17 +40,6 @@ impl<T> Lenient<T> {
 impl<T> From<T> for Lenient<T> {
     fn from(value: T) -> Self {
         Self::Is(value)
-    }
-}
-
-impl<T: PartialEq> PartialEq for Lenient<T> {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Absent, Self::Absent) => true,
-            (Self::Is(one), Self::Is(other)) => one == other,
-            (Self::Unexpected(one), Self::Unexpected(other)) => one.get() == other.get(),
-            _ => false,
-        }
     }
 }
 
@@ -75,7 +64,7 @@ impl<T: Serialize> Serialize for Lenient<T> {
     }
 }
 
-/// As the interface says, or anything else.
+/// The schema accepts the shape that the interface defines, or anything else.
 impl<T: JsonSchema> JsonSchema for Lenient<T> {
     fn inline_schema() -> bool {
         true
@@ -104,13 +93,14 @@ impl JsonSchema for OtherShape {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "`null`, or a value of another shape than the interface says. The \
-                bridge passes it on as it came: be ready for it.",
+            "description": "`null`, or a value of another shape than the interface defines. The \
+                bridge passes it on as received: consumers must expect it.",
         })
     }
 }
 
-/// A derived struct would also read an array, as its fields in order.
+/// Reads structs from objects only: a derived struct would also accept an array, with its fields in
+/// order.
 struct StructsAreObjects<D>(D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for StructsAreObjects<D> {

@@ -28,7 +28,7 @@ fn check(values: &[&str], expected: bool) {
 }
 
 #[test]
-fn a_signature_is_hex_of_either_case_or_base64_behind_a_prefix_of_any_case() {
+fn signature_is_prefixed_hex_or_base64() {
     let base64 = BASE64.encode(&digest());
     assert_eq!(base64, "KZCHnRVfKffYszp5RI29aBDAW2012OcxWOV730s5TEw=");
     check(&[&format!("sha256={HEX}")], true);
@@ -48,7 +48,7 @@ fn a_signature_is_hex_of_either_case_or_base64_behind_a_prefix_of_any_case() {
 }
 
 #[test]
-fn exactly_one_header_counts() {
+fn exactly_one_header_is_required() {
     let right = format!("sha256={HEX}");
     check(&[], false);
     check(&[&right, &right], false);
@@ -57,7 +57,7 @@ fn exactly_one_header_counts() {
 }
 
 #[test]
-fn a_signature_that_cannot_be_decoded_is_bad() {
+fn undecodable_signature_is_invalid() {
     let base64 = BASE64.encode(&digest());
     let url_safe = BASE64URL.encode(&[0xff; 32]);
     let cases = [
@@ -93,7 +93,7 @@ fn a_signature_that_cannot_be_decoded_is_bad() {
 }
 
 #[test]
-fn a_wrong_digest_is_bad() {
+fn wrong_digest_is_invalid() {
     for bit in 0..256 {
         let mut digest = digest();
         digest[bit / 8] ^= 1 << (bit % 8);
@@ -102,7 +102,7 @@ fn a_wrong_digest_is_bad() {
 }
 
 #[test]
-fn any_change_of_the_body_is_seen() {
+fn any_change_of_the_body_is_detected() {
     let body = crate::webhook::samples::COMPLETED;
     let keys = Keys::new([SECRET]);
     let signature = sign(SECRET.as_bytes(), body);
@@ -124,7 +124,7 @@ fn any_change_of_the_body_is_seen() {
 }
 
 #[test]
-fn any_secret_of_the_source_may_have_signed_and_no_other() {
+fn only_secrets_of_the_source_are_accepted() {
     let secrets = [
         "first-secret-0000",
         "second-secret-000",
@@ -146,7 +146,7 @@ fn any_secret_of_the_source_may_have_signed_and_no_other() {
 }
 
 #[test]
-fn a_source_without_a_usable_secret_takes_nothing() {
+fn source_without_secret_accepts_nothing() {
     let by_empty_secret = sign(b"", BODY);
     assert!(!is_authentic(&Keys::new([""]), &[&by_empty_secret], BODY));
     assert!(!is_authentic(
@@ -157,7 +157,7 @@ fn a_source_without_a_usable_secret_takes_nothing() {
 }
 
 #[test]
-fn an_unsigned_source_takes_everything_and_its_absent_signature_proves_nothing_elsewhere() {
+fn unsigned_source_proves_nothing_elsewhere() {
     for values in [&[][..], &["nonsense"], &["sha256=", "sha256="]] {
         assert!(is_authentic(&Keys::Unsigned, values, BODY), "{values:?}");
     }
@@ -168,7 +168,7 @@ fn an_unsigned_source_takes_everything_and_its_absent_signature_proves_nothing_e
 }
 
 #[test]
-fn an_operator_is_told_what_is_wrong_with_it() {
+fn operator_is_told_the_reason() {
     let two = Keys::new(["first-secret-0000", "second-secret-000"]);
     let wrong = sign(SECRET.as_bytes(), BODY);
     let why = |keys: &Keys, values: &[&str]| {
@@ -191,7 +191,7 @@ fn an_operator_is_told_what_is_wrong_with_it() {
 }
 
 #[test]
-fn the_secret_that_signed_is_known_by_its_position() {
+fn signing_secret_is_identified_by_position() {
     let keys = Keys::new(["first-secret-0000", "second-secret-000"]);
     let signed_by = |secret: &str| {
         let signature = keys.read([sign(secret.as_bytes(), BODY)]).unwrap();

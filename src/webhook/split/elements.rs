@@ -1,5 +1,5 @@
-//! Where the elements of a body begin and end. One pass over the bytes for UTF-8 and one for
-//! JSON, whatever they are; nothing is decoded.
+//! Finds where the elements of a body begin and end. One pass over the bytes for UTF-8 and one for
+//! JSON, whatever the bytes are; nothing is decoded.
 
 use std::fmt;
 
@@ -12,34 +12,41 @@ use super::kind::kind;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Why a body has no elements.
-pub enum Refusal {
+pub enum NoElements {
     /// It has more than are allowed.
     TooMany,
-    /// It is not JSON, or neither array nor object; for people.
+    /// It is not JSON, or neither array nor object; with a description for people.
     Malformed(String),
 }
 
-/// The text of every element, as it stands in the body.
+/// The text of every element, exactly as in the body.
 ///
 /// # Errors
-/// Too many elements win over what is wrong behind them.
-pub fn elements(body: &[u8], sessions_max: usize) -> Result<Vec<&str>, Refusal> {
+/// [`NoElements`]. Too many elements take precedence over an error after them.
+pub fn elements(body: &[u8], sessions_max: usize) -> Result<Vec<&str>, NoElements> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let text = std::str::from_utf8(body).map_err(|error| {
-        let position = Position::after(&body[..error.valid_up_to()]);
-        Refusal::Malformed(format!("invalid UTF-8 at {position}"))
+        let position = position_after(&body[..error.valid_up_to()]);
+        NoElements::Malformed(format!("invalid UTF-8 at {position}"))
     })?;
-    let start = text.trim_ascii_start();
-    if start.starts_with('[') {
-        array(text, sessions_max)
-    } else {
-        let value: &RawValue = serde_json::from_str(text).map_err(|error| syntax(&error))?;
-        let position = Position::after(&body[..text.len() - start.len()]);
-        object(value.get(), &position, sessions_max)
+    let start = text.len() - text.trim_ascii_start().len();
+    if text[start..].starts_with('[') {
+        return array(text, sessions_max);
     }
+    let value: &RawValue = serde_json::from_str(text).map_err(|error| syntax(&error))?;
+    let value = value.get();
+    if !value.starts_with('{') {
+        let (kind, position) = (kind(value), position_after(&body[..start]));
+        let detail = format!("neither an array nor an object but {kind} at {position}");
+        return Err(NoElements::Malformed(detail));
+    }
+    if sessions_max == 0 {
+        return Err(NoElements::TooMany);
+    }
+    Ok(vec![value])
 }
 
-fn array(text: &str, sessions_max: usize) -> Result<Vec<&str>, Refusal> {
+fn array(text: &str, sessions_max: usize) -> Result<Vec<&str>, NoElements> {
     let mut elements = Elements {
         texts: Vec::new(),
         sessions_max,
@@ -49,27 +56,10 @@ fn array(text: &str, sessions_max: usize) -> Result<Vec<&str>, Refusal> {
         .deserialize_seq(&mut elements)
         .and_then(|()| deserializer.end());
     match result {
-        _ if elements.texts.len() > sessions_max => Err(Refusal::TooMany),
+        _ if elements.texts.len() > sessions_max => Err(NoElements::TooMany),
         Ok(()) => Ok(elements.texts),
         Err(error) => Err(syntax(&error)),
     }
-}
-
-/// A bare object is its own only element.
-fn object<'a>(
-    text: &'a str,
-    position: &Position,
-    sessions_max: usize,
-) -> Result<Vec<&'a str>, Refusal> {
-    if !text.starts_with('{') {
-        let kind = kind(text);
-        let detail = format!("neither an array nor an object but {kind} at {position}");
-        return Err(Refusal::Malformed(detail));
-    }
-    if sessions_max == 0 {
-        return Err(Refusal::TooMany);
-    }
-    Ok(vec![text])
 }
 
 /// Collects element texts, at most one more than allowed.
@@ -96,30 +86,13 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
     }
 }
 
-fn syntax(error: &serde_json::Error) -> Refusal {
-    Refusal::Malformed(error.to_string())
+fn syntax(error: &serde_json::Error) -> NoElements {
+    NoElements::Malformed(error.to_string())
 }
 
-/// Where something stands in a body, written as `serde_json` writes it.
-struct Position {
-    line: usize,
-    /// In bytes, from 1.
-    column: usize,
-}
-
-impl Position {
-    fn after(bytes: &[u8]) -> Self {
-        let line_start = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
-        let line = memchr::memchr_iter(b'\n', bytes).count() + 1;
-        Self {
-            line,
-            column: bytes.len() - line_start + 1,
-        }
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "line {} column {}", self.line, self.column)
-    }
+/// The position after these bytes, as `serde_json` writes it: columns are bytes, from 1.
+fn position_after(bytes: &[u8]) -> String {
+    let line_start = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+    let line = memchr::memchr_iter(b'\n', bytes).count() + 1;
+    format!("line {line} column {}", bytes.len() - line_start + 1)
 }

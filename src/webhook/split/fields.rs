@@ -1,24 +1,25 @@
-//! The routing fields of one element, or why it has none. The element is known to be valid JSON.
+//! Reads the routing fields of one element, or why it has none. The element is known to be valid
+//! JSON.
 
 use super::kind::kind;
 use super::members::{Member, last_element, members};
-use super::text::Unescaped;
+use super::text::{lossy, unescaped};
 use crate::webhook::Fields;
 
-/// Levels an element may have; itself is the first.
+/// Maximum nesting depth of an element; the element itself is the first level.
 const DEPTH_MAX: usize = 128;
 
-/// Bytes an id may have, unescaped: those of an AMQP short string.
+/// Maximum length of an unescaped id, in bytes: that of an AMQP short string.
 const ID_BYTES_MAX: usize = 255;
 
-/// Bytes of their longest spelling: `\u0061` each, between quotes. Ten megabytes need not be
-/// unescaped to see that they are too many.
+/// Length of the longest JSON spelling of such an id: `\u0061` for each byte, between quotes. Ten
+/// megabytes need not be unescaped to see that an id is too long.
 const ID_TEXT_BYTES_MAX: usize = 6 * ID_BYTES_MAX + 2;
 
 /// Reads what routing needs of an element.
 ///
 /// # Errors
-/// Why it cannot be routed, for people.
+/// Why it cannot be routed, as text for people.
 pub fn read(element: &str) -> Result<Fields, String> {
     let names = ["id", "status", "type", "pastStatus", "creator"];
     let Some(found) = members(element, names) else {
@@ -29,11 +30,13 @@ pub fn read(element: &str) -> Result<Fields, String> {
         return Err(format!("nested deeper than {DEPTH_MAX} levels"));
     }
     Ok(Fields {
-        session: session(id)?,
-        status: required("status", status)?.lossy(),
-        session_type: session_type.value.and_then(text),
-        previous_status: past_status.value.and_then(last_element).and_then(text),
-        company: creator.value.and_then(company),
+        session: session(id)?.into(),
+        status: lossy(required("status", status)?),
+        attributes: [
+            session_type.value.and_then(text),
+            past_status.value.and_then(last_element).and_then(text),
+            creator.value.and_then(company),
+        ],
     })
 }
 
@@ -46,22 +49,21 @@ fn session(member: Member) -> Result<String, String> {
     let id = required("id", member)?;
     match id.len() {
         0 => Err("`id` is empty".into()),
-        1..=ID_BYTES_MAX => id
-            .exact()
-            .ok_or_else(|| "`id` has half of a surrogate pair, which is no character".into()),
+        1..=ID_BYTES_MAX => String::from_utf8(id)
+            .map_err(|_| "`id` contains a lone surrogate, which is not a character".into()),
         _ => too_long(),
     }
 }
 
-/// A string that stands there once: a consumer could see the other one of two.
-fn required(name: &str, member: Member) -> Result<Unescaped, String> {
+/// A string that occurs exactly once: of two, a consumer's parser could use the other one.
+fn required(name: &str, member: Member) -> Result<Vec<u8>, String> {
     let value = member
         .value
         .ok_or_else(|| format!("missing field `{name}`"))?;
     if member.is_repeated {
         return Err(format!("duplicate field `{name}`"));
     }
-    Unescaped::of(value).ok_or_else(|| format!("`{name}` is not a string but {}", kind(value)))
+    unescaped(value).ok_or_else(|| format!("`{name}` is not a string but {}", kind(value)))
 }
 
 fn company(creator: &str) -> Option<String> {
@@ -71,5 +73,5 @@ fn company(creator: &str) -> Option<String> {
 }
 
 fn text(value: &str) -> Option<String> {
-    Unescaped::of(value).map(Unescaped::lossy)
+    unescaped(value).map(lossy)
 }

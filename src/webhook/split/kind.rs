@@ -1,6 +1,6 @@
 //! What kind of value a JSON text is.
 
-/// For people; decided by the first byte of a valid text.
+/// The name of the kind, for messages; determined by the first byte of a valid text.
 pub fn kind(text: &str) -> &'static str {
     match text.as_bytes().first() {
         Some(b'{') => "an object",

@@ -1,15 +1,15 @@
-//! Looks up members of a JSON object, and the last element of an array, without decoding
-//! anything but keys that have escapes. Values are slices of the text, so no number, escape or
-//! shape in them can fail, and a million keys cost a million comparisons. The text is known to be
-//! valid.
+//! Looks up members of a JSON object, and the last element of an array, without decoding anything
+//! but keys that have escapes. Values are slices of the text, so no number, escape or shape in them
+//! can cause an error, and a million keys cost a million comparisons. The text is known to be valid
+//! JSON.
 
-use super::text::Unescaped;
+use super::text::unescaped;
 use super::walk::Walk;
 
 /// What an object has under one name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// The value's text; of several the last one.
+    /// The text of the value; of the last one if there are several.
     pub value: Option<&'a str>,
     /// Whether there are several.
     pub is_repeated: bool,
@@ -18,9 +18,9 @@ pub struct Member<'a> {
 /// What was found in an object.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Members<'a, const N: usize> {
-    /// In the order of the names that were asked for.
+    /// In the order of the requested names.
     pub members: [Member<'a>; N],
-    /// Levels of arrays and objects; the object itself is the first.
+    /// Nesting depth of arrays and objects; the object itself is the first level.
     pub levels: usize,
 }
 
@@ -31,10 +31,7 @@ pub fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<Me
     if !walk.steps_over(b'{') {
         return None;
     }
-    while let Some(key) = walk.value() {
-        walk.steps_over(b':');
-        let value = walk.value()?;
-        walk.steps_over(b',');
+    while let Some((key, value)) = walk.member() {
         if let Some(index) = names.iter().position(|name| is_called(key, name)) {
             members[index] = Member {
                 value: Some(value),
@@ -49,25 +46,19 @@ pub fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<Me
 /// The text of the last element, if this is an array that has one.
 pub fn last_element(text: &str) -> Option<&str> {
     let mut walk = Walk::through(text);
-    let mut last = None;
-    if !walk.steps_over(b'[') {
-        return None;
-    }
-    while let Some(element) = walk.value() {
-        last = Some(element);
-        walk.steps_over(b',');
-    }
-    last
+    let is_array = walk.steps_over(b'[');
+    let elements = std::iter::from_fn(|| walk.element());
+    is_array.then(|| elements.last())?
 }
 
-/// Whether a key, with its quotation marks, is this name. Names have nothing to escape, so a key
-/// without escapes is compared as it stands.
+/// Whether a key, with its quotation marks, is this name. Names contain nothing to escape, so a key
+/// without escapes is compared directly.
 fn is_called(key: &str, name: &str) -> bool {
     if key.len() < name.len() + 2 {
         return false;
     }
     if key.as_bytes().contains(&b'\\') {
-        return Unescaped::of(key).is_some_and(|key| key.is(name));
+        return unescaped(key).is_some_and(|key| key == name.as_bytes());
     }
     &key[1..key.len() - 1] == name
 }

@@ -1,5 +1,5 @@
-//! The run as a whole: bounds (I10), life after the last fault (I11), the bridge's own books (I12),
-//! and whether the run counts at all (I13).
+//! The run as a whole: bounds (I10), liveness after the last fault (I11), the bridge's own counters
+//! (I12), and whether the run is valid (I13).
 
 use super::{Caps, Findings, Index, Invariant, UNCERTAIN, is_genuine};
 use crate::ledger::{Account, Outcome};
@@ -34,7 +34,7 @@ fn bounds(index: &Index, caps: &Caps, findings: &mut Findings) {
     }
 }
 
-/// Connections to the broker that are being made or closed.
+/// For connections to the broker that are being opened or closed.
 const DESCRIPTORS_MORE: u64 = 8;
 
 fn life(index: &Index, findings: &mut Findings) {
@@ -46,13 +46,13 @@ fn life(index: &Index, findings: &mut Findings) {
             "an event sent after the last fault never came",
         ),
         Some(took) if took > ending.probe_limit => {
-            let what = format!("an event sent after the last fault came after {took} µs");
+            let what = format!("an event sent after the last fault arrived only after {took} µs");
             findings.add(Invariant::I11Liveness, None, what);
         }
         Some(_) => {}
     }
     if ending.account.backlog > 0 {
-        let what = format!("{} events are still unsettled", ending.account.backlog);
+        let what = format!("{} events are still pending", ending.account.backlog);
         findings.add(Invariant::I11Liveness, None, what);
     }
 }
@@ -69,7 +69,7 @@ fn books(index: &Index, findings: &mut Findings) {
         } = *account;
         if accepted != published + dead_lettered + backlog {
             let what = format!(
-                "at {at} {accepted} accepted, but {published} published + {dead_lettered} \
+                "at {at}: {accepted} accepted, but {published} published + {dead_lettered} \
                  dead-lettered + {backlog} waiting"
             );
             findings.add(Invariant::I12Accounting, None, what);
@@ -88,7 +88,7 @@ fn books(index: &Index, findings: &mut Findings) {
     }
     if !(least..=most).contains(&ending.accepted) {
         let what = format!(
-            "the bridge counts {} accepted events, its answers {least} to {most}",
+            "the bridge counts {} accepted events, the answers {least} to {most}",
             ending.accepted
         );
         findings.add(Invariant::I12Accounting, None, what);

@@ -1,10 +1,10 @@
-//! I6: what comes twice has a cause, and there are no more of them than were in flight.
+//! I6: every duplicate has a cause, and there are no more of them than messages were in flight.
 
 use super::{Caps, Findings, Index, Invariant, is_of};
 use crate::ledger::{Outcome, Queue, Request};
 use crate::schedule::Kind;
 
-/// Refusals are published again for as long as they last, however often that is.
+/// Refused messages are published again for as long as the refusal lasts, without a limit.
 const REFUSING: &[Kind] = &[Kind::QueueFull, Kind::Returned];
 
 pub(super) fn judge(index: &Index, caps: &Caps, findings: &mut Findings) {
@@ -33,7 +33,7 @@ pub(super) fn judge(index: &Index, caps: &Caps, findings: &mut Findings) {
             let (from, to) = (request.begin(), copies[copies.len() - 1].1.at);
             let kinds = index.kinds_during(from, to);
             if kinds.is_empty() {
-                let what = format!("{count} copies in {queue:?}, and nothing had happened");
+                let what = format!("{count} copies in {queue:?} without a fault");
                 findings.add(Invariant::I6CausedDuplicates, Some(*event), what);
             }
             if queue != Queue::All {
@@ -71,7 +71,7 @@ fn queues(index: &Index, event: crate::event::Event) -> Vec<Queue> {
     queues
 }
 
-/// How often it may be held: once for every attempt that was not refused.
+/// How often the event may be stored: once for every attempt that was not refused.
 fn sent(request: &Request) -> u64 {
     let held = request
         .attempts

@@ -1,5 +1,5 @@
-//! Each event for itself: held means delivered (I1), nothing else is (I2, I3), one event has one
-//! id (I5), an array is whole or absent (I7), every message is what it must be (I8).
+//! Each event by itself: a stored event is delivered (I1), nothing else is (I2, I3), an event has
+//! one id (I5), an array is stored completely or not at all (I7), every message is correct (I8).
 
 use std::collections::HashMap;
 
@@ -8,12 +8,12 @@ use crate::event::Event;
 use crate::ledger::{Outcome, Queue, Request};
 use crate::schedule::Kind;
 
-/// Faults that take bindings away for a while, so that an event reaches some queues only.
+/// Faults that remove bindings for a while, so that an event reaches only some queues.
 const UNBINDING: &[Kind] = &[Kind::ExchangeDeleted, Kind::BindingDeleted, Kind::Returned];
-/// Faults of the disk, the only ones that excuse a 503.
+/// Faults of the disk, the only faults that excuse a 503.
 const DISK: &[Kind] = &[Kind::BacklogFull, Kind::FsyncSlow, Kind::FsyncFails];
 
-/// Faults of the bridge itself, which keep a sender waiting.
+/// Faults of the bridge itself, which delay answers.
 const HOLDING_UP: &[Kind] = &[
     Kind::BridgeKill,
     Kind::BridgeStorm,
@@ -40,7 +40,7 @@ pub(super) fn judge(index: &Index, caps: &Caps, findings: &mut Findings) {
         }
     }
     if index.history.ending.has_forged_bytes {
-        let what = "something of a forged request is in the journal's files";
+        let what = "a marker of a forged request is in the journal's files";
         findings.add(Invariant::I3Unauthenticated, None, what);
     }
 }
@@ -60,7 +60,7 @@ fn judge_request(index: &Index, request: &Request, findings: &mut Findings) {
                 findings.add(Invariant::I1NoLoss, Some(*event), what);
             }
         } else if anywhere && !may_be_held {
-            let what = "it was refused every time and delivered all the same";
+            let what = "every attempt was refused, but it was delivered";
             findings.add(Invariant::I7WholeArrays, Some(*event), what);
         }
         if anywhere {
@@ -68,7 +68,10 @@ fn judge_request(index: &Index, request: &Request, findings: &mut Findings) {
         }
     }
     if !is_accepted && arrived > 0 && arrived < request.events.len() {
-        let what = format!("{arrived} of {} of its array arrived", request.events.len());
+        let what = format!(
+            "only {arrived} of {} events of its array arrived",
+            request.events.len()
+        );
         findings.add(
             Invariant::I7WholeArrays,
             request.events.first().copied(),
@@ -77,7 +80,8 @@ fn judge_request(index: &Index, request: &Request, findings: &mut Findings) {
     }
 }
 
-/// It must be in both queues bound for it, unless bindings were missing while it was under way.
+/// The event must be in both queues bound for it, unless bindings were missing while it was in
+/// flight.
 fn judge_queues(index: &Index, event: Event, request: &Request, findings: &mut Findings) {
     let is_in = |wanted: fn(Queue) -> bool| {
         index
@@ -94,7 +98,7 @@ fn judge_queues(index: &Index, event: Event, request: &Request, findings: &mut F
     let last = index.deliveries(event).map(|(_, delivery)| delivery.at);
     let last = last.max().unwrap_or(0);
     if !index.is_during(request.begin(), last, UNBINDING) {
-        let what = "it is missing in one of the queues bound for it";
+        let what = "one of the queues bound for it did not get it";
         findings.add(Invariant::I1NoLoss, Some(event), what);
     }
 }
@@ -150,7 +154,7 @@ fn judge_deliveries(index: &Index, findings: &mut Findings) {
             findings.add(Invariant::I8Routing, delivery.event, flaw.to_string());
         }
         if delivery.queue == Queue::DeadLetter {
-            let what = "it was dead-lettered, and nothing was wrong with it";
+            let what = "it was dead-lettered without a reason";
             findings.add(Invariant::I1NoLoss, delivery.event, what);
         }
         let Some(event) = delivery.event else {
@@ -159,10 +163,10 @@ fn judge_deliveries(index: &Index, findings: &mut Findings) {
             continue;
         };
         if is_forged(event) {
-            let what = "it was forged and delivered";
+            let what = "it was forged, but delivered";
             findings.add(Invariant::I3Unauthenticated, Some(event), what);
         } else if !is_genuine(event) || !index.stories.contains_key(&event) {
-            let what = "it was never sent whole and delivered";
+            let what = "it was never sent completely, but delivered";
             findings.add(Invariant::I2NothingInvented, Some(event), what);
         }
         if *owners.entry(delivery.message_id).or_insert(event) != event {

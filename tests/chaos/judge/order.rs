@@ -1,6 +1,7 @@
-//! I4: of one session, what was accepted before the next request was sent comes before it, and
-//! what stands before it in one array does too. Only first deliveries count, in the queue that is
-//! bound to all exchanges; an event that was ever unrouted has no place in that queue.
+//! I4: within a session, an event that was accepted before the next request was sent is delivered
+//! before it, and the events of one array are delivered in their order. Only first deliveries
+//! count, in the queue that is bound to all exchanges. An event that was ever unrouted has no
+//! position in that queue.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +9,17 @@ use super::{Findings, Index, Invariant, is_genuine, is_of};
 use crate::event::Event;
 use crate::ledger::Queue;
 
-/// Where the events of one session stand so far.
+/// The positions of the events of one session so far.
 #[derive(Default)]
 struct Progress {
-    /// The last place of an event of an earlier request that was accepted in time.
+    /// The last position of an event of an earlier request that was accepted before this one was
+    /// sent.
     accepted: Option<u32>,
     accepted_by: u64,
-    /// The same within this request.
+    /// The last position within this request.
     array: Option<u32>,
     request: usize,
-    /// Places of earlier requests, with the time each was accepted.
+    /// The last position of the previous request, and when that request was accepted.
     waiting: Option<(u64, u32)>,
 }
 
@@ -44,7 +46,7 @@ fn judge_session(index: &Index, session: u32, seqs: &[u32], findings: &mut Findi
         if progress.request != number {
             progress.request = number;
             progress.array = None;
-            // One sender sends the requests of a session one after the other.
+            // A session has one sender, which sends its requests one after the other.
             if let Some((accepted, before)) = progress.waiting
                 && accepted <= request.begin()
             {
@@ -54,11 +56,11 @@ fn judge_session(index: &Index, session: u32, seqs: &[u32], findings: &mut Findi
             progress.waiting = None;
         }
         if progress.accepted.is_some_and(|before| before > place) {
-            let what = "it came before an event that had been accepted before it was sent";
+            let what = "it arrived before an event that was accepted before it was sent";
             findings.add(Invariant::I4Order, Some(event), what);
         }
         if progress.array.is_some_and(|before| before > place) {
-            let what = "it came before one that stands before it in the array";
+            let what = "it arrived before an earlier event of its array";
             findings.add(Invariant::I4Order, Some(event), what);
         }
         progress.array = progress.array.max(Some(place));
@@ -69,7 +71,7 @@ fn judge_session(index: &Index, session: u32, seqs: &[u32], findings: &mut Findi
     }
 }
 
-/// The place of its first delivery, unless it was unrouted.
+/// The position of its first delivery, unless it was unrouted.
 fn place(index: &Index, event: Event) -> Option<u32> {
     if index
         .deliveries(event)

@@ -1,5 +1,5 @@
-//! Histories made by hand: a good one, and for each invariant one that violates it and nothing
-//! else. A judge that overlooks one of them is worth nothing.
+//! Handmade histories: a good one, and for each invariant one that violates this invariant only.
+//! The judge must detect each.
 
 use super::{Caps, Findings, Invariant, judge};
 use crate::event::{Event, FORGED, INCOMPLETE};
@@ -25,7 +25,8 @@ fn id(event: Event) -> u128 {
     u128::from(event.session) << 32 | u128::from(event.seq)
 }
 
-/// A hundred accepted requests of one event each and one of three, all delivered at once.
+/// A hundred accepted requests of one event each and one request of three events, all delivered at
+/// once.
 fn good() -> History {
     let mut history = History::default();
     for session in 0..100 {
@@ -51,7 +52,7 @@ fn good() -> History {
     history
 }
 
-/// Sent, accepted and delivered, one after the other.
+/// Each event is sent, accepted and delivered, one after the other.
 fn accept(history: &mut History, events: &[Event]) {
     let begin = history.requests.len() as Micros * 1000;
     history.requests.push(Request {
@@ -67,7 +68,7 @@ fn accept(history: &mut History, events: &[Event]) {
     }
 }
 
-/// To the queue of everything and to that of its exchange.
+/// Delivers to the queue that receives everything and to that of the event's exchange.
 fn deliver(history: &mut History, event: Event, at: Micros) {
     for queue in [Queue::All, Queue::Audit(0)] {
         history.deliveries.push(delivery(event, queue, at));
@@ -104,7 +105,7 @@ fn last_request(history: &mut History) -> &mut Request {
     history.requests.last_mut().unwrap()
 }
 
-/// The bridge accepted and published so many events more.
+/// The bridge counts this number of further events as accepted and published.
 fn book(history: &mut History, events: u64) {
     history.ending.account.accepted += events;
     history.ending.account.published += events;
@@ -123,7 +124,7 @@ fn passes(spoil: impl FnOnce(&mut History)) -> Findings {
     findings
 }
 
-/// This invariant is violated, and no other one.
+/// Panics unless this invariant is violated, and no other.
 #[track_caller]
 fn violates(invariant: Invariant, spoil: impl FnOnce(&mut History)) {
     let findings = judged(spoil);
@@ -136,14 +137,14 @@ fn violates(invariant: Invariant, spoil: impl FnOnce(&mut History)) {
 }
 
 #[test]
-fn a_good_history_passes() {
+fn good_history_passes() {
     let findings = passes(|_| {});
     assert_eq!(findings.counts.accepted, 103);
     assert_eq!(findings.counts.duplicates, 0);
 }
 
 #[test]
-fn i1_an_accepted_event_that_never_came_is_lost() {
+fn i1_missing_accepted_event_is_lost() {
     violates(Invariant::I1NoLoss, |history| without(history, event(7, 1)));
     violates(Invariant::I1NoLoss, |history| {
         without(history, event(200, 2));
@@ -151,7 +152,7 @@ fn i1_an_accepted_event_that_never_came_is_lost() {
 }
 
 #[test]
-fn i1_an_event_in_one_queue_only_is_lost_unless_bindings_were_missing() {
+fn i1_event_in_one_queue_only_is_lost() {
     let half = |history: &mut History| {
         history
             .deliveries
@@ -166,7 +167,7 @@ fn i1_an_event_in_one_queue_only_is_lost_unless_bindings_were_missing() {
 }
 
 #[test]
-fn i1_a_dead_letter_is_no_delivery() {
+fn i1_dead_letter_is_no_delivery() {
     violates(Invariant::I1NoLoss, |history| {
         without(history, event(7, 1));
         let letter = delivery(event(7, 1), Queue::DeadLetter, 7_020);
@@ -175,7 +176,7 @@ fn i1_a_dead_letter_is_no_delivery() {
 }
 
 #[test]
-fn i2_what_nobody_sent_is_invented() {
+fn i2_unsent_event_is_invented() {
     violates(Invariant::I2NothingInvented, |history| {
         deliver(history, event(900, 1), 5);
     });
@@ -190,7 +191,7 @@ fn i2_what_nobody_sent_is_invented() {
 }
 
 #[test]
-fn i3_nothing_forged_is_accepted_delivered_or_kept() {
+fn i3_forged_event_is_a_violation() {
     violates(Invariant::I3Unauthenticated, |history| {
         deliver(history, event(FORGED, 1), 5);
     });
@@ -214,7 +215,7 @@ fn i4_events_of_one_array_stay_in_order() {
 }
 
 #[test]
-fn i4_what_was_accepted_before_comes_before() {
+fn i4_earlier_request_comes_first() {
     violates(Invariant::I4Order, |history| {
         accept(history, &[event(300, 1)]);
         accept(history, &[event(300, 2)]);
@@ -225,7 +226,7 @@ fn i4_what_was_accepted_before_comes_before() {
 }
 
 #[test]
-fn i4_what_was_accepted_two_requests_before_comes_before() {
+fn i4_request_before_the_last_comes_first() {
     violates(Invariant::I4Order, |history| {
         accept(history, &[event(300, 1)]);
         accept(history, &[event(300, 2)]);
@@ -239,7 +240,7 @@ fn i4_what_was_accepted_two_requests_before_comes_before() {
 }
 
 #[test]
-fn i4_a_request_of_unknown_outcome_has_no_place() {
+fn i4_unknown_outcome_has_no_order() {
     passes(|history| {
         accept(history, &[event(300, 1)]);
         last_request(history).attempts[0].outcome = Outcome::Info;
@@ -251,7 +252,7 @@ fn i4_a_request_of_unknown_outcome_has_no_place() {
 }
 
 #[test]
-fn i4_only_first_deliveries_have_an_order() {
+fn i4_only_first_deliveries_are_ordered() {
     passes(|history| {
         accept(history, &[event(300, 1)]);
         last_request(history).attempts.push(Attempt {
@@ -266,7 +267,7 @@ fn i4_only_first_deliveries_have_an_order() {
 }
 
 #[test]
-fn i5_an_event_has_one_id_and_no_other_event_has_it() {
+fn i5_event_and_id_correspond() {
     violates(Invariant::I5Identity, |history| {
         history.injections.push(injection(Kind::CutReset, 0, 1));
         deliver(history, event(7, 1), 7_030);
@@ -282,7 +283,7 @@ fn i5_an_event_has_one_id_and_no_other_event_has_it() {
 }
 
 #[test]
-fn i6_a_copy_needs_a_cause() {
+fn i6_duplicate_needs_a_cause() {
     let copy = |history: &mut History| deliver(history, event(7, 1), 7_030);
     violates(Invariant::I6CausedDuplicates, copy);
     let findings = passes(|history| {
@@ -290,7 +291,7 @@ fn i6_a_copy_needs_a_cause() {
         history.injections.push(injection(Kind::CutReset, 0, 7_010));
     });
     assert_eq!(findings.counts.causes[&Kind::CutReset], 1);
-    // The sender sent it twice, as senders may.
+    // The sender sent it twice, which is allowed.
     passes(|history| {
         copy(history);
         let attempt = Attempt {
@@ -300,7 +301,7 @@ fn i6_a_copy_needs_a_cause() {
         };
         history.requests[7].attempts.push(attempt);
     });
-    // The broker gave it twice: no fault of the bridge.
+    // The broker redelivered it: no error of the bridge.
     passes(|history| {
         copy(history);
         for delivery in history.deliveries.iter_mut().rev().take(2) {
@@ -310,7 +311,7 @@ fn i6_a_copy_needs_a_cause() {
 }
 
 #[test]
-fn i6_no_more_copies_than_were_in_flight() {
+fn i6_duplicates_are_bounded_by_in_flight() {
     let copies = |history: &mut History, events: u32| {
         history.injections.push(injection(Kind::CutReset, 0, 7_010));
         for session in 0..events {
@@ -322,7 +323,7 @@ fn i6_no_more_copies_than_were_in_flight() {
 }
 
 #[test]
-fn i7_a_torn_array_and_a_refused_one_must_not_arrive() {
+fn i7_partial_and_refused_arrays_are_violations() {
     violates(Invariant::I7WholeArrays, |history| {
         last_request(history).attempts[0].outcome = Outcome::Info;
         without(history, event(200, 2));
@@ -343,7 +344,7 @@ fn i7_a_torn_array_and_a_refused_one_must_not_arrive() {
 }
 
 #[test]
-fn i8_a_message_is_what_it_must_be() {
+fn i8_message_properties_are_checked() {
     violates(Invariant::I8Routing, |history| {
         history.deliveries[9].flaw = Some("its routing key is another one".into());
     });
@@ -358,7 +359,7 @@ fn i10_memory_descriptors_and_journal_are_bounded() {
 }
 
 #[test]
-fn i11_life_goes_on_after_the_last_fault() {
+fn i11_events_flow_after_the_last_fault() {
     violates(Invariant::I11Liveness, |h| h.ending.probe = None);
     violates(Invariant::I11Liveness, |h| h.ending.probe = Some(11));
     violates(Invariant::I11Liveness, |history| {
@@ -368,7 +369,7 @@ fn i11_life_goes_on_after_the_last_fault() {
 }
 
 #[test]
-fn i12_the_books_agree_with_themselves_and_with_the_answers() {
+fn i12_counters_agree_with_the_answers() {
     violates(Invariant::I12Accounting, |h| h.accounts[0].published -= 1);
     violates(Invariant::I12Accounting, |h| book(h, 1));
     violates(Invariant::I12Accounting, |history| {
@@ -378,7 +379,7 @@ fn i12_the_books_agree_with_themselves_and_with_the_answers() {
 }
 
 #[test]
-fn an_authentic_request_is_refused_only_while_the_disk_is_full() {
+fn refusal_is_excused_only_by_a_full_disk() {
     let refused = |history: &mut History, code| {
         let attempts = &mut history.requests[7].attempts;
         attempts.insert(
@@ -407,7 +408,7 @@ fn an_authentic_request_is_refused_only_while_the_disk_is_full() {
 }
 
 #[test]
-fn a_late_answer_or_none_is_excused_by_no_stranger() {
+fn attack_excuses_no_late_answer() {
     let late = |history: &mut History, outcome| {
         let attempt = Attempt {
             begin: 6_000,
@@ -438,7 +439,7 @@ fn attack(history: &mut History, opened: u64, refused: u64) {
 }
 
 #[test]
-fn a_copy_is_excused_by_no_stranger() {
+fn attack_excuses_no_duplicate() {
     violates(Invariant::I6CausedDuplicates, |history| {
         deliver(history, event(7, 1), 7_030);
         attack(history, 5, 5);
@@ -446,7 +447,7 @@ fn a_copy_is_excused_by_no_stranger() {
 }
 
 #[test]
-fn strangers_of_whom_none_was_refused_were_none() {
+fn attack_without_refusals_is_void() {
     assert_eq!(judged(|history| attack(history, 5, 5)).verdict(), "PASS");
     for (opened, refused) in [(0, 0), (5, 0)] {
         let findings = judged(|history| attack(history, opened, refused));
@@ -455,14 +456,14 @@ fn strangers_of_whom_none_was_refused_were_none() {
 }
 
 #[test]
-fn what_the_harness_saw_go_wrong_counts() {
+fn harness_errors_are_violations() {
     violates(Invariant::Complaint, |history| {
         history.complaints.push("it did not stop".into());
     });
 }
 
 #[test]
-fn i13_a_run_whose_fault_never_took_effect_does_not_count() {
+fn i13_run_without_effect_is_void() {
     let findings = judged(|history| {
         let mut fault = injection(Kind::StallUp, 0, 1);
         fault.evidence = Err("bytes passed".into());

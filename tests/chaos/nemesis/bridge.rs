@@ -1,4 +1,4 @@
-//! What happens to the bridge as a process.
+//! Faults of the bridge process.
 
 use std::time::Duration;
 

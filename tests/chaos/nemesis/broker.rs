@@ -1,4 +1,4 @@
-//! What happens to the broker as a process.
+//! Faults of the broker process.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -75,15 +75,15 @@ fn is_refused(stage: &Stage) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err()
 }
 
-/// Whether a process stands still.
+/// Whether a process is stopped.
 pub(super) fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().unwrap_or_default();
     state.trim_start().starts_with('T')
 }
 
-/// RabbitMQ writes down late which quorum queues it has: one that is killed soon after its start
-/// brings them back empty and without a leader.
+/// Makes RabbitMQ write its table of quorum queues to disk. It does so late: a node that is killed
+/// soon after its start comes back with these queues empty and without a leader.
 pub async fn write_down_queues(broker: &Broker) {
     let sync = "[dets:sync(Table) || Table <- dets:all()], ok.";
     broker.ctl(&["eval", sync]).await;

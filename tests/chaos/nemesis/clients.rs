@@ -1,4 +1,4 @@
-//! What consumers and senders do of themselves.
+//! Faults of consumers and senders.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
     }
 }
 
-/// Sends a signed request up to some byte and goes away without waiting for the answer.
+/// Sends a signed request up to some byte and closes the connection without waiting for the answer.
 async fn leave(stage: &Stage, planned: &Planned) -> Evidence {
     let is_whole = planned.dice.is_multiple_of(3);
     let session = stage.desk.new_session() + if is_whole { 0 } else { INCOMPLETE };

@@ -1,4 +1,4 @@
-//! What happens to the journal: no room, slow and failing fsync.
+//! Faults of the journal: no space, slow and failing fsync.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
     match planned.kind {
         Kind::BacklogFull => {
             bridge.kill().await;
-            // A body must fit into the journal.
+            // `journal.backlog_bytes_max` must be able to hold a body of maximum size.
             bridge.reconfigure(
                 "http.body_bytes_max = '512KiB'\njournal.backlog_bytes_max = '512KiB'",
             );
@@ -64,7 +64,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
     }
 }
 
-/// strace on a process that runs.
+/// An strace attached to a running process.
 struct Tracer {
     strace: Child,
     log: PathBuf,
@@ -87,7 +87,7 @@ impl Tracer {
             .spawn()
             .map_err(|error| format!("strace: {error}"))?;
         let tracer = Self { strace, log };
-        // A failing fsync may have ended the process before anybody could look.
+        // A failing fsync may have ended the process before the trace was visible.
         let is_traced = until(SHOWS_WITHIN, async || {
             tracer_of(pid) != 0 || tracer.has_seen("(INJECTED)")
         })
@@ -112,7 +112,7 @@ impl Tracer {
     }
 }
 
-/// Who traces a process; 0: nobody.
+/// The pid of the process that traces this process; 0: none.
 fn tracer_of(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status

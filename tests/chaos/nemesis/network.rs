@@ -1,4 +1,4 @@
-//! What happens on the way between bridge and broker.
+//! Faults of the network between bridge and broker.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ async fn disturb(proxy: &Proxy, planned: &Planned) -> Evidence {
                 Direction::Down
             };
             let cuts = proxy.cuts();
-            // Confirms are small.
+            // Confirms are short, so few bytes go down.
             let most = if direction == Direction::Up {
                 60_000
             } else {
@@ -67,7 +67,7 @@ async fn disturb(proxy: &Proxy, planned: &Planned) -> Evidence {
         }
         Kind::Throttle => {
             proxy.throttle(BYTES_PER_SECOND);
-            // Some 500 bytes say hello.
+            // The protocol greeting has some 500 bytes.
             let answered = probe(proxy).await;
             last(planned).await;
             let is_slow = answered.is_some_and(|took| took >= Duration::from_millis(150));
@@ -108,14 +108,14 @@ async fn blackhole(proxy: &Proxy, planned: &Planned, directions: &[Direction]) -
 
 async fn stall(proxy: &Proxy, planned: &Planned, direction: Direction) -> Evidence {
     proxy.stall(direction);
-    tokio::time::sleep(Duration::from_millis(20)).await; // what was being written
+    tokio::time::sleep(Duration::from_millis(20)).await; // for bytes that are just being written
     let before = proxy.bytes(direction);
     last(planned).await;
     let passed = proxy.bytes(direction) - before;
     seen(passed == 0, format!("{passed} bytes passed"))
 }
 
-/// Says hello to the broker through the proxy; how long the answer took.
+/// Sends the AMQP greeting to the broker through the proxy; returns how long the answer took.
 async fn probe(proxy: &Proxy) -> Option<Duration> {
     let begin = Instant::now();
     let asking = async {

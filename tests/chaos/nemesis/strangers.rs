@@ -1,5 +1,5 @@
-//! Strangers: they know the address and no secret. Each attack has an end, in time, connections and
-//! bytes, and goes on for as long as it lasts: whoever is refused comes again.
+//! Strangers: they know the address, but no secret. Each attack is limited in time, connections and
+//! bytes. A stranger whose connection is closed reconnects until the attack ends.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ const FOREIGN: usize = 60;
 const FORGERS: usize = 8;
 const RESTLESS: usize = 100;
 
-/// What a stranger says, and what it does then.
+/// What a stranger sends, and what it does then.
 #[derive(Clone)]
 struct Part {
     says: Arc<[u8]>,
@@ -42,18 +42,18 @@ struct Part {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
-    /// Stays until it is closed, with a byte more every second.
+    /// Sends one more byte per second until it is closed.
     Drips,
-    /// Reads the answer and says the same again.
+    /// Reads the answer and sends the same again.
     Repeats,
-    /// Leaves without waiting for anything.
+    /// Closes without waiting for anything.
     Leaves,
 }
 
 #[derive(Default)]
 struct Crowd {
     opened: AtomicU64,
-    /// Answered with an error, or closed.
+    /// How often they were answered with an error, or closed.
     refused: AtomicU64,
     accepted: AtomicU64,
 }
@@ -78,7 +78,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
     }
     drop(history);
     let evidence = format!("{opened} connections opened, {refused} times refused");
-    // The bridge may be down for a part of the time.
+    // The bridge may be down for part of the time.
     if opened >= wanted / 2 {
         Ok(evidence)
     } else {
@@ -119,7 +119,7 @@ fn idle_bodies() -> Vec<Part> {
     crowd(format!("{}[", head(100)).as_bytes(), Then::Drips, IDLE)
 }
 
-/// All but the last seconds' worth of drops.
+/// Bodies without their last bytes, which the stranger sends one per second.
 fn large_bodies() -> Vec<Part> {
     let mut says = head(LARGE_BYTES).into_bytes();
     says.extend(forged_body().bytes().cycle().take(LARGE_BYTES - 100));
@@ -173,14 +173,14 @@ async fn play(bridge: SocketAddr, part: Part, crowd: Arc<Crowd>, end: Instant) {
     while Instant::now() < end {
         if let Ok(Ok(stream)) = timeout(CONNECT_MAX, TcpStream::connect(bridge)).await {
             crowd.opened.fetch_add(1, Ordering::Relaxed);
-            // At its end it is closed in the middle of whatever it is doing.
+            // At the end of the attack the connection is closed, whatever its state.
             _ = timeout_at(end, visit(stream, &part, &crowd)).await;
         }
         sleep(AGAIN).await;
     }
 }
 
-/// One connection, until the bridge or the stranger has had enough.
+/// One connection, until the bridge or the stranger closes it.
 async fn visit(mut stream: TcpStream, part: &Part, crowd: &Crowd) {
     let mut answer = [0; 1024];
     loop {

@@ -1,4 +1,4 @@
-//! What happens to exchanges, queues, bindings and permissions of a broker that runs.
+//! Faults of exchanges, queues, bindings and permissions on a running broker.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::ledger::Queue;
 use crate::schedule::{Kind, Planned};
 use crate::stage::{PASSWORD, SACRIFICE, Stage, USER, declare_sacrifice, until};
 
-/// A refused login is tried again after 5 s to 30 s.
+/// After a refused login the bridge waits 5 s to 30 s.
 const LOGIN_WITHIN: Duration = Duration::from_secs(35);
 const TIGHT: &str = "tight";
 
@@ -24,7 +24,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
         Kind::BindingDeleted => {
             let exchange = ["agents", "alarms", "chat-sessions"][one_of(planned, 3)];
             let before = stage.consumers.delivered(Queue::Unrouted);
-            // Nobody reads it: it must not be the only one for a moment.
+            // Nobody consumes this queue, so it must not be the only bound queue at any moment.
             if exchange != "alarms" {
                 vhost.unbind(SACRIFICE, exchange, "#").await;
             }
@@ -65,7 +65,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
         }
         Kind::PermissionRevoked => {
             vhost.allow(USER, ".*", "^(?!alarms$).*", ".*").await;
-            // A channel that was in use a moment ago remembers that it was allowed.
+            // A channel that was in use a moment ago has cached its permissions.
             stage.proxy.cut();
             let is_closed = until(SHOWS_WITHIN, async || has_closed_route(stage).await).await;
             last(planned).await;
@@ -88,7 +88,7 @@ fn one_of(planned: &Planned, count: u64) -> usize {
     usize::try_from(planned.dice % count).expect("small")
 }
 
-/// Nobody but the bridge declares it again.
+/// Deletes an exchange, which the bridge must declare again.
 async fn delete_exchange(stage: &Stage, planned: &Planned, exchange: &str) -> Evidence {
     stage.vhost.delete_exchange(exchange).await;
     last(planned).await;
@@ -128,7 +128,7 @@ async fn retried(stage: &Stage, reason: &str) -> Evidence {
         let now = count().await;
         match (before, now) {
             (Some((pid, retries)), Some((same, more))) if pid == same => more > retries,
-            // Another process counts from nothing.
+            // A new process counts from zero.
             (_, Some((_, more))) => more > 0.0,
             (_, None) => false,
         }

@@ -1,5 +1,5 @@
-//! Strangers that take what there is: connections, memory for bodies, memory for heads. Whoever is
-//! closed comes again.
+//! Attackers that occupy resources: connections, memory for bodies, memory for heads. An attacker
+//! reconnects when its connection is closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::genuine::{Genuine, alone};
+use super::genuine_sender::{Genuine, alone};
 use super::size;
 use crate::support::sender::PATH;
 use crate::support::wait::{SOON, eventually};
 
-/// What is promised of a release; a debug build has some 20 MiB more of code in memory.
+/// The documented limit of a release build; in a debug build some 20 MiB more of code are resident.
 const MEMORY_BYTES_MAX: u64 = if cfg!(debug_assertions) {
     84 << 20
 } else {
     64 << 20
 };
 
-/// How often the genuine sender posts.
+/// Interval between genuine webhooks.
 const GENUINE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Before an attacker that was closed comes again.
+/// How long an attacker waits before it reconnects.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What one attacker sends on each of its connections.
+/// What an attacker sends on each of its connections.
 #[derive(Debug, Clone, Copy)]
 enum Attack {
-    /// A head, and one byte of a body of 100.
+    /// A head, and one byte of a body of 100 bytes.
     IdleBody,
-    /// All of a body of 10 MB but its last byte.
+    /// A body of 10 MB without its last byte.
     UnfinishedBody,
-    /// A head of 30 KB, which is more than a head may have.
+    /// A head of 30 KB, more than a head may have.
     LargeHead,
-    /// As large a head as there may be, and one byte of a body.
+    /// The largest head that is allowed, and one byte of a body.
     LargestHead,
 }
 
@@ -69,7 +69,7 @@ impl Attack {
     }
 }
 
-/// Sends that, stays until it is closed, and comes again.
+/// Sends this, stays until the connection is closed, and reconnects.
 async fn attack(bridge: SocketAddr, attack: Attack, connections: Arc<AtomicUsize>) {
     let head = attack.head();
     let piece = vec![b' '; 64 << 10];
@@ -90,7 +90,7 @@ async fn attack(bridge: SocketAddr, attack: Attack, connections: Arc<AtomicUsize
     }
 }
 
-/// Genuine webhooks beside these attackers, at the default configuration.
+/// Sends genuine webhooks during these attacks, with the default configuration.
 async fn check(name: &str, crowd: &[(Attack, usize)]) {
     let bridge = alone().start().await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -101,12 +101,12 @@ async fn check(name: &str, crowd: &[(Attack, usize)]) {
         }
     }
     let number = attackers.len();
-    eventually("all attackers have come", SOON, || async {
+    eventually("all attackers are connected", SOON, || async {
         connections.load(Ordering::Relaxed) >= number
     })
     .await;
     let genuine = Genuine::every(GENUINE_PAUSE, bridge.address());
-    sleep(size(Duration::from_secs(4), Duration::from_mins(2))).await;
+    genuine.goes_on(25, Duration::from_mins(2)).await;
     let answers = genuine.stop().await;
     let during = bridge.rss_bytes();
     attackers.shutdown().await;
@@ -126,7 +126,7 @@ async fn check(name: &str, crowd: &[(Attack, usize)]) {
         mib(after)
     );
     assert!(answers.count() >= size(10, 900), "{}", answers.count());
-    // Generous where everything is a debug build that shares its processors with other tests.
+    // Generous for a debug build that shares its CPUs with other tests.
     let p99_max = size(Duration::from_secs(2), Duration::from_millis(250));
     let slowest_max = size(Duration::from_secs(5), Duration::from_secs(1));
     assert!(answers.p99() <= p99_max, "p99 {:?}", answers.p99());
@@ -137,23 +137,23 @@ async fn check(name: &str, crowd: &[(Attack, usize)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_bodies_keep_no_webhook_waiting() {
+async fn idle_bodies_delay_no_webhook() {
     check("idle bodies", &[(Attack::IdleBody, 1100)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unfinished_bodies_keep_no_webhook_waiting() {
+async fn unfinished_bodies_delay_no_webhook() {
     check("unfinished bodies", &[(Attack::UnfinishedBody, 4)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_heads_take_no_memory_for_good() {
+async fn large_heads_do_not_exhaust_memory() {
     check("heads of 30 KB", &[(Attack::LargeHead, 1020)]).await;
     check("heads of 16 KB", &[(Attack::LargestHead, 1020)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_at_once_keep_no_webhook_waiting() {
+async fn combined_attacks_delay_no_webhook() {
     check(
         "idle bodies, unfinished bodies and large heads",
         &[

@@ -7,7 +7,7 @@ use crate::support::broker::Broker;
 
 const UNROUTED: &str = "{\"alternate-exchange\":\"chat-sessions.unrouted\"}";
 
-/// That finding, and what follows from it for the only queue there is.
+/// This finding, and the findings that follow from it for the only queue.
 fn and_nothing_arrives(finding: &str) -> Vec<&str> {
     let idle = "warning: queue `tickets` of `[[queues]]` gets nothing";
     [&[finding, idle], &UNBOUND[..]].concat()
@@ -23,7 +23,7 @@ const UNBOUND: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_of_another_type_is_found() {
+async fn wrong_exchange_type_is_found() {
     let vhost = Broker::shared().await.vhost().await;
     let alternate = json!({"alternate-exchange": "chat-sessions.unrouted"});
     vhost
@@ -36,7 +36,7 @@ async fn an_exchange_of_another_type_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_alternate_exchange_is_found_unless_a_policy_gives_one() {
+async fn missing_alternate_exchange_is_found() {
     let vhost = Broker::shared().await.vhost().await;
     vhost
         .declare_exchange("chat-sessions", "topic", json!({}))
@@ -59,7 +59,7 @@ async fn a_missing_alternate_exchange_is_found_unless_a_policy_gives_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_write_is_found_with_and_without_the_management_api() {
+async fn missing_write_permission_is_found() {
     let mut setup = Setup::of(TICKETS).await;
     let user = format!("{}-mute", setup.vhost.name);
     setup.vhost.user(&user, "mute-password").await;
@@ -82,7 +82,7 @@ async fn a_user_who_may_not_write_is_found_with_and_without_the_management_api()
     setup.bridge.reconfigure("rabbitmq.management_url = \"\"");
     let checked = setup.finds(1, &[&found]).await;
     assert!(
-        checked.notes[0].starts_with("note: not looked at: bindings, kinds of queues"),
+        checked.notes[0].starts_with("note: not inspected: bindings, queue types"),
         "{checked:#?}"
     );
     assert_eq!(
@@ -95,7 +95,7 @@ async fn a_user_who_may_not_write_is_found_with_and_without_the_management_api()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_declare_what_is_missing_is_found() {
+async fn missing_configure_permission_is_found() {
     let vhost = Broker::shared().await.vhost().await;
     let user = format!("{}-guest", vhost.name);
     vhost.user(&user, "some-password").await;
@@ -116,7 +116,7 @@ async fn a_user_who_may_not_declare_what_is_missing_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_somebody_deleted_is_told_as_missing_until_sighup_declares_it() {
+async fn deleted_queue_is_found_until_sighup() {
     let setup = Setup::of(TICKETS).await;
     setup.vhost.delete_queue("tickets").await;
     let missing = "warning: queue `tickets` is missing; `serve` declares it when it starts, after a reconnect, or on SIGHUP";
@@ -135,7 +135,7 @@ async fn a_queue_that_somebody_deleted_is_told_as_missing_until_sighup_declares_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binding_that_somebody_took_away_is_found() {
+async fn removed_binding_is_found() {
     let mut setup = Setup::of(TICKETS).await;
     setup.vhost.unbind("tickets", "chat-sessions", "#").await;
     let missing = "binding of queue `tickets` to exchange `chat-sessions` with key `#` is missing";

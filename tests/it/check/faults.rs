@@ -1,20 +1,20 @@
-//! Faults, each seeded into a real broker, machine or bridge: `check` reports the true cause first,
-//! never calls it healthy, and says the same every time. Three runs each, `CHECK_RUNS` for more
-//! (`make check-faults RUNS=40`).
+//! Faults of a real broker, machine or bridge: `check` reports the root cause first, never reports
+//! healthy, and gives the same result every time. Three runs per fault; `CHECK_RUNS` sets another
+//! number (`make check-faults RUNS=40`).
 
 mod access;
-mod around;
+mod environment;
 mod objects;
 mod running;
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::setup::{Checked, Setup, check};
+use super::setup::{self, Checked, NO_LIMIT, Setup, check};
 use crate::support::bridge::run::Bridge;
 
-/// The management API may be so far behind.
+/// How long the statistics of the management API may lag.
 const BEHIND: Duration = Duration::from_secs(20);
 
 fn runs() -> usize {
@@ -22,7 +22,7 @@ fn runs() -> usize {
     runs.and_then(|runs| runs.parse().ok()).unwrap_or(3)
 }
 
-/// Every run exits with this code and has this cause first, by the beginning of its line.
+/// Panics unless every run exits with this code and its first cause begins with this text.
 async fn agrees(bridge: &Bridge, code: i32, first: &str) -> Checked {
     let begin = Instant::now();
     let mut seen = check(bridge).await;
@@ -46,7 +46,7 @@ async fn agrees(bridge: &Bridge, code: i32, first: &str) -> Checked {
     seen
 }
 
-/// Without the numbers that grow from run to run.
+/// The text without its numbers, which grow from run to run.
 fn plain(text: &str) -> String {
     let is_digit = |one: char| one.is_ascii_digit();
     let mut plain: Vec<_> = text.split(is_digit).collect();
@@ -54,15 +54,15 @@ fn plain(text: &str) -> String {
     plain.join("#")
 }
 
-/// A bridge that has declared everything and has ended.
+/// A bridge that has declared its topology and has ended.
 async fn stopped(toml: &str) -> Setup {
     let mut setup = Setup::of(toml).await;
     setup.bridge.terminate().await;
     setup
 }
 
-/// A queue of a consumer's own with these arguments, beside the one of the configuration, which may
-/// be alone with some keys.
+/// Declares a consumer's own queue with these arguments, next to the configured queue. For some
+/// keys it may be the only queue.
 async fn own_queue(setup: &Setup, arguments: Value) {
     setup.vhost.declare_queue("own", arguments).await;
     setup
@@ -71,15 +71,9 @@ async fn own_queue(setup: &Setup, arguments: Value) {
         .await;
 }
 
-/// What every good queue has, and these.
+/// As [`setup::safe`], without a delivery limit.
 fn safe(with: &Value) -> Value {
-    let mut arguments = json!({
-        "x-queue-type": "quorum", "x-overflow": "reject-publish",
-        "x-dead-letter-exchange": "chat-sessions.dead-letter",
-        "x-dead-letter-strategy": "at-least-once", "x-delivery-limit": 1_000_000_000,
-    });
-    for (name, value) in with.as_object().unwrap() {
-        arguments[name] = value.clone();
-    }
+    let mut arguments = setup::safe(with);
+    arguments["x-delivery-limit"] = NO_LIMIT.into();
     arguments
 }

@@ -1,37 +1,17 @@
-//! Queues that may lose what they have confirmed.
+//! Queues that may lose messages that they have confirmed.
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
-use super::setup::{Setup, TICKETS};
+use super::setup::{NO_LIMIT, Setup, TICKETS, safe};
 use crate::support::broker::Broker;
 
-/// A consumer queue for everything but `callback`.
+/// A consumer queue for all statuses but `callback`.
 const MOST: &str = "[[queues]]\nname = \"tickets\"\nkeys = [\"chat-session.created\", \"chat-session.handled\", \
                     \"chat-session.missed\", \"chat-session.completed\", \"chat-session.unknown\"]\n";
 
-/// What every good queue has.
-fn safe(with: &Value) -> Value {
-    let mut arguments = json!({
-        "x-queue-type": "quorum", "x-overflow": "reject-publish",
-        "x-dead-letter-exchange": "chat-sessions.dead-letter",
-        "x-dead-letter-strategy": "at-least-once",
-    });
-    for (name, value) in with.as_object().unwrap() {
-        if value.is_null() {
-            arguments.as_object_mut().unwrap().remove(name);
-        } else {
-            arguments[name] = value.clone();
-        }
-    }
-    arguments
-}
-
-/// As many deliveries as anybody wants, on every version; RabbitMQ 4 has 20 unless told otherwise.
-const NO_LIMIT: i64 = 1_000_000_000;
-
-/// A healthy bridge, and beside its queue one more of a consumer's own.
+/// A healthy bridge, and next to its queue another queue with these arguments.
 async fn beside(arguments: &Value) -> Setup {
     let setup = Setup::of(TICKETS).await;
     setup.vhost.declare_queue("own", safe(arguments)).await;
@@ -42,7 +22,7 @@ async fn beside(arguments: &Value) -> Setup {
     setup
 }
 
-/// The same with a queue that `callback` alone goes to.
+/// A healthy bridge, and another queue that is the only one for `callback`.
 async fn alone(options: QueueDeclareOptions) -> (Setup, lapin::Channel) {
     let setup = Setup::of(MOST).await;
     let channel = setup.vhost.channel().await;
@@ -65,7 +45,7 @@ async fn alone(options: QueueDeclareOptions) -> (Setup, lapin::Channel) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_healthy_setup_has_no_findings_and_its_statuses_are_told_with_their_queues() {
+async fn healthy_setup_has_no_findings() {
     let mut setup = beside(&json!({})).await;
     let checked = setup.finds(0, &[]).await;
     for line in [
@@ -81,7 +61,8 @@ async fn a_healthy_setup_has_no_findings_and_its_statuses_are_told_with_their_qu
     let shown = setup.bridge.run("check", &[]).await;
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(
-        shown.ends_with("healthy: nothing stops or loses traffic\n") || shown.contains("tmpfs"),
+        shown.ends_with("healthy: nothing stops webhooks or events, or loses messages\n")
+            || shown.contains("tmpfs"),
         "{shown}"
     );
     setup.bridge.reconfigure("rabbitmq.management_url = \"\"");
@@ -93,7 +74,7 @@ async fn a_healthy_setup_has_no_findings_and_its_statuses_are_told_with_their_qu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_classic_queue_is_found() {
+async fn classic_queue_is_found() {
     let classic = json!({"x-queue-type": "classic", "x-dead-letter-strategy": null});
     let setup = beside(&classic).await;
     let found = [
@@ -108,7 +89,7 @@ async fn a_classic_queue_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_is_full_and_refuses_is_found_until_it_is_drained() {
+async fn full_queue_is_found_until_drained() {
     let setup = beside(&json!({"x-max-length": 2})).await;
     for body in [b"1", b"2", b"3"] {
         let key = "chat-session.missed";
@@ -123,7 +104,7 @@ async fn a_queue_that_is_full_and_refuses_is_found_until_it_is_drained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_drops_the_oldest_messages_is_found() {
+async fn drop_head_policy_is_found() {
     let setup = beside(&json!({
         "x-overflow": null, "x-dead-letter-strategy": null, "x-dead-letter-exchange": null,
         "x-delivery-limit": NO_LIMIT,
@@ -145,8 +126,7 @@ async fn a_policy_that_drops_the_oldest_messages_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_limit_without_a_dead_letter_exchange_is_found_and_mended_by_what_is_to_be_typed()
- {
+async fn printed_command_fixes_a_missing_dlx() {
     let none = json!({"x-dead-letter-exchange": null, "x-dead-letter-strategy": null, "x-overflow": null, "x-delivery-limit": 20});
     let setup = beside(&none).await;
     let found = "error: quorum queue `own` drops a message after 20 deliveries and has no dead-letter exchange";
@@ -163,7 +143,7 @@ async fn a_delivery_limit_without_a_dead_letter_exchange_is_found_and_mended_by_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_whose_messages_expire_is_found() {
+async fn message_ttl_is_found() {
     let expiring = json!({
         "x-message-ttl": 60000, "x-dead-letter-exchange": null, "x-dead-letter-strategy": null,
         "x-delivery-limit": NO_LIMIT,
@@ -177,7 +157,7 @@ async fn a_queue_whose_messages_expire_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_most_once_dead_lettering_is_found_also_where_it_was_not_meant() {
+async fn at_most_once_dead_lettering_is_found() {
     let setup = beside(&json!({"x-dead-letter-strategy": null})).await;
     let found = "error: quorum queue `own` dead-letters at most once: `dead-letter-strategy` is not `at-least-once`";
     setup.finds(1, &[found]).await;
@@ -187,7 +167,7 @@ async fn at_most_once_dead_lettering_is_found_also_where_it_was_not_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_exchange_that_is_not_there_or_leads_nowhere_is_found() {
+async fn broken_dead_letter_exchange_is_found() {
     let setup = beside(&json!({"x-dead-letter-exchange": "nowhere"})).await;
     let found = "error: the dead-letter exchange `nowhere` of quorum queue `own` does not exist";
     setup.finds(1, &[found]).await;
@@ -200,14 +180,14 @@ async fn a_dead_letter_exchange_that_is_not_there_or_leads_nowhere_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_is_not_durable_is_found() {
+async fn transient_queue_is_found() {
     if Broker::shared()
         .await
         .ctl(&["version"])
         .await
         .starts_with("4.3")
     {
-        return; // which has no such queues any more
+        return; // this release no longer has such queues
     }
     let (setup, _channel) = alone(QueueDeclareOptions::default()).await;
     let found = [
@@ -219,7 +199,7 @@ async fn a_queue_that_is_not_durable_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_goes_with_its_consumer_is_found() {
+async fn auto_delete_and_exclusive_queues_are_found() {
     let auto_delete = QueueDeclareOptions {
         auto_delete: true,
         durable: true,
@@ -229,7 +209,7 @@ async fn a_queue_that_goes_with_its_consumer_is_found() {
     let unbound = "error: status `callback`: no durable queue is bound to exchange `chat-sessions` for its key `chat-session.callback`";
     let found = [
         unbound,
-        "error: classic queue `own` is auto-delete: it goes with its last consumer",
+        "error: classic queue `own` is auto-delete: it is deleted with its last consumer",
     ];
     setup.finds(1, &found).await;
     let exclusive = QueueDeclareOptions {
@@ -239,10 +219,10 @@ async fn a_queue_that_goes_with_its_consumer_is_found() {
     let (setup, _channel) = alone(exclusive).await;
     let found = [
         unbound,
-        "error: classic queue `own` is exclusive: it goes with the connection that declared it",
+        "error: classic queue `own` is exclusive: it is deleted with the connection that declared it",
     ];
     setup.finds(1, &found).await;
-    // Beside a queue that lasts it is for looking, and nothing to worry about.
+    // Next to a durable queue it is only an observer's queue, and no problem.
     setup.vhost.declare_queue("lasting", safe(&json!({}))).await;
     setup.vhost.bind("lasting", "chat-sessions", "#").await;
     setup
@@ -251,7 +231,7 @@ async fn a_queue_that_goes_with_its_consumer_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_queue_that_forgets_is_found() {
+async fn lossy_dead_letter_queue_is_found() {
     let setup = Setup::of(TICKETS).await;
     let forgetful = json!({"message-ttl": 1000, "max-length": 10});
     setup
@@ -266,7 +246,7 @@ async fn a_dead_letter_queue_that_forgets_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_that_no_queue_takes_is_named() {
+async fn unbound_status_is_named() {
     let setup = Setup::of(MOST).await;
     let unbound = "status `callback`: no durable queue is bound to exchange `chat-sessions` for its key `chat-session.callback`";
     let checked = setup.finds(0, &[&format!("warning: {unbound}")]).await;
@@ -294,15 +274,16 @@ async fn a_status_that_no_queue_takes_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_ours_that_was_declared_otherwise_is_found() {
+async fn differently_declared_queue_is_found() {
     let vhost = Broker::shared().await.vhost().await;
     vhost
         .declare_queue("tickets", safe(&json!({"x-delivery-limit": 7})))
         .await;
     let setup = Setup::on(vhost, TICKETS).await;
-    let found = "warning: quorum queue `tickets` was declared otherwise and is left as it is: `x-delivery-limit` is 7, not 5";
+    let found = "warning: quorum queue `tickets` was declared differently and is left as it is: `x-delivery-limit` is 7, not 5";
     let checked = setup.finds(0, &[found]).await;
-    // Quorum queues do not know `--if-empty`: what is to be typed works.
+    // Quorum queues do not support `--if-empty`, so the suggested command has none; it must work as
+    // printed.
     let vhost = &setup.vhost.name;
     let typed = format!("rabbitmqctl delete_queue -p '{vhost}' 'tickets'");
     assert!(
@@ -314,9 +295,10 @@ async fn a_queue_of_ours_that_was_declared_otherwise_is_found() {
     setup.finds(0, &[]).await;
 }
 
-/// What an earlier version declared stays as it is; policies count for what the bridge needs too.
+/// A queue declared by an earlier version stays as it is. Policies are checked for the bridge's own
+/// queues, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn retry_queues_are_judged() {
+async fn retry_queue_policies_are_found() {
     let vhost = Broker::shared().await.vhost().await;
     let earlier = json!({"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT});
     vhost.declare_queue("tickets.rejected", earlier).await;
@@ -329,7 +311,7 @@ async fn retry_queues_are_judged() {
     let setup = Setup::on(vhost, &format!("{TICKETS}retry_delay = \"30s\"\n")).await;
     let expected = [
         "error: quorum queue `tickets.rejected` drops its oldest messages (`drop-head`) beyond 3 messages",
-        "warning: quorum queue `tickets.rejected` was declared otherwise",
+        "warning: quorum queue `tickets.rejected` was declared differently",
         "warning: quorum queue `tickets.retry` lets messages expire after 1000 ms because of a policy",
     ];
     setup.finds(1, &expected).await;

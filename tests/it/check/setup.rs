@@ -1,49 +1,50 @@
-//! A healthy bridge with one consumer queue, for a test to spoil, and what `check` says of it.
+//! A healthy bridge with one consumer queue, which a test then breaks, and the output of `check`
+//! for it.
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::vhost::Vhost;
 
-/// A consumer queue of the configuration that takes everything.
+/// A configured consumer queue that receives everything.
 pub const TICKETS: &str = "[[queues]]\nname = \"tickets\"\nkeys = [\"#\"]\n";
 
-/// A bridge that has declared what it needs.
+/// A bridge that has declared its topology.
 pub struct Setup {
     pub vhost: Vhost,
     pub bridge: Bridge,
 }
 
-/// What a run of `check` came to.
+/// The result of one run of `check`.
 #[derive(Debug)]
 pub struct Checked {
     pub code: i32,
-    /// `severity: problem`, each cause before what follows from it, notes left out.
+    /// `severity: problem`, each cause before its consequences, without notes.
     pub findings: Vec<String>,
-    /// The same for notes.
+    /// As `findings`, for notes.
     pub notes: Vec<String>,
-    /// The first cause, also one of the configuration.
+    /// The first cause, which may be an error of the configuration.
     pub first: String,
-    /// How many causes there are.
+    /// The number of causes.
     pub causes: usize,
-    /// The last line's word; empty where the configuration cannot be used.
+    /// The first word of the last line; empty if the configuration is unusable.
     pub verdict: String,
     /// Everything it printed.
     pub output: String,
 }
 
 impl Setup {
-    /// The bridge of this configuration, connected; `check` may ask the management API.
+    /// A connected bridge with this configuration; `check` may query the management API.
     pub async fn of(toml: &str) -> Self {
         let vhost = Broker::shared().await.vhost().await;
         Self::on(vhost, toml).await
     }
 
-    /// The same in a vhost where something is already.
+    /// As [`Setup::of`], in a vhost that already contains objects.
     pub async fn on(vhost: Vhost, toml: &str) -> Self {
         let mut bridge = unstarted(&vhost, toml).build();
         bridge.start().await;
@@ -51,14 +52,14 @@ impl Setup {
         Self { vhost, bridge }
     }
 
-    /// Waits until `check` finds just these, each by the beginning of its line, in any order, and
-    /// ends with this code. (The management API may be a moment behind.)
+    /// Waits until `check` exits with this code and has exactly these findings, each identified by
+    /// the beginning of its line, in any order. (The management API may lag for a moment.)
     pub async fn finds(&self, code: i32, expected: &[&str]) -> Checked {
         finds(&self.bridge, code, expected).await
     }
 }
 
-/// As [`Setup::of`], not started.
+/// As [`Setup::of`], but not started.
 pub fn unstarted(vhost: &Vhost, toml: &str) -> BridgeBuilder {
     BridgeBuilder::new(vhost)
         .with("journal.backlog_bytes_max = \"16MiB\"\njournal.retention_bytes = \"16MiB\"")
@@ -69,7 +70,7 @@ pub fn unstarted(vhost: &Vhost, toml: &str) -> BridgeBuilder {
         .with(toml)
 }
 
-/// See [`Setup::finds`].
+/// As [`Setup::finds`], for any bridge.
 pub async fn finds(bridge: &Bridge, code: i32, expected: &[&str]) -> Checked {
     let mut last = check(bridge).await;
     let deadline = Duration::from_secs(20);
@@ -90,7 +91,7 @@ pub async fn finds(bridge: &Bridge, code: i32, expected: &[&str]) -> Checked {
     last
 }
 
-/// Runs it once, as JSON.
+/// Runs `check` once, with JSON output.
 pub async fn check(bridge: &Bridge) -> Checked {
     let run = bridge.run("check", &["--json"]).await;
     let output = String::from_utf8(run.stdout).unwrap();
@@ -119,7 +120,7 @@ pub async fn check(bridge: &Bridge) -> Checked {
     }
     assert!(
         !checked.output.contains("guest:guest"),
-        "a password: {checked:#?}"
+        "the output contains a password: {checked:#?}"
     );
     checked
 }
@@ -128,7 +129,7 @@ impl Checked {
     fn take(&mut self, line: &Value, is_cause: bool) {
         let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
         let told = format!("{}: {}", text("severity"), text("problem"));
-        // Where the tests run may be a memory file system.
+        // The tests may run on a tmpfs.
         if told.contains("tmpfs") {
             return;
         }
@@ -137,8 +138,11 @@ impl Checked {
             return;
         }
         if line["severity"] == "error" && is_cause {
-            assert!(line["impact"].is_string(), "what is lost by it? {line}");
-            assert!(line["fix"].is_string(), "what to type? {line}");
+            assert!(
+                line["impact"].is_string(),
+                "a finding without an impact: {line}"
+            );
+            assert!(line["fix"].is_string(), "a finding without a fix: {line}");
         }
         if is_cause {
             self.causes += 1;
@@ -151,4 +155,24 @@ impl Checked {
             self.take(consequence, false);
         }
     }
+}
+
+/// Disables the delivery limit on every version; the default of RabbitMQ 4 is 20.
+pub const NO_LIMIT: i64 = 1_000_000_000;
+
+/// The arguments of a safe queue, changed by these; null removes one.
+pub fn safe(with: &Value) -> Value {
+    let mut arguments = json!({
+        "x-queue-type": "quorum", "x-overflow": "reject-publish",
+        "x-dead-letter-exchange": "chat-sessions.dead-letter",
+        "x-dead-letter-strategy": "at-least-once",
+    });
+    for (name, value) in with.as_object().unwrap() {
+        if value.is_null() {
+            arguments.as_object_mut().unwrap().remove(name);
+        } else {
+            arguments[name] = value.clone();
+        }
+    }
+    arguments
 }

@@ -1,10 +1,10 @@
-//! The process is killed, or starts on what another one left.
+//! The process is killed, or starts on the journal of a killed process.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, on_shared_broker};
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
@@ -12,10 +12,8 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::sender::{array_of, array_of_new, session};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_under_load_loses_nothing_that_was_accepted() {
-    let vhost = Broker::shared().await.vhost().await;
-    let mut bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
+async fn kill_9_under_load_loses_nothing() {
+    let (vhost, mut bridge) = on_shared_broker("").await;
     let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     let load = Load::start(bridge.address(), 8);
     for round in 0..4_u32 {
@@ -29,17 +27,16 @@ async fn kill_9_under_load_loses_nothing_that_was_accepted() {
     assert!(ledger.answers.keys().eq([&202]), "{:?}", ledger.answers);
     let repeated = ledger.arrives_at(&consumer).await;
     bridge.backlog_is_empty().await;
-    // At most what was in flight at each kill.
+    // At most the messages in flight at each kill.
     assert!(repeated <= 4 * 256, "{repeated} repetitions");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waited_at_a_kill_is_forwarded_after_the_restart() {
+async fn pending_events_are_forwarded_after_kill_9() {
     let vhost = Broker::shared().await.vhost().await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let url = vhost.amqp_url_through(proxy.address());
-    let mut bridge = BridgeBuilder::at(&url).start().await;
-    bridge.broker_is("connected").await;
+    let mut bridge = BridgeBuilder::at(&url).connected().await;
     let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     proxy.refuse();
     let load = Load::start(bridge.address(), 8);
@@ -48,7 +45,7 @@ async fn what_waited_at_a_kill_is_forwarded_after_the_restart() {
     let ledger = load.stop().await;
     assert!(
         consumer.count() < ledger.len(),
-        "something must have waited"
+        "some events were pending at a kill"
     );
     proxy.pass();
     bridge.start().await;
@@ -57,18 +54,17 @@ async fn what_waited_at_a_kill_is_forwarded_after_the_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_published_but_not_confirmed_at_a_kill_is_published_again_with_the_same_id() {
+async fn unconfirmed_events_are_republished_with_equal_ids() {
     let vhost = Broker::shared().await.vhost().await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let url = vhost.amqp_url_through(proxy.address());
-    let mut bridge = BridgeBuilder::at(&url).start().await;
-    bridge.broker_is("connected").await;
+    let mut bridge = BridgeBuilder::at(&url).connected().await;
     let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     bridge.post(array_of_new("warm", 1)).await;
     bridge.backlog_is_empty().await;
     let warm = consumer.receive().await;
 
-    proxy.stall(Direction::Down); // publishes arrive, confirms do not
+    proxy.stall(Direction::Down); // the broker gets publishes, the bridge no confirms
     let two_steps =
         |chat: &str| ["created", "handled"].map(|status| session(chat, status, json!({})));
     bridge
@@ -88,12 +84,12 @@ async fn what_was_published_but_not_confirmed_at_a_kill_is_published_again_with_
     };
     assert!(
         ids(&after).is_superset(&ids(&unconfirmed)),
-        "the same again: {after:#?}"
+        "the unconfirmed events are published again: {after:#?}"
     );
     assert_eq!(ids(&after).len(), 4);
     assert!(
         !ids(&after).contains(warm.id()),
-        "what was settled is not repeated"
+        "a completed event is not published again"
     );
     for chat in ["a", "b"] {
         let statuses: Vec<_> = after
@@ -104,32 +100,4 @@ async fn what_was_published_but_not_confirmed_at_a_kill_is_published_again_with_
         assert_eq!(statuses, ["created", "handled"], "in order");
     }
     bridge.backlog_is_empty().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_on_the_same_journal_is_refused_and_the_first_undisturbed() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
-    let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
-    let mut second = BridgeBuilder::new(&vhost)
-        .journal_in(&bridge.journal_dir())
-        .build();
-    let exit = second.run_to_exit().await;
-    assert_eq!(exit.status.code(), Some(1), "{}", second.stderr());
-    let holder = format!("process {} on host", bridge.pid());
-    assert!(
-        second.stderr().contains(&holder),
-        "{holder}: {}",
-        second.stderr()
-    );
-    assert!(bridge.is_running());
-    assert_eq!(
-        bridge.post(array_of_new("undisturbed", 1)).await.status,
-        202
-    );
-    assert_eq!(
-        consumer.receive().await.header("session-id"),
-        "undisturbed-0"
-    );
 }

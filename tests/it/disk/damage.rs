@@ -7,17 +7,16 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::bridge::builder::{BridgeBuilder, free_address};
+use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::sender::{array_of, array_of_new, session};
 use crate::support::wait::{SOON, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_database_is_set_aside_and_what_is_readable_of_it_still_arrives() {
+async fn readable_events_of_a_damaged_database_arrive() {
     let vhost = Broker::shared().await.vhost().await;
-    let nobody = format!("amqp://guest:guest@{}/", free_address());
-    let mut bridge = BridgeBuilder::at(&nobody).start().await;
+    let mut bridge = BridgeBuilder::without_broker().start().await;
     assert_eq!(bridge.post(array_of_new("before", 2000)).await.status, 202);
     assert_eq!(bridge.terminate().await.status.code(), Some(0));
     let database = bridge.journal_dir().join("journal.db");
@@ -40,14 +39,14 @@ async fn a_damaged_database_is_set_aside_and_what_is_readable_of_it_still_arrive
         aside
             .iter()
             .any(|file| file.metadata().unwrap().len() == length),
-        "whole, as it was: {aside:?}"
+        "the damaged database is kept unchanged: {aside:?}"
     );
     let status = bridge.status().await;
     let lost = status["journal"]["lost_events"].as_u64().unwrap();
-    // Nobody has subscribed: they wait in this queue.
+    // Nobody has subscribed, so the events are in this queue.
     let waiting = Consumer::of(&vhost, "chat-sessions.unrouted").await;
     let expected = 2001 - usize::try_from(lost).unwrap();
-    eventually("the rest arrives", SOON, || async {
+    eventually("the salvaged events arrive", SOON, || async {
         waiting.count() >= expected
     })
     .await;
@@ -56,17 +55,21 @@ async fn a_damaged_database_is_set_aside_and_what_is_readable_of_it_still_arrive
         .into_iter()
         .map(|message| message.correlation_id.unwrap())
         .collect();
-    assert_eq!(arrived.len(), expected, "{lost} are said to be lost");
+    assert_eq!(
+        arrived.len(),
+        expected,
+        "{lost} events are reported as lost"
+    );
     assert!(
         (1..2000).contains(&lost),
-        "{lost} lost: the damage hit, but not everything"
+        "{lost} lost: some events, but not all"
     );
     assert!(arrived.contains("after-0"));
     bridge.says(&format!("lost_events={lost}")).await;
 }
 
-/// Overwrites a twentieth of the file in its middle; returns the file's length. No copy of these
-/// pages stays in the WAL, which would heal them.
+/// Overwrites a twentieth of the file in its middle and returns the file's length. The WAL keeps no
+/// copy of these pages, which would undo the damage.
 fn damage_the_middle(database: &Path) -> u64 {
     let opened = rusqlite::Connection::open(database).unwrap();
     opened
@@ -81,10 +84,9 @@ fn damage_the_middle(database: &Path) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_with_a_flipped_bit_is_dead_lettered_and_its_neighbours_arrive() {
+async fn flipped_bit_dead_letters_one_event() {
     let vhost = Broker::shared().await.vhost().await;
-    let nobody = format!("amqp://guest:guest@{}/", free_address());
-    let mut bridge = BridgeBuilder::at(&nobody).start().await;
+    let mut bridge = BridgeBuilder::without_broker().start().await;
     let event = |id: &str, name: &str| session(id, "created", json!({"name": name}));
     let events = [
         event("a", "first"),
@@ -106,7 +108,7 @@ async fn an_event_with_a_flipped_bit_is_dead_lettered_and_its_neighbours_arrive(
     assert_eq!(
         letter.message_id.as_deref(),
         Some(&*id_of(&bridge.journal_dir(), "b")),
-        "the id it was received under"
+        "the id of the original body"
     );
     let mut good = Consumer::of(&vhost, "chat-sessions.unrouted").await;
     let names: BTreeSet<_> = good
@@ -122,7 +124,7 @@ async fn an_event_with_a_flipped_bit_is_dead_lettered_and_its_neighbours_arrive(
     bridge.says("damaged").await;
 }
 
-/// Finds these bytes in the file and changes the lowest bit of the first.
+/// Finds these bytes in the file and flips the lowest bit of the first.
 fn flip_a_bit(database: &Path, marker: &[u8]) {
     let content = std::fs::read(database).unwrap();
     let found = content
@@ -133,12 +135,11 @@ fn flip_a_bit(database: &Path, marker: &[u8]) {
     file.write_all_at(&[marker[0] ^ 1], at as u64).unwrap();
 }
 
-/// The `message_id` that the journal has for the first event of a session.
+/// The `message_id` of the first event of a session, according to the journal.
 fn id_of(journal_dir: &Path, session: &str) -> String {
     let database = rusqlite::Connection::open(journal_dir.join("journal.db")).unwrap();
     let sql = "SELECT message_id FROM events WHERE session = ?1 ORDER BY seq LIMIT 1";
-    let id: Vec<u8> = database
+    database
         .query_row(sql, [session], |row| row.get(0))
-        .unwrap();
-    uuid::Uuid::from_slice(&id).unwrap().to_string()
+        .unwrap()
 }

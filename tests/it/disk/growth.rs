@@ -1,11 +1,11 @@
-//! A long backlog, and a long time: memory and file stay bounded.
+//! A long backlog, and a long time: memory and file size stay bounded.
 
 use std::path::Path;
 
 use serde_json::json;
 
 use super::rows;
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, on_shared_broker};
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
@@ -14,20 +14,19 @@ use crate::support::sender::{array_of, array_of_new, session};
 use crate::support::wait::{SOON, eventually};
 
 const MEMORY_MAX: u64 = 64 << 20;
-/// While bodies of the greatest length come in four at a time: 24 MiB of them on their way, one that
-/// is published and its frames, and what an unoptimised build takes more for itself.
+/// Limit while four bodies of the maximum length arrive at a time: 24 MiB of bodies in flight, one
+/// event being published with its frames, and the overhead of an unoptimised build.
 const LARGEST_MAX: u64 = 104 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_backlog_takes_no_memory_and_drains_while_webhooks_come_in() {
+async fn long_backlog_drains_in_bounded_memory() {
     const BACKLOG: usize = 40_000;
     let vhost = Broker::shared().await.vhost().await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
         .with("telemetry.log_level = \"info\"")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     proxy.refuse();
     for number in 0..BACKLOG / 1000 {
@@ -56,18 +55,13 @@ async fn a_long_backlog_takes_no_memory_and_drains_while_webhooks_come_in() {
     assert!(most < MEMORY_MAX, "{most} bytes");
 }
 
-/// Four senders, each with a webhook of almost `http.body_bytes_max` after the other: one session, or
-/// two that are kept apart from each other.
+/// Four senders that each post one webhook after the other, of almost `http.body_bytes_max`: with
+/// one session, or with two whose bodies are kept separately.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_bodies_side_by_side_leave_memory_bounded() {
+async fn concurrent_large_bodies_keep_memory_bounded() {
     const SENDERS: usize = 4;
     const WEBHOOKS: usize = 4;
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("telemetry.log_level = \"info\"")
-        .start()
-        .await;
-    bridge.broker_is("connected").await;
+    let (vhost, bridge) = on_shared_broker("telemetry.log_level = \"info\"").await;
     let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     let send = async |sender: usize| {
         for number in 0..WEBHOOKS {
@@ -90,7 +84,7 @@ async fn the_largest_bodies_side_by_side_leave_memory_bounded() {
     assert!(most < LARGEST_MAX, "{most} bytes");
 }
 
-/// So many sessions, together as long as a body may be.
+/// This number of sessions, together as long as a body may be.
 fn the_largest(id: &str, sessions: usize) -> String {
     let note = "0123456789".repeat((10 << 20) / 10 / sessions - 20);
     let elements = (0..sessions).map(|number| {
@@ -100,14 +94,13 @@ fn the_largest(id: &str, sessions: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_files_stay_small_however_much_has_passed_through() {
+async fn journal_files_stay_small() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost)
         .with("telemetry.log_level = \"info\"")
         .with("journal.retention_bytes = \"1MiB\"")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let (mut passed, mut most) = (0, 0);
     for number in 0..50 {
         let body = large_sessions(number);
@@ -121,11 +114,11 @@ async fn the_files_stay_small_however_much_has_passed_through() {
         "{most} bytes of {passed}"
     );
     let kept = || rows(&bridge.journal_dir(), "events");
-    eventually("what is over the limit is deleted", SOON, || async {
+    eventually("events beyond the limit are deleted", SOON, || async {
         kept() <= 100
     })
     .await;
-    assert!(kept() > 50, "what is within it is kept: {}", kept());
+    assert!(kept() > 50, "events within the limit are kept: {}", kept());
 }
 
 /// A webhook of about 1 MiB.

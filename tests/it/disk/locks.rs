@@ -1,4 +1,5 @@
-//! Another program at the database: it is waited for as long as a webhook may wait, and named.
+//! Another program locks the database: the bridge waits for as long as a webhook may wait, and
+//! names the program.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, on_shared_broker};
 use crate::support::bridge::run::Bridge;
-use crate::support::broker::Broker;
 use crate::support::process::end_with_us;
 use crate::support::sender::{array_of, array_of_new, session};
 use crate::support::skip::skipped;
 use crate::support::wait::{SOON, eventually};
 
-const NOBODY: &str = "amqp://guest:guest@127.0.0.1:1/";
+/// Much longer than a commit takes.
+const HELD_FOR: Duration = Duration::from_secs(2);
 
-/// A shell of SQLite in a transaction; it ends when this is dropped.
+/// The `sqlite3` shell inside a transaction; ends when dropped.
 struct Shell {
     child: Child,
 }
 
 impl Shell {
-    /// None, said to be missing for `test`, where there is no such program.
+    /// `None` if there is no `sqlite3`; `test` is then reported as skipped.
     fn begin(test: &str, journal: &Path, transaction: &str) -> Option<Self> {
         let child = Command::new("sqlite3")
             .arg(journal.join("journal.db"))
@@ -61,11 +62,9 @@ async fn locked(bridge: &Bridge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_lock_is_waited_for_and_named() {
-    let test = "a_write_lock_is_waited_for_and_named";
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
+async fn write_lock_is_awaited_and_its_holder_named() {
+    let test = "write_lock_is_awaited_and_its_holder_named";
+    let (_vhost, bridge) = on_shared_broker("").await;
     let Some(shell) = Shell::writing(test, &bridge.journal_dir()) else {
         return;
     };
@@ -75,46 +74,49 @@ async fn a_write_lock_is_waited_for_and_named() {
     assert!(others.as_str().unwrap().contains(&named), "{others}");
     let began = Instant::now();
     let (answer, ()) = tokio::join!(bridge.post(array_of_new("late", 3)), async {
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(HELD_FOR).await;
         drop(shell);
     });
     assert_eq!(answer.status, 202, "{}", answer.text());
-    assert!(began.elapsed() > Duration::from_secs(4), "it did not wait");
+    assert!(began.elapsed() >= HELD_FOR, "it did not wait");
     assert!(bridge.ready().await);
-    bridge.says("the write lock on journal.db is gone").await;
+    bridge.says("write lock on journal.db released").await;
     assert_eq!(bridge.status().await["journal"]["others"], json!(null));
     bridge.backlog_is_empty().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_for_too_long_is_503_for_those_alone() {
-    let test = "a_lock_for_too_long_is_503_for_those_alone";
-    let bridge = BridgeBuilder::at(NOBODY).start().await;
+async fn long_write_lock_is_503_for_expired_webhooks() {
+    let test = "long_write_lock_is_503_for_expired_webhooks";
+    let bridge = BridgeBuilder::without_broker().start().await;
     let Some(shell) = Shell::writing(test, &bridge.journal_dir()) else {
         return;
     };
     locked(&bridge).await;
-    let later = async {
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        bridge.post(array_of_new("later", 1)).await
-    };
-    let released = async {
-        tokio::time::sleep(Duration::from_secs(12)).await;
-        let unready = bridge.admin("/readyz").await;
+    let early = async {
+        let answer = bridge.post(array_of_new("early", 1)).await;
+        eventually("/readyz names the lock", SOON, || async {
+            let unready = bridge.admin("/readyz").await;
+            unready.status == 503 && unready.text().contains("holds a write lock")
+        })
+        .await;
         let status = bridge.status().await;
         drop(shell);
-        (unready, status)
+        (answer, status)
     };
-    let early = bridge.post(array_of_new("early", 1));
-    let (early, later, (unready, status)) = tokio::join!(early, later, released);
+    let later = async {
+        // The first webhook may wait for ten seconds.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        bridge.post(array_of_new("later", 1)).await
+    };
+    let ((early, status), later) = tokio::join!(early, later);
     assert_eq!(early.status, 503);
-    assert_eq!(later.status, 202, "it waited for less than its time");
-    assert_eq!(unready.status, 503);
-    assert!(
-        unready.text().contains("holds a write lock"),
-        "{}",
-        unready.text()
+    assert_eq!(early.header("retry-after"), Some("10"));
+    assert_eq!(
+        early.header("content-type"),
+        Some("application/problem+json")
     );
+    assert_eq!(later.status, 202, "it waited for less than its time");
     assert!(
         status["not_ready"]
             .to_string()
@@ -122,15 +124,15 @@ async fn a_lock_for_too_long_is_503_for_those_alone() {
         "{status}"
     );
     bridge.says("webhook refused").await;
-    assert!(!bridge.stderr().contains("the disk fails"));
-    eventually("/readyz says yes", SOON, || bridge.ready()).await;
+    assert!(!bridge.stderr().contains("the journal cannot be written"));
+    eventually("/readyz is 200", SOON, || bridge.ready()).await;
     assert_eq!(bridge.status().await["backlog"]["events"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_names_the_program_that_has_the_lock() {
-    let test = "a_start_names_the_program_that_has_the_lock";
-    let mut bridge = BridgeBuilder::at(NOBODY).start().await;
+async fn start_names_the_holder_of_the_lock() {
+    let test = "start_names_the_holder_of_the_lock";
+    let mut bridge = BridgeBuilder::without_broker().start().await;
     assert_eq!(bridge.post(array_of_new("held", 1)).await.status, 202);
     bridge.kill().await;
     let Some(shell) = Shell::writing(test, &bridge.journal_dir()) else {
@@ -148,9 +150,9 @@ async fn a_start_names_the_program_that_has_the_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_makes_the_log_grow_is_named() {
-    let test = "a_reader_that_makes_the_log_grow_is_named";
-    let bridge = BridgeBuilder::at(NOBODY).start().await;
+async fn long_reader_is_named() {
+    let test = "long_reader_is_named";
+    let bridge = BridgeBuilder::without_broker().start().await;
     assert_eq!(bridge.post(array_of_new("first", 1)).await.status, 202);
     let transaction = "BEGIN; SELECT count(*) FROM events;";
     let Some(shell) = Shell::begin(test, &bridge.journal_dir(), transaction) else {
@@ -169,7 +171,7 @@ async fn a_reader_that_makes_the_log_grow_is_named() {
     bridge.says(&named).await;
     assert!(bridge.ready().await);
     drop(shell);
-    eventually("the log begins anew", SOON, || async {
+    eventually("the WAL is reset", SOON, || async {
         bridge.post(array_of_new("after", 1)).await;
         bridge.status().await["journal"]["others"] == json!(null)
     })

@@ -1,6 +1,6 @@
-//! The power fails under load, for real: an ext4 file system that forgets what was not synced.
-//! `make power-loss ROUNDS=100` is the same for longer; under `libeatmydata`, which makes every
-//! fsync a lie, the same harness must find a loss, or it could not see one.
+//! A real power failure under load: an ext4 file system that loses all data that was not synced.
+//! `make power-loss ROUNDS=100` runs more rounds. Under `libeatmydata`, which turns every fsync
+//! into a no-op, the same harness must find a loss; otherwise it could not detect one.
 
 use std::time::{Duration, Instant};
 
@@ -15,25 +15,25 @@ use crate::support::sender::array_of_new;
 use crate::support::skip::skipped;
 use crate::support::vhost::Vhost;
 
-/// Of `make power-loss`.
+/// Environment variable that `make power-loss` sets.
 const ROUNDS: &str = "POWER_LOSS_ROUNDS";
 const SEED: &str = "POWER_LOSS_SEED";
 const EATMYDATA: &str = "POWER_LOSS_EATMYDATA";
 
-/// How long what is missing may still be on its way when nothing waits any more.
+/// How long missing messages may still be on their way when no event is pending any more.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a campaign has seen.
+/// The results of a campaign.
 #[derive(Debug, Default)]
 struct Tally {
     acknowledged: usize,
     lost: usize,
     torn: usize,
-    /// Cuts, some of them during a start.
+    /// Number of cuts; some happen during a start.
     cuts: usize,
 }
 
-/// A machine whose power can be cut: a disk, a bridge on it, and a broker elsewhere.
+/// A simulated machine whose power can be cut: a disk, a bridge on it, and a broker elsewhere.
 struct Machine {
     disk: Disk,
     bridge: Bridge,
@@ -44,7 +44,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// None, and a word about it, where a disk cannot be mounted.
+    /// `None`, and a skip report, if a disk cannot be mounted.
     async fn new(test: &str, preload: Option<&str>, seed: u64) -> Option<Self> {
         let disk = Disk::in_a_file(test, 256 << 20)?;
         let vhost = Broker::shared().await.vhost().await;
@@ -67,8 +67,8 @@ impl Machine {
         })
     }
 
-    /// Load, a cut at a random moment, a restart; counts what was acknowledged and never came.
-    /// In every other round nothing reaches the broker before the cut.
+    /// Load, a cut at a random moment, a restart; counts acknowledged events that never arrive. In
+    /// every other round nothing reaches the broker before the cut.
     async fn round(&mut self, number: usize) {
         self.bridge.broker_is("connected").await;
         let consumer = Consumer::subscribed(&self.vhost, "chat-sessions", "#").await;
@@ -78,8 +78,8 @@ impl Machine {
         let load = Load::start_as(&format!("round-{number}"), self.bridge.address(), 8);
         load.accepts(30).await;
         self.random.pause(1500).await;
-        // Power that fails stops everything at once. A process that went on could be told by the file
-        // system that an fsync went well which the cut has overtaken.
+        // A power failure stops everything at once. A process that went on could get success for an
+        // fsync that the cut has in fact overtaken.
         self.bridge.freeze();
         self.cut();
         self.bridge.kill().await;
@@ -129,7 +129,7 @@ impl Machine {
     }
 }
 
-/// Runs so many rounds; none where that is not possible.
+/// Runs this number of rounds; `None` if that is not possible here.
 async fn campaign(test: &str, rounds: usize, preload: Option<&str>) -> Option<Tally> {
     let seed = number_in(SEED).unwrap_or_else(Random::new_seed);
     println!("power loss: seed {seed}");
@@ -149,8 +149,8 @@ async fn campaign(test: &str, rounds: usize, preload: Option<&str>) -> Option<Ta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_was_acknowledged_is_lost_when_the_power_fails() {
-    let test = "nothing_that_was_acknowledged_is_lost_when_the_power_fails";
+async fn power_loss_loses_nothing_acknowledged() {
+    let test = "power_loss_loses_nothing_acknowledged";
     let rounds = number_in(ROUNDS).map_or(3, |rounds| usize::try_from(rounds).unwrap());
     let preload = number_in(EATMYDATA).map(|_| LIBEATMYDATA);
     let Some(tally) = campaign(test, rounds, preload).await else {
@@ -161,8 +161,8 @@ async fn nothing_that_was_acknowledged_is_lost_when_the_power_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_accepted_once_the_disk_is_gone() {
-    let test = "nothing_is_accepted_once_the_disk_is_gone";
+async fn nothing_is_accepted_without_a_disk() {
+    let test = "nothing_is_accepted_without_a_disk";
     let Some(mut machine) = Machine::new(test, None, 1).await else {
         return;
     };
@@ -178,8 +178,8 @@ async fn nothing_is_accepted_once_the_disk_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_lies_about_fsync_is_seen_to_lose() {
-    let test = "a_disk_that_lies_about_fsync_is_seen_to_lose";
+async fn disk_that_ignores_fsync_loses_events() {
+    let test = "disk_that_ignores_fsync_loses_events";
     if !is_loadable(LIBEATMYDATA) {
         return skipped(test, "needs libeatmydata");
     }
@@ -208,7 +208,7 @@ fn number_in(variable: &str) -> Option<u64> {
     Some(value.parse().expect("a whole number"))
 }
 
-/// Splitmix64: enough for moments.
+/// The generator `SplitMix64`: good enough for random moments.
 struct Random(u64);
 
 impl Random {

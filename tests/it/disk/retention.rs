@@ -1,9 +1,7 @@
-//! What is settled is kept for a while, then deleted; what is not settled is not.
-
-use std::time::Duration;
+//! Completed events are kept for a while, then deleted; pending events are not deleted.
 
 use super::rows;
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, on_shared_broker};
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::proxy::Proxy;
@@ -11,14 +9,13 @@ use crate::support::sender::array_of_new;
 use crate::support::wait::{SOON, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_deletes_what_is_settled_and_nothing_else() {
+async fn only_completed_events_are_deleted() {
     let vhost = Broker::shared().await.vhost().await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
         .with("journal.retention = \"2s\"")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let journal = bridge.journal_dir();
     bridge.post(array_of_new("settled", 30)).await;
     bridge.post("a dead letter").await;
@@ -26,20 +23,23 @@ async fn retention_deletes_what_is_settled_and_nothing_else() {
     assert_eq!(
         (rows(&journal, "events"), rows(&journal, "settled")),
         (31, 31),
-        "kept at first"
+        "completed events are kept at first"
     );
 
     proxy.refuse();
     bridge.post(array_of_new("waiting", 20)).await;
-    eventually("what is settled is deleted", SOON, || async {
+    eventually("completed events are deleted", SOON, || async {
         rows(&journal, "settled") == 0
     })
     .await;
-    // Long enough for everything that waits to be as old as what was deleted, and a look or two.
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    // The pending events become older than the deleted ones were.
+    eventually("the pending events are old", SOON, || async {
+        bridge.status().await["backlog"]["oldest_seconds"].as_f64() > Some(3.5)
+    })
+    .await;
     assert_eq!(
-        (rows(&journal, "events"), rows(&journal, "pending")),
-        (20, 20)
+        (rows(&journal, "events"), rows(&journal, "settled")),
+        (20, 0)
     );
 
     let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
@@ -50,20 +50,15 @@ async fn retention_deletes_what_is_settled_and_nothing_else() {
             .iter()
             .all(|message| message.text().contains("waiting-"))
     );
-    eventually("these are deleted too", SOON, || async {
+    eventually("these events are deleted too", SOON, || async {
         rows(&journal, "events") == 0
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_no_retention_what_is_settled_is_gone_at_once() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost)
-        .with("journal.retention = \"0s\"")
-        .start()
-        .await;
-    bridge.broker_is("connected").await;
+async fn zero_retention_deletes_at_completion() {
+    let (_vhost, bridge) = on_shared_broker("journal.retention = \"0s\"").await;
     bridge.post(array_of_new("settled", 30)).await;
     bridge.post("a dead letter").await;
     bridge.backlog_is_empty().await;
@@ -72,5 +67,5 @@ async fn with_no_retention_what_is_settled_is_gone_at_once() {
         (rows(&journal, "events"), rows(&journal, "settled")),
         (0, 0)
     );
-    assert_eq!(bridge.status().await["counters"]["published"], 30);
+    assert_eq!(bridge.counter("published").await, 30);
 }

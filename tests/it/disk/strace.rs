@@ -1,25 +1,25 @@
-//! Faults of single system calls of the real process, injected by strace and seen in its log.
+//! Faults of single system calls of the real process, injected by strace and counted in its log.
 
 use std::path::Path;
 
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::wait::{SOON, eventually};
 
-/// What strace does to some system calls.
+/// What strace does to which system calls.
 pub struct Fault<'a> {
-    /// `fsync,fdatasync`
+    /// The calls: `fsync,fdatasync`.
     pub calls: &'a str,
-    /// `error=EIO:when=30..40`
+    /// The fault: `error=EIO:when=30..40`.
     pub what: &'a str,
-    /// Only to this file of the journal's directory; empty: to all files.
+    /// Only calls on this file in the journal's directory; empty: on all files.
     pub file: &'a str,
 }
 
-/// Where this bridge's strace writes: a line for each call that could have been hit.
+/// The strace log of this bridge: one line for each call that could have been hit.
 pub struct Log(std::path::PathBuf);
 
 impl Fault<'_> {
-    /// A bridge under strace, and what strace says.
+    /// Puts the bridge under strace with this fault; also returns the strace log.
     pub fn strike(&self, builder: BridgeBuilder) -> (BridgeBuilder, Log) {
         let log = builder.dir().join("faults.log");
         let journal = builder.dir().join("journal");
@@ -48,7 +48,7 @@ impl Log {
         text.matches("(INJECTED)").count() + text.matches("(DELAYED)").count()
     }
 
-    /// Waits until so many calls were hit.
+    /// Waits until this number of calls was hit.
     pub async fn has_hits(&self, hits: usize) {
         let what = format!("{hits} system calls were hit");
         eventually(&what, 2 * SOON, || async { self.hits() >= hits }).await;

@@ -1,4 +1,4 @@
-//! Events that are exempt from retention are given up to it by `discard` and by a replay.
+//! `discard` and a replay end an event's exemption from retention.
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
@@ -15,8 +15,8 @@ use crate::support::wait::{SOON, eventually};
 const LIMIT: &str = "rabbitmq.message_bytes_max = '64KiB'\nhttp.body_bytes_max = '64KiB'";
 const NO_LIMIT: &str = "rabbitmq.message_bytes_max = '16MiB'\nhttp.body_bytes_max = '10MiB'";
 
-/// A bridge whose event 1 became a dead letter without body, and 2 was published; nothing is
-/// retained that need not be.
+/// A bridge whose event 1 became a dead letter without its body, and whose event 2 was published.
+/// Retention keeps nothing longer than necessary.
 async fn with_too_large(vhost: &Vhost) -> Bridge {
     let proxy = Proxy::to(vhost.amqp_address()).await;
     proxy.refuse();
@@ -39,7 +39,7 @@ async fn with_too_large(vhost: &Vhost) -> Bridge {
     bridge
 }
 
-/// Whether the event is exempt; nothing if it is gone.
+/// Whether the event is exempt from retention; `None` if it has been deleted.
 fn is_kept(bridge: &Bridge, seq: i64) -> Option<bool> {
     let path = bridge.journal_dir().join("journal.db");
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
@@ -48,13 +48,13 @@ fn is_kept(bridge: &Bridge, seq: i64) -> Option<bool> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_bridge_gives_a_discarded_event_up_to_retention() {
+async fn discarded_event_is_deleted_by_retention() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = with_too_large(&vhost).await;
     bridge.reconfigure("journal.retention = '0s'");
     bridge.terminate().await;
     bridge.start().await;
-    eventually("what is not exempt is deleted", SOON, || async {
+    eventually("the event that is not exempt is deleted", SOON, || async {
         is_kept(&bridge, 2).is_none()
     })
     .await;
@@ -63,7 +63,11 @@ async fn a_running_bridge_gives_a_discarded_event_up_to_retention() {
 
     let err = failed(&bridge.run("events", &["discard", "1", "77"]).await, 1);
     assert!(err.contains("no event 77"), "{err}");
-    assert_eq!(is_kept(&bridge, 1), Some(true), "all or none");
+    assert_eq!(
+        is_kept(&bridge, 1),
+        Some(true),
+        "an unknown event number discards nothing"
+    );
     let told = done(&bridge.run("events", &["discard", "1"]).await);
     assert!(told.starts_with("1 event "), "{told}");
     eventually("the discarded event is deleted", SOON, || async {
@@ -74,7 +78,7 @@ async fn a_running_bridge_gives_a_discarded_event_up_to_retention() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_bridge_a_discard_waits_for_its_next_start() {
+async fn discard_without_bridge_waits_for_its_start() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = with_too_large(&vhost).await;
     let err = failed(&bridge.run("events", &["discard", "2"]).await, 1);
@@ -83,7 +87,7 @@ async fn without_a_bridge_a_discard_waits_for_its_next_start() {
     let told = done(&bridge.run("events", &["discard", "1"]).await);
     assert_eq!(
         told,
-        "1 event will be given up to retention when the bridge runs\n"
+        "1 event will be subject to retention again when the bridge runs\n"
     );
     assert_eq!(is_kept(&bridge, 1), Some(true));
     bridge.start().await;
@@ -91,7 +95,7 @@ async fn without_a_bridge_a_discard_waits_for_its_next_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_was_too_large_is_exempt_until_it_is_replayed() {
+async fn too_large_event_is_exempt_until_replayed() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = with_too_large(&vhost).await;
     let replay = ["replay", "1"];
@@ -114,16 +118,16 @@ async fn an_event_that_was_too_large_is_exempt_until_it_is_replayed() {
     assert_eq!(
         is_kept(&bridge, 1),
         Some(true),
-        "it is still missing in the others"
+        "other queues still miss the event"
     );
     done(&bridge.run("events", &replay).await);
     assert_eq!(vhost.message_count("all").await, Some(1));
-    eventually("it is not exempt any more", SOON, || async {
+    eventually("the event is no longer exempt", SOON, || async {
         is_kept(&bridge, 1) == Some(false)
     })
     .await;
     eventually("both replays are counted", SOON, || async {
-        bridge.status().await["counters"]["replayed"] == 2
+        bridge.counter("replayed").await == 2
     })
     .await;
 }

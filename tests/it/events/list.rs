@@ -1,4 +1,4 @@
-//! Events are listed and shown, filtered, beside a running bridge and without one.
+//! Events are listed, shown and filtered, with and without a running bridge.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -16,14 +16,13 @@ use crate::support::process::signal;
 use crate::support::proxy::Proxy;
 use crate::support::vhost::Vhost;
 
-/// A bridge with seven events: five published, two of them of an unknown status; one malformed, and
-/// one that waits.
+/// A bridge with seven events: five published (two of them with an unknown status), one malformed,
+/// and one pending.
 async fn seven(vhost: &Vhost) -> (Bridge, Proxy) {
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     accept(
         &bridge,
         &[
@@ -44,7 +43,7 @@ async fn seven(vhost: &Vhost) -> (Bridge, Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_is_filtered_and_shows_what_became_of_each_event() {
+async fn list_selects_events_by_filter() {
     let vhost = Broker::shared().await.vhost().await;
     let (mut bridge, _proxy) = seven(&vhost).await;
     check_filters(&bridge).await;
@@ -72,6 +71,8 @@ async fn check_filters(bridge: &Bridge) {
     check(&["--status", "malformed"], &[6]).await;
     check(&["--source", "deskdirector", "--status", "handled"], &[3]).await;
     check(&["--source", "another"], &[]).await;
+    check(&["--state", "pending"], &[7]).await;
+    // The alias for `pending`, from earlier releases.
     check(&["--state", "unsettled"], &[7]).await;
     check(&["--state", "published", "--session", "a"], &[1, 3, 4]).await;
     check(&["--state", "dead-lettered"], &[6]).await;
@@ -87,7 +88,7 @@ async fn check_filters(bridge: &Bridge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_has_an_object_a_line_or_a_table_without_control_characters() {
+async fn list_prints_json_lines_or_a_safe_table() {
     let vhost = Broker::shared().await.vhost().await;
     let (bridge, _proxy) = seven(&vhost).await;
     accept(&bridge, &[("odd\u{1b}[2J", "created")]).await;
@@ -107,7 +108,7 @@ async fn a_list_has_an_object_a_line_or_a_table_without_control_characters() {
         (&events[5]["reason"], &events[5]["session"]),
         (&json!("malformed"), &Value::Null)
     );
-    assert_eq!(events[6]["state"], "unsettled");
+    assert_eq!(events[6]["state"], "pending");
     assert_eq!(events[6]["routing_key"], "chat-session.completed");
 
     let table = done(&bridge.run("events", &["list"]).await);
@@ -134,7 +135,31 @@ async fn a_list_has_an_object_a_line_or_a_table_without_control_characters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_shown_with_its_body_by_number_and_by_id() {
+async fn export_contains_body_and_outcome_of_each_event() {
+    let vhost = Broker::shared().await.vhost().await;
+    let (bridge, _proxy) = seven(&vhost).await;
+    accept(&bridge, &[("odd\u{1b}[2J", "created")]).await;
+    let lines = done(&bridge.run("events", &["export"]).await);
+    let exported = objects(&lines);
+    let listed = objects(&done(&bridge.run("events", &["list", "--json"]).await));
+    assert_eq!(exported.len(), listed.len());
+    for (line, listed) in exported.iter().zip(&listed) {
+        let seq = line["seq"].to_string();
+        let shown = objects(&done(
+            &bridge.run("events", &["show", &seq, "--json"]).await,
+        ));
+        assert_eq!(*line, shown[0]);
+        assert_eq!(line["state"], listed["state"]);
+        assert_eq!(line["damaged"], false);
+    }
+    assert_eq!(exported[0]["body"]["id"], "a");
+    assert!(!lines.contains('\u{1b}'), "{lines:?}");
+    let of_one = done(&bridge.run("events", &["export", "--session", "a"]).await);
+    assert!(objects(&of_one).iter().all(|line| line["session"] == "a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_prints_the_body_by_number_and_id() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost).start().await;
     let element = "{\"id\": \"x\",\n \"status\":\"created\", \"n\": 1.000000000000000005}";
@@ -170,7 +195,7 @@ async fn an_event_is_shown_with_its_body_by_number_and_by_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn following_prints_what_is_received_from_then_on_until_it_is_interrupted() {
+async fn follow_prints_new_events_until_interrupted() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost).start().await;
     accept(&bridge, &[("before", "created"), ("last", "created")]).await;
@@ -202,7 +227,7 @@ fn list_in(bridge: &Bridge, zone: &str, words: &[&str]) -> std::process::Output 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_read_and_type_local_times() {
+async fn times_are_local_unless_utc_is_asked() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost).start().await;
     accept(&bridge, &[("a", "created")]).await;
@@ -224,7 +249,7 @@ async fn people_read_and_type_local_times() {
         .output();
     assert!(done(&show.unwrap()).contains(&shown[..19]), "{shown}");
 
-    // By the clock on the wall, to the minute of the event and of the next.
+    // In local time, to the minute of the event and to the next minute.
     let minute = local.strftime("%H:%M").to_string();
     let date = local.strftime("%Y-%m-%dT%H:%M").to_string();
     let later = local
@@ -238,7 +263,7 @@ async fn people_read_and_type_local_times() {
     assert_eq!(count(&["--since", &later]), 0);
     assert_eq!(count(&["--since", "yesterday"]), 1);
     assert_eq!(count(&["--until", "yesterday"]), 0);
-    // The same words mean another time elsewhere.
+    // In another time zone the same words mean another time.
     assert_eq!(count(&["--utc", "--since", &date]), 0);
 
     let err = failed(&list_in(&bridge, "Mars/Base", &[]), 2);
@@ -248,5 +273,5 @@ async fn people_read_and_type_local_times() {
     assert!(err.contains("2026-10-25T02:30:00+01:00"), "{err}");
     let never = ["--since", "2026-03-29T02:30"];
     let err = failed(&list_in(&bridge, "Europe/Berlin", &never), 2);
-    assert!(err.contains("never showed"), "{err}");
+    assert!(err.contains("never occurred"), "{err}");
 }

@@ -11,7 +11,7 @@ const LONG: std::time::Duration = std::time::Duration::from_mins(10);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement; to be run in a release build"]
-async fn a_hundred_thousand_events_are_replayed() {
+async fn replay_speed_of_100_000_events() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost)
         .with("queues = [{name = 'all', keys = ['#']}]")

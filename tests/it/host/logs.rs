@@ -1,4 +1,5 @@
-//! Nobody takes the log: webhooks are answered as ever, and the process neither waits nor dies.
+//! The log cannot be written: webhooks are answered as usual, and the process neither blocks nor
+//! ends.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -14,18 +15,16 @@ use crate::support::vhost::Vhost;
 use crate::support::wait::{SOON, eventually};
 
 const WEBHOOKS: usize = 200;
-/// More lines than the queue and a pipe hold.
+/// Results in more log lines than the queue and a pipe can buffer.
 const MANY_WEBHOOKS: usize = 2500;
 
-/// A bridge that logs a lot, started by a shell that does this with its standard error.
+/// A bridge with trace logging, started by a shell script that redirects its standard error.
 async fn started(vhost: &Vhost, script: &str) -> Bridge {
-    let bridge = BridgeBuilder::new(vhost)
+    BridgeBuilder::new(vhost)
         .with("telemetry.log_level = \"trace\"")
         .under(&["sh", "-c", script, "sh"])
-        .start()
-        .await;
-    bridge.broker_is("connected").await;
-    bridge
+        .connected()
+        .await
 }
 
 async fn check_works(vhost: &Vhost, bridge: &Bridge, webhooks: usize) {
@@ -52,7 +51,7 @@ async fn check_ends(bridge: &mut Bridge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pipe_that_nobody_reads_stops_nothing_and_the_lost_lines_are_counted() {
+async fn full_log_pipe_blocks_nothing_and_is_counted() {
     let vhost = Broker::shared().await.vhost().await;
     let script = "mkfifo pipe && exec 3<>pipe && exec \"$@\" 2>&3";
     let mut bridge = started(&vhost, script).await;
@@ -64,7 +63,7 @@ async fn a_full_pipe_that_nobody_reads_stops_nothing_and_the_lost_lines_are_coun
         .open(bridge.dir().join("pipe"))
         .unwrap();
     let mut log = Vec::new();
-    eventually("the log says what is missing", SOON, || {
+    eventually("the log reports the lost lines", SOON, || {
         let _ = pipe.read_to_end(&mut log);
         let said = String::from_utf8_lossy(&log).contains("log lines did not fit and are lost");
         async move { said }
@@ -80,7 +79,7 @@ async fn a_full_pipe_that_nobody_reads_stops_nothing_and_the_lost_lines_are_coun
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipe_whose_reader_has_gone_stops_nothing() {
+async fn closed_log_pipe_blocks_nothing() {
     let vhost = Broker::shared().await.vhost().await;
     let script = "mkfifo pipe; (head -n 1 pipe >first &); exec \"$@\" 2>pipe";
     let mut bridge = started(&vhost, script).await;
@@ -94,7 +93,7 @@ async fn a_pipe_whose_reader_has_gone_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_on_a_full_disk_stops_nothing() {
+async fn log_on_a_full_disk_blocks_nothing() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = started(&vhost, "exec \"$@\" >/dev/full 2>/dev/full").await;
     check_works(&vhost, &bridge, WEBHOOKS).await;
@@ -102,7 +101,7 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closed_standard_streams_stop_nothing() {
+async fn closed_standard_streams_block_nothing() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = started(&vhost, "exec \"$@\" <&- >&- 2>&-").await;
     check_works(&vhost, &bridge, WEBHOOKS).await;
@@ -110,12 +109,12 @@ async fn closed_standard_streams_stop_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_that_cannot_be_told_has_its_exit_code_all_the_same() {
+async fn unwritable_error_keeps_its_exit_code() {
     for (toml, code) in [
         ("http.listen = \"nowhere\"", 2),
         ("journal.dir = \"/dev/null/x\"", 1),
     ] {
-        let mut bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+        let mut bridge = BridgeBuilder::without_broker()
             .with(toml)
             .under(&["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"])
             .build();

@@ -1,16 +1,16 @@
-//! Too few threads, too little processor time.
+//! Too few threads, too little CPU time.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::bridge::builder::{BridgeBuilder, free_address};
+use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
 use crate::support::process::{end_with_us, has_ended, processor_time};
 use crate::support::skip::is_root;
 
-/// Processes that do nothing as fast as they can.
+/// Processes that use as much CPU time as they get.
 struct Hogs(Vec<Child>);
 
 impl Hogs {
@@ -41,14 +41,13 @@ impl Drop for Hogs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_starved_bridge_is_slow_and_loses_neither_webhooks_nor_its_broker() {
+async fn cpu_starvation_loses_nothing() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost)
         .with("rabbitmq.heartbeat = \"2s\"")
         .under(&["nice", "-n", "10"])
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     let consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     let hogs = Hogs::start(8);
     let load = Load::start(bridge.address(), 4);
@@ -57,21 +56,23 @@ async fn a_starved_bridge_is_slow_and_loses_neither_webhooks_nor_its_broker() {
     drop(hogs);
     load.accepts(30).await;
     let ledger = load.stop().await;
-    assert!(taken > Duration::from_secs(2), "they took only {taken:?}");
+    assert!(
+        taken > Duration::from_secs(2),
+        "the other processes got only {taken:?} of CPU time"
+    );
     assert!(ledger.is_without_failure(), "{ledger:?}");
     ledger.arrives_at(&consumer).await;
-    assert_eq!(bridge.status().await["broker"]["reconnects"], 0);
+    assert_eq!(bridge.reconnects().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_threads_is_an_error_at_the_start_that_names_it() {
-    let test = "a_limit_of_threads_is_an_error_at_the_start_that_names_it";
+async fn thread_limit_is_named_at_start() {
+    let test = "thread_limit_is_named_at_start";
     if !is_root(test) {
         return;
     }
     for threads in [1, 2, 3] {
-        let nobody = format!("amqp://guest:guest@{}/", free_address());
-        let builder = BridgeBuilder::at(&nobody).for_user(61_003);
+        let builder = BridgeBuilder::without_broker().for_user(61_003);
         let mut bridge = builder
             .before(&["prlimit", &format!("--nproc={threads}")])
             .build();

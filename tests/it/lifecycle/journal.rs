@@ -1,4 +1,4 @@
-//! What the start does with a directory that is not as it should be, and with one of an earlier
+//! The start with a journal directory in an unexpected state, and with a journal of an earlier
 //! version.
 
 use std::collections::BTreeMap;
@@ -15,17 +15,15 @@ use crate::support::sender::{array_of, array_of_new, session};
 use crate::support::skip::is_root;
 use crate::support::wait::{SOON, eventually};
 
-const NOBODY: &str = "amqp://guest:guest@127.0.0.1:1/";
-
-/// A bridge that has run once and held something, and has ended.
+/// A bridge that has run once, has stored an event, and has ended.
 async fn ended() -> Bridge {
-    let mut bridge = BridgeBuilder::at(NOBODY).start().await;
+    let mut bridge = BridgeBuilder::without_broker().start().await;
     assert_eq!(bridge.post(array_of_new("held", 3)).await.status, 202);
     bridge.terminate().await;
     bridge
 }
 
-/// Name and content of every file but the lock, and of what SQLite shares between processes.
+/// Name and content of every file, without the lock and SQLite's shared memory file.
 fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     let named = files.map(|file| {
@@ -40,7 +38,7 @@ fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// The start is refused with exit code 1 and these words, and changes nothing.
+/// Panics unless the start fails with exit code 1 and these words, and changes nothing.
 async fn check_refused(bridge: &mut Bridge, words: &[&str]) {
     let before = content(&bridge.journal_dir());
     let exit = bridge.run_to_exit().await;
@@ -54,17 +52,17 @@ async fn check_refused(bridge: &mut Bridge, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_of_a_newer_version_is_refused_and_not_touched() {
+async fn newer_journal_is_refused_unchanged() {
     let mut bridge = ended().await;
-    let database = rusqlite::Connection::open(bridge.journal_dir().join("journal.db")).unwrap();
+    let database = bridge.database();
     database.execute_batch("PRAGMA user_version = 99").unwrap();
     database.close().unwrap();
     check_refused(&mut bridge, &["schema version 99", "journal.db"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_elses_file_and_a_directory_of_that_name_are_refused_and_not_touched() {
-    let mut bridge = BridgeBuilder::at(NOBODY).build();
+async fn foreign_file_and_directory_are_refused_unchanged() {
+    let mut bridge = BridgeBuilder::without_broker().build();
     let dir = bridge.journal_dir();
     let database = dir.join("journal.db");
     std::fs::create_dir(&dir).unwrap();
@@ -76,12 +74,12 @@ async fn somebody_elses_file_and_a_directory_of_that_name_are_refused_and_not_to
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_of_another_user_and_one_that_cannot_be_read_are_refused_and_not_touched() {
-    let test = "a_journal_of_another_user_and_one_that_cannot_be_read_are_refused_and_not_touched";
+async fn unreadable_journal_is_refused_unchanged() {
+    let test = "unreadable_journal_is_refused_unchanged";
     if !is_root(test) {
         return;
     }
-    let builder = BridgeBuilder::at(NOBODY).for_user(61_001);
+    let builder = BridgeBuilder::without_broker().for_user(61_001);
     let journal = builder.dir().join("journal");
     let mut bridge = builder.start().await;
     assert_eq!(bridge.post(array_of_new("held", 1)).await.status, 202);
@@ -96,14 +94,14 @@ async fn a_journal_of_another_user_and_one_that_cannot_be_read_are_refused_and_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_may_not_be_written_is_refused() {
-    let test = "a_journal_that_may_not_be_written_is_refused";
+async fn unwritable_journal_is_refused() {
+    let test = "unwritable_journal_is_refused";
     if !is_root(test) {
         return;
     }
-    let builder = BridgeBuilder::at(NOBODY).for_user(61_002);
+    let builder = BridgeBuilder::without_broker().for_user(61_002);
     let journal = builder.dir().join("journal");
-    std::fs::create_dir(&journal).unwrap(); // root's, 0755
+    std::fs::create_dir(&journal).unwrap(); // owned by root, mode 0755
     let mut bridge = builder.build();
     let exit = bridge.run_to_exit().await;
     let said = bridge.stderr();
@@ -116,9 +114,9 @@ async fn a_journal_that_may_not_be_written_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_umask_the_files_are_for_their_owner_alone() {
+async fn files_are_private_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
-    let mut bridge = BridgeBuilder::at(NOBODY)
+    let mut bridge = BridgeBuilder::without_broker()
         .under(&["sh", "-c", "umask 0; exec \"$@\"", "sh"])
         .start()
         .await;
@@ -138,10 +136,9 @@ async fn whatever_the_umask_the_files_are_for_their_owner_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_is_refused_by_one_that_stands_still_and_that_one_goes_on() {
+async fn second_process_is_refused_by_a_frozen_one() {
     let vhost = Broker::shared().await.vhost().await;
-    let first = BridgeBuilder::new(&vhost).start().await;
-    first.broker_is("connected").await;
+    let first = BridgeBuilder::new(&vhost).connected().await;
     first.freeze();
     let mut second = BridgeBuilder::new(&vhost)
         .journal_in(&first.journal_dir())
@@ -155,12 +152,12 @@ async fn a_second_process_is_refused_by_one_that_stands_still_and_that_one_goes_
     first.backlog_is_empty().await;
 }
 
-/// Made by `make_the_golden_journal` with version 0.1.0: one published, one dead-lettered, one
-/// condemned and waiting, and three of one session that wait.
+/// Written by `write_golden_journal` with version 0.1.0: one published event, one dead-lettered,
+/// one pending that is to be dead-lettered, and three pending of one session.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/journal-v1.db");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_journals_of_every_released_format_are_read() {
+async fn every_released_journal_format_is_read() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = BridgeBuilder::new(&vhost).build();
     std::fs::create_dir(bridge.journal_dir()).unwrap();
@@ -190,17 +187,16 @@ async fn the_journals_of_every_released_format_are_read() {
     assert_eq!(waiting.receive().await.header("session-id"), "after-0");
 }
 
-/// Writes the file above anew; only for a new format, under a new name.
+/// Writes the file above again; only for a new format, under a new name.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "makes test data"]
-async fn make_the_golden_journal() {
+async fn write_golden_journal() {
     let vhost = Broker::shared().await.vhost().await;
     let proxy = Proxy::to(vhost.amqp_address()).await;
     let mut bridge = BridgeBuilder::at(&vhost.amqp_url_through(proxy.address()))
         .with("rabbitmq.message_bytes_max = \"20KiB\"\nhttp.body_bytes_max = \"20KiB\"")
-        .start()
+        .connected()
         .await;
-    bridge.broker_is("connected").await;
     bridge.post(array_of_new("published", 1)).await;
     bridge.post("malformed").await;
     bridge.backlog_is_empty().await;
@@ -213,7 +209,8 @@ async fn make_the_golden_journal() {
             .await;
     }
     bridge.terminate().await;
-    // Too large by now, and neither its dead letter nor the others have an exchange to go to.
+    // The large event is above the limit now, and the exchanges of its dead letter and of the other
+    // events are missing.
     bridge.reconfigure(
         "rabbitmq.message_bytes_max = \"4KiB\"\nhttp.body_bytes_max = \"4KiB\"\n\
          rabbitmq.topology = \"verify\"\nrouting.exchange = \"absent\"\n\
@@ -221,8 +218,8 @@ async fn make_the_golden_journal() {
     );
     proxy.pass();
     bridge.start().await;
-    eventually("the large one is condemned", SOON, || async {
-        let database = rusqlite::Connection::open(bridge.journal_dir().join("journal.db")).unwrap();
+    eventually("the large event is to be dead-lettered", SOON, || async {
+        let database = bridge.database();
         let sql = "SELECT count(*) FROM pending WHERE reason = 'too-large'";
         database
             .query_row(sql, [], |row| row.get::<_, i64>(0))

@@ -7,7 +7,7 @@ use crate::support::broker::Broker;
 use crate::support::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigpipe_and_sighup_end_nothing() {
+async fn sigpipe_and_sighup_do_not_end_the_process() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = BridgeBuilder::new(&vhost).start().await;
     let load = Load::start(bridge.address(), 4);

@@ -1,4 +1,4 @@
-//! Starting does not depend on a broker.
+//! Starting does not require a broker.
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -8,7 +8,7 @@ use crate::support::consumer::Consumer;
 use crate::support::sender::array_of_new;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_are_accepted_without_a_broker_and_forwarded_to_one_that_appears_later() {
+async fn events_wait_for_a_later_broker() {
     let vhost = Broker::shared().await.vhost().await;
     let address = free_address();
     let bridge = BridgeBuilder::at(&vhost.amqp_url_through(address))
@@ -18,9 +18,12 @@ async fn webhooks_are_accepted_without_a_broker_and_forwarded_to_one_that_appear
     let status = bridge.status().await;
     assert_eq!(status["broker"]["state"], "connecting", "{status}");
     assert_eq!(status["backlog"]["events"], 3);
-    assert!(bridge.ready().await, "readiness is about webhooks");
+    assert!(
+        bridge.ready().await,
+        "readiness does not depend on the broker"
+    );
 
-    // The broker's own port cannot be chosen: whoever connects here is taken there.
+    // The broker's own port cannot be chosen, so connections to this port are forwarded to it.
     let listener = TcpListener::bind(address).await.unwrap();
     let broker = vhost.amqp_address();
     tokio::spawn(async move {
@@ -38,8 +41,8 @@ async fn webhooks_are_accepted_without_a_broker_and_forwarded_to_one_that_appear
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_are_accepted_with_a_broker_that_never_answers() {
-    // The kernel takes the connection; nobody ever reads from it.
+async fn silent_broker_does_not_stop_webhooks() {
+    // The kernel accepts the connection, but nothing ever reads from it.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("amqp://guest:guest@{}/", silent.local_addr().unwrap());
     let mut bridge = BridgeBuilder::at(&url)
@@ -48,7 +51,10 @@ async fn webhooks_are_accepted_with_a_broker_that_never_answers() {
         .await;
     assert_eq!(bridge.post(array_of_new("early", 3)).await.status, 202);
     let (first, _) = silent.accept().await.unwrap();
-    let (second, _) = silent.accept().await.expect("it gives up and tries again");
+    let (second, _) = silent
+        .accept()
+        .await
+        .expect("it times out and connects again");
     drop((first, second));
     assert_eq!(bridge.status().await["broker"]["state"], "connecting");
     assert_eq!(bridge.post(array_of_new("late", 3)).await.status, 202);
@@ -56,10 +62,10 @@ async fn webhooks_are_accepted_with_a_broker_that_never_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_taken_is_said_and_exits_with_1() {
+async fn address_in_use_is_reported_with_exit_1() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let mut bridge = BridgeBuilder::at("amqp://guest:guest@127.0.0.1:1/")
+    let mut bridge = BridgeBuilder::without_broker()
         .with(&format!("http.listen = {address:?}"))
         .build();
     assert_eq!(bridge.run_to_exit().await.status.code(), Some(1));

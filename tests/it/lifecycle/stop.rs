@@ -1,11 +1,11 @@
-//! Stopping loses no webhook, and takes no longer than it may.
+//! Stopping loses no webhook and stays within its time limit.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::support::bridge::builder::BridgeBuilder;
+use crate::support::bridge::builder::{BridgeBuilder, on_shared_broker};
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
@@ -13,7 +13,7 @@ use crate::support::load::Load;
 use crate::support::sender::{RawClient, array_of_new, signed_head};
 use crate::support::wait::{SOON, eventually};
 
-/// `shutdown.grace` at its default.
+/// The default of `shutdown.grace`.
 const GRACE: Duration = Duration::from_secs(8);
 
 fn signed(name: &str) -> Vec<u8> {
@@ -23,17 +23,15 @@ fn signed(name: &str) -> Vec<u8> {
 
 async fn listener_is_closed(bridge: &Bridge) {
     let address = bridge.address();
-    eventually("nobody listens any more", SOON, || async {
+    eventually("the listener is closed", SOON, || async {
         TcpStream::connect(address).await.is_err()
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_under_load_answers_what_arrives_on_open_connections_and_loses_nothing() {
-    let vhost = Broker::shared().await.vhost().await;
-    let mut bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
+async fn sigterm_answers_open_connections_and_loses_nothing() {
+    let (vhost, mut bridge) = on_shared_broker("").await;
     let consumer = Consumer::subscribed(&vhost, "chat-sessions", "chat-session.#").await;
     let mut fresh = RawClient::connect(bridge.address()).await;
     let mut used = RawClient::connect(bridge.address()).await;
@@ -60,7 +58,7 @@ async fn sigterm_under_load_answers_what_arrives_on_open_connections_and_loses_n
     assert!(begin.elapsed() < GRACE, "{:?}", begin.elapsed());
     let ledger = load.stop().await;
     assert!(ledger.answers.keys().eq([&202]), "{:?}", ledger.answers);
-    assert!(ledger.unsent > 0, "the load went on after the end");
+    assert!(ledger.unsent > 0, "no request was sent after the end");
     assert_eq!(ledger.unanswered, 0, "requests without an answer");
 
     bridge.start().await;
@@ -86,11 +84,10 @@ async fn sigterm_under_load_answers_what_arrives_on_open_connections_and_loses_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_with_a_frozen_broker_ends_in_time_and_loses_nothing() {
+async fn sigterm_with_a_frozen_broker_ends_in_time() {
     let broker = Broker::own().await;
     let vhost = broker.vhost().await;
-    let mut bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
+    let mut bridge = BridgeBuilder::new(&vhost).connected().await;
     vhost.queue_bound("all", "chat-sessions", "#").await;
     broker.freeze();
     for number in 0..5 {
@@ -123,11 +120,10 @@ async fn sigterm_with_a_frozen_broker_ends_in_time_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_sigterm_ends_at_once() {
-    let vhost = Broker::shared().await.vhost().await;
-    let mut bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
-    // Half a webhook keeps the first one waiting: whether it is authentic is not known yet.
+async fn second_sigterm_ends_at_once() {
+    let (_vhost, mut bridge) = on_shared_broker("").await;
+    // A half-received webhook delays the first shutdown, because its signature cannot be verified
+    // yet.
     let mut half = RawClient::connect(bridge.address()).await;
     let head = signed_head(b"[         ");
     half.write(format!("{head}[")).await;
@@ -135,19 +131,22 @@ async fn a_second_sigterm_ends_at_once() {
     assert_eq!(before.status, 202);
     bridge.signal(Signal::TERM);
     listener_is_closed(&bridge).await;
-    assert!(bridge.is_running(), "the first one is patient");
+    assert!(
+        bridge.is_running(),
+        "the first SIGTERM waits for the webhook"
+    );
     bridge.signal(Signal::TERM);
     let exit = bridge.exit().await;
     assert!(exit.took < Duration::from_secs(1), "{:?}", exit.took);
     assert!(
-        bridge.stderr().contains("a second signal"),
+        bridge.stderr().contains("second signal received"),
         "{}",
         bridge.stderr()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigint_stops_as_sigterm_does() {
+async fn sigint_stops_like_sigterm() {
     let vhost = Broker::shared().await.vhost().await;
     let mut bridge = BridgeBuilder::new(&vhost).start().await;
     bridge.signal(Signal::INT);

@@ -1,18 +1,19 @@
-//! How fast windows go. Run by hand: `cargo test --release --test it -- --ignored speed --nocapture`.
+//! Measures how fast windows are published. Run by hand:
+//! `cargo test --release --test it -- --ignored speed --nocapture`.
 
 use std::time::{Duration, Instant};
 
 use deskbridge::rabbitmq::Link;
 use serde_json::json;
 
-use super::room::{Room, all_delivered, config, message};
+use super::harness::{Harness, all_delivered, config, message};
 use crate::support::broker::Broker;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
-async fn windows_of_64_four_at_a_time_on_a_quorum_queue() {
+async fn throughput_on_a_quorum_queue() {
     let vhost = Broker::shared().await.vhost().await;
-    let mut room = Room::up(&config(&[&vhost.amqp_url])).await;
+    let mut harness = Harness::up(&config(&[&vhost.amqp_url])).await;
     vhost
         .declare_queue("all", json!({"x-queue-type": "quorum"}))
         .await;
@@ -26,13 +27,13 @@ async fn windows_of_64_four_at_a_time_on_a_quorum_queue() {
     let (begin, cpu) = (Instant::now(), cpu());
     let mut published = 0_u32;
     let mut outstanding: std::collections::VecDeque<_> = (0..4)
-        .map(|_| room.submit(Link::Main, false, window()))
+        .map(|_| harness.submit(Link::Main, false, window()))
         .collect();
     while begin.elapsed() < Duration::from_secs(10) {
-        let outcomes = room.done(outstanding.pop_front().unwrap()).await;
+        let outcomes = harness.done(outstanding.pop_front().unwrap()).await;
         assert!(all_delivered(&outcomes));
         published += u32::try_from(outcomes.len()).unwrap();
-        outstanding.push_back(room.submit(Link::Main, false, window()));
+        outstanding.push_back(harness.submit(Link::Main, false, window()));
     }
     let (took, used) = (begin.elapsed(), self::cpu().saturating_sub(cpu));
     println!(

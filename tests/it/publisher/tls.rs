@@ -1,15 +1,20 @@
-//! Encryption: our own authority, a client certificate, and never plain instead.
+//! TLS: a private authority, a client certificate, and no fallback to plain text.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use deskbridge::config::Config;
 use deskbridge::telemetry::status::{BrokerState, CertificateRole};
 use jiff::{SignedDuration, Timestamp};
 
-use super::room::{Room, all_delivered, config, messages};
+use super::harness::{Harness, all_delivered, config, messages};
 use crate::support::authority::Authority;
+use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
-use crate::support::encrypted::Server;
+use crate::support::consumer::Consumer;
+use crate::support::sender::array_of_new;
+use crate::support::tls_server::Server;
+use crate::support::vhost::Vhost;
 
 async fn broker(dir: &Path, authority: &Authority) -> Broker {
     let (cert, key) = authority.issue(dir, "localhost");
@@ -34,7 +39,7 @@ fn with_identity(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn amqps_works_with_our_own_authority_and_a_client_certificate_and_refuses_anything_less() {
+async fn only_the_complete_tls_setup_connects() {
     let dir = tempfile::tempdir().unwrap();
     let ours = Authority::new(dir.path(), "ours");
     let theirs = Authority::new(dir.path(), "theirs");
@@ -50,9 +55,9 @@ async fn amqps_works_with_our_own_authority_and_a_client_certificate_and_refuses
     let theirs_client = theirs.issue(dir.path(), "stranger");
 
     let good = with_identity(config(&[&url]), &ours.ca_file, Some(&ours_client));
-    let mut room = Room::up(&good).await;
+    let mut harness = Harness::up(&good).await;
     assert!(all_delivered(
-        &room.publish(messages("chat-sessions", "k", 64)).await
+        &harness.publish(messages("chat-sessions", "k", 64)).await
     ));
 
     let refused = [
@@ -90,11 +95,13 @@ async fn amqps_works_with_our_own_authority_and_a_client_certificate_and_refuses
     ];
     let says_it_late = ["no client certificate", "a stranger's certificate"];
     for (what, config) in refused {
-        let mut room = Room::start(&config);
-        let status = room.status_is(what, |status| status.reason.is_some()).await;
+        let mut harness = Harness::start(&config);
+        let status = harness
+            .status_is(what, |status| status.reason.is_some())
+            .await;
         println!("{what}: {:?}", status.reason);
         let is_refused = status.state == BrokerState::Refused;
-        // The broker's last words may be lost with TLS 1.3, the reason may not.
+        // With TLS 1.3 the broker's last message may be lost, but the reason must be reported.
         let is_hinted = status
             .reason
             .is_some_and(|reason| reason.contains("client certificate"));
@@ -102,23 +109,39 @@ async fn amqps_works_with_our_own_authority_and_a_client_certificate_and_refuses
             is_refused || (is_hinted && says_it_late.contains(&what)),
             "{what}"
         );
-        room.shutdown.cancel();
+        harness.shutdown.cancel();
     }
+    check_process(&url, &vhost, &ours, &ours_client).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn amqps_towards_a_plain_port_never_becomes_plain() {
-    let vhost = Broker::shared().await.vhost().await;
-    let url = vhost.amqp_url.replace("amqp://", "amqps://");
-    let mut room = Room::start(&config(&[&url]));
-    let status = room
-        .status_is("it fails", |status| status.reason.is_some())
+/// The built binary is refused without the private authority, and publishes with it.
+async fn check_process(
+    url: &str,
+    vhost: &Vhost,
+    authority: &Authority,
+    (cert, key): &(PathBuf, PathBuf),
+) {
+    let mut bridge = BridgeBuilder::at(url)
+        .with("queues = [{name = 'all', keys = ['#']}]")
+        .start()
         .await;
-    assert_ne!(status.state, BrokerState::Connected);
-    room.shutdown.cancel();
+    let sent = array_of_new("encrypted", 1);
+    assert_eq!(bridge.post(&sent).await.status, 202);
+    bridge.broker_is("refused").await;
+    let ca = &authority.ca_file;
+    bridge.reconfigure(&format!(
+        "rabbitmq.tls = {{ca_file = '{}', cert_file = '{}', key_file = '{}'}}",
+        ca.display(),
+        cert.display(),
+        key.display(),
+    ));
+    bridge.restart().await;
+    bridge.broker_is("connected").await;
+    let message = Consumer::of(vhost, "all").await.receive().await;
+    assert_eq!([b"[".as_slice(), &message.body, b"]"].concat(), sent);
 }
 
-/// What is said of one mistake.
+/// What is reported for one mistake.
 struct Told {
     what: &'static str,
     config: Config,
@@ -128,7 +151,7 @@ struct Told {
 
 #[expect(clippy::too_many_lines, reason = "a list of mistakes")]
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mistake_is_told_in_plain_words() {
+async fn every_mistake_has_a_reason_and_advice() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let ours = Authority::new(dir.path(), "ours");
@@ -144,7 +167,10 @@ async fn every_mistake_is_told_in_plain_words() {
     let old_dir = tempfile::tempdir().unwrap();
     let (old_cert, old_key) = ours.issue_for_years(old_dir.path(), "localhost", 2000..2001);
     let old = Server::with(&old_cert, &old_key).await;
-    // A certificate that signed itself, made as for an authority.
+    let new_dir = tempfile::tempdir().unwrap();
+    let (new_cert, new_key) = ours.issue_for_years(new_dir.path(), "localhost", 2090..2091);
+    let new = Server::with(&new_cert, &new_key).await;
+    // A self-signed certificate, made as for an authority.
     let own_key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -181,6 +207,12 @@ async fn every_mistake_is_told_in_plain_words() {
             what: "expired",
             config: with_ca(url(old.port), &ours.ca_file),
             reason: "the broker's certificate has expired",
+            advice: "clock",
+        },
+        Told {
+            what: "not yet valid",
+            config: with_ca(url(new.port), &ours.ca_file),
+            reason: "not valid yet",
             advice: "clock",
         },
         Told {
@@ -239,8 +271,10 @@ async fn every_mistake_is_told_in_plain_words() {
         advice,
     } in told
     {
-        let mut room = Room::start(&config);
-        let status = room.status_is(what, |status| status.reason.is_some()).await;
+        let mut harness = Harness::start(&config);
+        let status = harness
+            .status_is(what, |status| status.reason.is_some())
+            .await;
         println!("{what}: {:?} {:?}", status.reason, status.advice);
         let has = |text: &Option<String>, part: &str| {
             text.as_ref().is_some_and(|text| text.contains(part))
@@ -248,9 +282,15 @@ async fn every_mistake_is_told_in_plain_words() {
         assert_eq!(status.state, BrokerState::Refused, "{what}");
         assert!(has(&status.reason, reason), "{what}: {:?}", status.reason);
         assert!(has(&status.advice, advice), "{what}: {:?}", status.advice);
-        room.shutdown.cancel();
+        harness.shutdown.cancel();
     }
-    // A byte order mark is no mistake.
+    for server in [&good, &other, &own, &old, &new] {
+        assert_ne!(server.in_tls.load(Ordering::SeqCst), 0);
+    }
+    for server in [&other, &own, &old, &new] {
+        assert_eq!(server.in_plain.load(Ordering::SeqCst), 0);
+    }
+    // A byte order mark is accepted.
     let marked = at("marked.pem");
     let pem = std::fs::read_to_string(&ours.ca_file).unwrap();
     std::fs::write(&marked, format!("\u{feff}{pem}")).unwrap();
@@ -263,23 +303,24 @@ async fn every_mistake_is_told_in_plain_words() {
         &format!(":{}/", broker.port()),
         &format!(":{}/", before.port),
     );
-    let mut room = Room::start(&with_ca(config(&[&encrypted]), &marked));
-    room.state_is(BrokerState::Connected).await;
-    let status = room
+    let mut harness = Harness::start(&with_ca(config(&[&encrypted]), &marked));
+    harness.state_is(BrokerState::Connected).await;
+    let status = harness
         .status_is("certificates", |status| status.certificates.len() == 2)
         .await;
     for role in [CertificateRole::Ca, CertificateRole::Broker] {
-        // The certificates of these tests are good for years.
+        // The certificates of these tests are valid for years.
         let until = status.certificates[&role];
         assert!(
             until > Timestamp::now() + SignedDuration::from_hours(24),
             "{until}"
         );
     }
-    room.shutdown.cancel();
+    harness.shutdown.cancel();
 }
 
-/// Made with `openssl x509 -req` without extensions; good until 2126. No library writes this version.
+/// Made with `openssl x509 -req` without extensions; valid until 2126. No library generates this
+/// version.
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/publisher/tls")

@@ -1,13 +1,13 @@
-//! What is declared, what is left alone, and what is said about it.
+//! What is declared, what is left unchanged, and what is reported about it.
 
 use deskbridge::config::rabbitmq::TopologyMode;
 use serde_json::{Value, json};
 
-use super::room::{Room, all_delivered, config, messages};
+use super::harness::{Harness, all_delivered, config, messages};
 use crate::support::broker::Broker;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_topology_of_the_contract_is_declared_and_found_in_order_the_second_time() {
+async fn documented_topology_is_declared_idempotently() {
     let vhost = Broker::shared().await.vhost().await;
     let mut config = config(&[&vhost.amqp_url]);
     config.queues = serde_json::from_value(json!([{
@@ -16,8 +16,8 @@ async fn the_topology_of_the_contract_is_declared_and_found_in_order_the_second_
     }]))
     .unwrap();
     for _ in 0..2 {
-        let room = Room::up(&config).await;
-        assert_eq!(room.status.borrow().findings, Vec::<String>::new());
+        let harness = Harness::up(&config).await;
+        assert_eq!(harness.status.borrow().findings, Vec::<String>::new());
     }
     let arguments = vhost.describe("queues", "crm").await["arguments"].clone();
     assert_eq!(
@@ -44,7 +44,7 @@ async fn the_topology_of_the_contract_is_declared_and_found_in_order_the_second_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_exists_with_other_arguments_is_left_reported_and_used() {
+async fn differing_objects_are_reported_and_used() {
     let vhost = Broker::shared().await.vhost().await;
     vhost
         .declare_exchange("chat-sessions", "fanout", json!({}))
@@ -52,8 +52,8 @@ async fn what_exists_with_other_arguments_is_left_reported_and_used() {
     vhost
         .declare_queue("chat-sessions.dead-letter", json!({}))
         .await;
-    let mut room = Room::up(&config(&[&vhost.amqp_url])).await;
-    let findings = room.status.borrow().findings.clone();
+    let mut harness = Harness::up(&config(&[&vhost.amqp_url])).await;
+    let findings = harness.status.borrow().findings.clone();
     assert_eq!(findings.len(), 2, "{findings:#?}");
     assert!(findings[0].contains("queue `chat-sessions.dead-letter` exists with other arguments"));
     assert!(findings[1].contains("exchange `chat-sessions` exists with other arguments"));
@@ -63,17 +63,17 @@ async fn what_exists_with_other_arguments_is_left_reported_and_used() {
     );
     vhost.queue_bound("all", "chat-sessions", "").await;
     assert!(all_delivered(
-        &room.publish(messages("chat-sessions", "k", 3)).await
+        &harness.publish(messages("chat-sessions", "k", 3)).await
     ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_declares_nothing_and_names_what_is_missing() {
+async fn verify_declares_nothing_and_reports_missing() {
     let vhost = Broker::shared().await.vhost().await;
     let mut config = config(&[&vhost.amqp_url]);
     config.rabbitmq.topology = TopologyMode::Verify;
-    let room = Room::up(&config).await;
-    let findings = room.status.borrow().findings.clone();
+    let harness = Harness::up(&config).await;
+    let findings = harness.status.borrow().findings.clone();
     assert!(
         findings.contains(&"exchange `chat-sessions` is missing".to_owned()),
         "{findings:#?}"
@@ -84,15 +84,15 @@ async fn verify_declares_nothing_and_names_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_only_publish_is_no_finding_where_everything_is_there() {
+async fn publish_only_user_is_no_finding() {
     let vhost = Broker::shared().await.vhost().await;
     let declared = config(&[&vhost.amqp_url]);
-    drop(Room::up(&declared).await);
+    drop(Harness::up(&declared).await);
     vhost.user("writer", "a-password").await;
     vhost.allow("writer", "^$", ".*", ".*").await;
-    let mut room = Room::up(&config(&[&vhost.amqp_url_as("writer", "a-password")])).await;
-    assert_eq!(room.status.borrow().findings, Vec::<String>::new());
+    let mut harness = Harness::up(&config(&[&vhost.amqp_url_as("writer", "a-password")])).await;
+    assert_eq!(harness.status.borrow().findings, Vec::<String>::new());
     assert!(all_delivered(
-        &room.publish(messages("chat-sessions", "k", 3)).await
+        &harness.publish(messages("chat-sessions", "k", 3)).await
     ));
 }

@@ -1,10 +1,9 @@
-//! `asyncapi`: a document that AsyncAPI's own parser takes, without a password, true of what is
-//! really published.
+//! `asyncapi`: the official parser accepts the document, it contains no password, and it describes
+//! what is really published.
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::builder::BridgeBuilder;
-use crate::support::broker::Broker;
+use crate::support::bridge::builder::on_shared_broker;
 use crate::support::consumer::Consumer;
 use crate::support::message::Message;
 use crate::support::sender::{array_of, session};
@@ -44,7 +43,7 @@ fn document(config: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What is wrong with a message by the part of the document that the pointer names.
+/// The validation errors of a message for the part of the document that the pointer names.
 fn judge(document: &Value, part: &str, instance: &Value) -> Vec<String> {
     let mut schema = document.clone();
     schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
@@ -68,20 +67,19 @@ fn is_as_described(document: &Value, name: &str, message: &Message) {
 }
 
 #[test]
-fn the_parser_of_asyncapi_takes_the_document_of_every_configuration() {
+fn document_is_valid_for_every_configuration() {
     let without_unrouted = "[unrouted]\nexchange = \"\"\n";
-    for config in ["", without_unrouted, CONFIG] {
-        let document = document(config);
-        assert_eq!(asyncapi(&document), Vec::<String>::new(), "{config}");
-    }
-    // It can find something.
-    let mut broken = document("");
+    let mut documents: Vec<_> = ["", without_unrouted, CONFIG].map(document).into();
+    let mut broken = documents[0].clone();
     broken["operations"]["publish-session-missed"]["action"] = json!("shout");
-    assert_ne!(asyncapi(&broken), Vec::<String>::new());
+    documents.push(broken);
+    let mut errors = asyncapi(&documents);
+    assert_ne!(errors.pop(), Some(Vec::new()), "the parser finds errors");
+    assert_eq!(errors, [const { Vec::<String>::new() }; 3]);
 }
 
 #[test]
-fn the_document_says_what_is_configured_and_no_password() {
+fn document_has_the_configuration_but_no_password() {
     let document = document(CONFIG);
     assert!(!document.to_string().contains("hidden-word"));
     assert!(!document.to_string().contains("hidden-user"));
@@ -111,7 +109,7 @@ fn the_document_says_what_is_configured_and_no_password() {
         let messages = document["channels"][queue]["messages"].as_object().unwrap();
         messages.keys().cloned().collect::<Vec<_>>()
     };
-    // A `*` is a word of its own or it is itself.
+    // A `*` in a key matches exactly one word.
     assert!(taken("queue-ticketing").is_empty());
     assert_eq!(taken("queue-alarms-all-of-them"), ["missed"]);
     assert_eq!(taken("queue-chat-sessions-unrouted").len(), 7);
@@ -128,7 +126,7 @@ fn the_document_says_what_is_configured_and_no_password() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_has_no_document() {
+fn invalid_configuration_has_no_document() {
     let output = printed("[routing]\nrouting_key = \"{nobody}\"\n", &[]);
     assert_eq!(output.status.code(), Some(2));
     let complaint = String::from_utf8(output.stderr).unwrap();
@@ -137,10 +135,8 @@ fn a_configuration_that_cannot_be_used_has_no_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_is_what_the_document_describes() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = BridgeBuilder::new(&vhost).start().await;
-    bridge.broker_is("connected").await;
+async fn published_messages_match_the_document() {
+    let (vhost, bridge) = on_shared_broker("").await;
     let output = bridge.run("asyncapi", &[]).await;
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
@@ -150,7 +146,7 @@ async fn what_is_published_is_what_the_document_describes() {
     bridge.post(array_of(&sessions)).await;
     bridge.post("[{\"id\":\"no-status\"}]").await;
     for message in consumer.receive_n(3).await {
-        // The statuses are the ids, too.
+        // In this test the session id is the status.
         let id = message.correlation_id.as_deref().unwrap();
         let name = if id == "archived" { "unknown" } else { id };
         is_as_described(&document, name, &message);
@@ -168,7 +164,7 @@ async fn what_is_published_is_what_the_document_describes() {
     let mut letters = Consumer::of(&vhost, "chat-sessions.dead-letter").await;
     let letter = letters.receive().await;
     is_as_described(&document, "dead-letter", &letter);
-    // A message of another status is not what is described.
+    // A message of another status does not match.
     let wrong = judge(
         &document,
         "/components/messages/missed/payload",

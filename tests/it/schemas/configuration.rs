@@ -1,9 +1,9 @@
-//! `config schema`: every key with its default, and the same verdict as the reader's.
+//! `config schema`: every key with its default; schema and parser accept the same files.
 
 use std::path::PathBuf;
 
-use deskbridge::config::Config;
 use deskbridge::config::layers::Layers;
+use deskbridge::settings;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -13,14 +13,14 @@ use crate::support::validator::json_schema;
 const DEFAULT: &str = include_str!("../../../config/default.toml");
 const DOCKER: &str = include_str!("../../../config/docker.toml");
 
-/// A step down a document: a key, or an index.
+/// The path to a value: keys and indices.
 type Path = Vec<String>;
 
 fn json(toml: &str) -> Value {
     serde_json::to_value(toml.parse::<toml::Table>().unwrap()).unwrap()
 }
 
-/// The file with its commented-out keys and sections in force.
+/// The default file with all commented-out keys and sections enabled.
 fn uncommented() -> String {
     let is_key =
         |line: &str| line.starts_with(|char: char| char.is_ascii_lowercase() || char == '[');
@@ -32,7 +32,7 @@ fn uncommented() -> String {
     DEFAULT.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Every key, and every table, below a value.
+/// Collects the paths of all keys and all tables below a value.
 fn walk(value: &Value, path: &Path, leaves: &mut Vec<Path>, tables: &mut Vec<Path>) {
     let below: Vec<(String, &Value)> = match value {
         Value::Object(table) => {
@@ -66,7 +66,7 @@ fn pointer(path: &[String]) -> String {
     steps.collect()
 }
 
-/// The schema of one key: references followed, the names of sources and statuses passed over.
+/// The schema of one key: references are followed, the names of sources and statuses skipped.
 fn schema_of<'s>(schema: &'s Value, path: &[String]) -> Option<&'s Value> {
     let mut found = schema;
     for step in path {
@@ -90,7 +90,8 @@ fn resolved<'s>(schema: &'s Value, found: &'s Value) -> &'s Value {
     })
 }
 
-/// What the reader says about the shape of a file; what it says about the whole is no matter of shape.
+/// The parser's findings about the types and names of keys. Findings about relations between values
+/// are not part of the schema.
 fn read(dir: &TempDir, file: &Value) -> Vec<String> {
     let path: PathBuf = dir.path().join("file.toml");
     std::fs::write(&path, toml::to_string(file).unwrap()).unwrap();
@@ -99,8 +100,8 @@ fn read(dir: &TempDir, file: &Value) -> Vec<String> {
         environment: Vec::new(),
         settings: Vec::new(),
     };
-    let findings = Config::load(&layers).map_or_else(|error| error.findings, |_| Vec::new());
-    // What a level of the log may say is for `tracing` to know.
+    let findings = settings::load(&layers).map_or_else(|error| error.findings, |_| Vec::new());
+    // The valid log levels are known to `tracing` only.
     let is_shape = |problem: &str| {
         let starts = |start: &&str| problem.starts_with(*start);
         ["expected ", "unknown key", "the number is"]
@@ -116,7 +117,7 @@ fn read(dir: &TempDir, file: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_key_is_in_the_schema_with_what_it_is_for_and_its_default() {
+fn schema_describes_every_key_and_default() {
     let schema = document(&["config", "schema"]);
     let (defaults, complete) = (json(DEFAULT), json(&uncommented()));
     let (keys, _) = all(&complete);
@@ -128,7 +129,7 @@ fn every_key_is_in_the_schema_with_what_it_is_for_and_its_default() {
             described["description"].is_string(),
             "{path:?}: {described}"
         );
-        // A commented-out value is an example, unless the key lies in an optional section.
+        // A commented-out value is an example, unless its key is in an optional section.
         let default = defaults.pointer(&pointer(&path));
         if let Some(default) = default {
             assert_eq!(described.get("default"), Some(default), "{path:?}");
@@ -148,7 +149,7 @@ fn every_key_is_in_the_schema_with_what_it_is_for_and_its_default() {
 }
 
 #[test]
-fn the_schema_has_no_key_that_the_default_file_does_not_show() {
+fn schema_has_only_keys_of_the_default_file() {
     let schema = document(&["config", "schema"]);
     let shown = json(&uncommented());
     let (_, tables) = all(&shown);
@@ -169,7 +170,7 @@ fn the_schema_has_no_key_that_the_default_file_does_not_show() {
 }
 
 #[test]
-fn the_schema_and_the_reader_agree_about_every_key_and_every_shape() {
+fn schema_and_parser_accept_the_same_values() {
     let schema = document(&["config", "schema"]);
     let complete = json(&uncommented());
     let (keys, tables) = all(&complete);
@@ -217,7 +218,7 @@ fn the_schema_and_the_reader_agree_about_every_key_and_every_shape() {
         assert_eq!(
             wrong.is_empty(),
             read.is_empty(),
-            "schema: {wrong:?}, reader: {read:?}"
+            "schema: {wrong:?}, parser: {read:?}"
         );
         refused += usize::from(!wrong.is_empty());
     }
@@ -225,7 +226,7 @@ fn the_schema_and_the_reader_agree_about_every_key_and_every_shape() {
 }
 
 #[test]
-fn a_queue_needs_a_name_and_keys() {
+fn queue_needs_a_name_and_keys() {
     let schema = document(&["config", "schema"]);
     let wrong = json_schema(
         &schema,

@@ -1,4 +1,4 @@
-//! Every command says how it is used, and every shell knows every command.
+//! Every command has a help text, and every shell completes every command.
 
 use super::printed;
 
@@ -22,7 +22,7 @@ fn all(path: &[&str], found: &mut Vec<(Vec<String>, String)>) {
 }
 
 #[test]
-fn the_help_of_every_command_has_an_example_of_it() {
+fn every_command_help_has_an_example() {
     let mut found = Vec::new();
     all(&[], &mut found);
     assert!(found.len() > 10, "{found:?}");
@@ -40,7 +40,7 @@ fn the_help_of_every_command_has_an_example_of_it() {
 }
 
 #[test]
-fn the_completions_of_every_shell_name_every_command() {
+fn completions_name_every_command() {
     let names = commands(&printed(&["--help"]));
     assert!(names.contains(&"completions".to_owned()), "{names:?}");
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
@@ -55,9 +55,25 @@ fn the_completions_of_every_shell_name_every_command() {
     }
 }
 
-/// Bash completes with what was printed.
 #[test]
-fn bash_completes_a_command_that_was_begun() {
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::TempDir::new().unwrap();
+    printed(&["man", &dir.path().display().to_string()]);
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(page("deskbridge.1"), printed(&["man"]));
+    let mut found = Vec::new();
+    all(&[], &mut found);
+    for (path, _) in found {
+        let name = [vec!["deskbridge".to_owned()], path].concat().join("-");
+        let page = page(&format!("{name}.1"));
+        assert!(page.contains(&format!(".TH {name} 1")), "{name}: {page}");
+        assert!(page.contains("Example"), "{name}: {page}");
+    }
+}
+
+/// Bash uses the generated script for completion.
+#[test]
+fn bash_completes_a_partial_command() {
     let script = printed(&["completions", "bash"]);
     let program = format!(
         "{script}\nCOMP_WORDS=(deskbridge comp); COMP_CWORD=1; _deskbridge deskbridge comp deskbridge; echo \"${{COMPREPLY[@]}}\""

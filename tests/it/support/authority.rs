@@ -1,18 +1,18 @@
-//! A certificate authority of our own.
+//! A private certificate authority for the tests.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-/// Issues certificates into files.
+/// Issues certificates and writes them to files.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate (PEM).
+    /// The certificate of the authority itself (PEM).
     pub ca_file: PathBuf,
 }
 
 impl Authority {
-    /// A new authority whose certificate lies in `dir`.
+    /// Creates an authority and writes its certificate to `dir`.
     pub fn new(dir: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -26,12 +26,13 @@ impl Authority {
         }
     }
 
-    /// Certificate and key of that name.
+    /// Issues a certificate for `name` and returns the paths of certificate and key.
     pub fn issue(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
         self.issue_for_years(dir, name, 2020..2100)
     }
 
-    /// The same, good from the first of these years until the last begins.
+    /// As [`Authority::issue`], valid from the beginning of the first of these years until the
+    /// beginning of the last.
     pub fn issue_for_years(
         &self,
         dir: &Path,

@@ -1,5 +1,6 @@
-//! The built binary as a real process with a directory of its own, and what can be done to it:
-//! [`builder`] writes its configuration, [`run`] runs it.
+//! The built binary as a real process with its own directory: [`builder`] writes its configuration,
+//! [`run`] runs and controls it, [`status`] reads what it reports.
 
 pub mod builder;
 pub mod run;
+mod status;

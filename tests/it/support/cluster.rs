@@ -1,4 +1,4 @@
-//! Three private nodes that are one broker.
+//! A cluster of three private nodes.
 
 use super::broker::Broker;
 use super::vhost::Vhost;
@@ -9,17 +9,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Takes about fifteen seconds.
+    /// Starts three nodes. Takes about fifteen seconds.
     pub async fn of_three() -> Self {
-        let seed = Broker::own().await;
-        // One after the other: nodes that join at the same moment get into each other's way.
+        let seed = Broker::own_with("").await;
+        // Started one after the other: nodes that join at the same moment disturb each other.
         let second = Broker::joining(&seed).await;
         let third = Broker::joining(&seed).await;
         let nodes = vec![seed, second, third];
         Self { nodes }
     }
 
-    /// URLs of one vhost at all nodes.
+    /// The URLs of one vhost on all nodes.
     pub fn urls(&self, vhost: &Vhost) -> Vec<String> {
         let port = |broker: &Broker| format!(":{}/", broker.port("AMQP_PORT"));
         let seeds = port(&self.nodes[0]);
@@ -27,7 +27,8 @@ impl Cluster {
         self.nodes.iter().map(at).collect()
     }
 
-    /// Where in [`Cluster::nodes`] the leader of a quorum queue is, asked of that node.
+    /// The position in [`Cluster::nodes`] of the leader of a quorum queue, according to node
+    /// `asked`.
     pub async fn leader_of(&self, vhost: &Vhost, queue: &str, asked: usize) -> Option<usize> {
         let listed = self.nodes[asked]
             .ctl(&["-q", "list_queues", "-p", &vhost.name, "name", "leader"])

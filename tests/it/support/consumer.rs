@@ -1,4 +1,4 @@
-//! A subscriber with a connection of its own that collects what it is given.
+//! A consumer with its own connection that collects what it receives.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::message::Message;
 use super::vhost::{Vhost, connect};
 use super::wait::SOON;
 
-/// Collects every delivery of one queue, acknowledging each by taking it.
+/// Collects all deliveries of one queue and acknowledges each.
 pub struct Consumer {
     queue: String,
     inbox: Arc<Inbox>,
@@ -23,7 +23,7 @@ pub struct Consumer {
     connection: Connection,
 }
 
-/// Whether a message is rejected.
+/// Decides whether a message is rejected.
 type Judge = Box<dyn Fn(&Message) -> bool + Send>;
 
 #[derive(Default)]
@@ -33,13 +33,13 @@ struct Inbox {
 }
 
 impl Consumer {
-    /// Consumes a queue that is there.
+    /// Consumes an existing queue.
     pub async fn of(vhost: &Vhost, queue: &str) -> Self {
         Self::start(connect(&vhost.amqp_url).await, queue).await
     }
 
-    /// Consumes a queue as an application does, one by one: rejects what it is told to, for good, and
-    /// acknowledges the rest.
+    /// Consumes a queue one message at a time, as an application does: rejects the messages that
+    /// `is_rejected` selects, without requeue, and acknowledges the others.
     pub async fn rejecting(
         vhost: &Vhost,
         queue: &str,
@@ -49,7 +49,7 @@ impl Consumer {
         Self::consume(connection, queue, Some((Box::new(is_rejected), false))).await
     }
 
-    /// As [`Consumer::rejecting`], with `requeue` where the broker retries.
+    /// As [`Consumer::rejecting`], but rejects with `requeue` if the broker does the delayed retry.
     pub async fn retrying(
         vhost: &Vhost,
         queue: &str,
@@ -60,7 +60,7 @@ impl Consumer {
         Self::consume(connection, queue, Some((Box::new(is_rejected), requeue))).await
     }
 
-    /// Consumes a private queue bound to an exchange that is there.
+    /// Consumes a private queue bound to an existing exchange.
     pub async fn subscribed(vhost: &Vhost, exchange: &str, key: &str) -> Self {
         let connection = connect(&vhost.amqp_url).await;
         let channel = connection.create_channel().await.unwrap();
@@ -104,7 +104,7 @@ impl Consumer {
         let inbox = Arc::new(Inbox::default());
         let collected = Arc::clone(&inbox);
         tokio::spawn(async move {
-            let _channel = channel; // open for as long as it delivers
+            let _channel = channel; // keeps the channel open while it delivers
             while let Some(Ok(delivery)) = deliveries.next().await {
                 let acker = delivery.acker.clone();
                 let message = Message::from(delivery);
@@ -112,7 +112,7 @@ impl Consumer {
                 let requeue = judge.as_ref().is_some_and(|(_, requeue)| *requeue);
                 collected.messages.lock().unwrap().push(message);
                 collected.arrived.notify_waiters();
-                // Fails only with the connection.
+                // Can only fail if the connection is lost, which ends the loop anyway.
                 let _ = match is_rejected {
                     Some(true) => acker.reject(BasicRejectOptions { requeue }).await,
                     Some(false) => acker.ack(BasicAckOptions::default()).await,
@@ -128,17 +128,17 @@ impl Consumer {
         }
     }
 
-    /// The next message, in order of arrival.
+    /// Waits for the next message, in order of arrival.
     pub async fn receive(&mut self) -> Message {
         self.receive_n(1).await.pop().expect("one message")
     }
 
-    /// The next `n` messages.
+    /// Waits for the next `n` messages.
     pub async fn receive_n(&mut self, n: usize) -> Vec<Message> {
         self.receive_n_within(n, SOON).await
     }
 
-    /// The next `n` messages; panics with what did arrive after `deadline`.
+    /// Waits for the next `n` messages; after `deadline` it panics with those that arrived.
     pub async fn receive_n_within(&mut self, n: usize, deadline: Duration) -> Vec<Message> {
         let end = self.taken + n;
         let until = Instant::now() + deadline;
@@ -157,7 +157,7 @@ impl Consumer {
         messages
     }
 
-    /// Panics if another message comes within `quiet`.
+    /// Panics if another message arrives within `quiet`.
     pub async fn receives_nothing_for(&mut self, quiet: Duration) {
         tokio::time::sleep(quiet).await;
         let unexpected = self.inbox.messages.lock().unwrap()[self.taken..].to_vec();
@@ -168,17 +168,17 @@ impl Consumer {
         );
     }
 
-    /// Everything that has arrived so far, taken or not.
+    /// All messages that have arrived so far, whether received by the test or not.
     pub fn all(&self) -> Vec<Message> {
         self.inbox.messages.lock().unwrap().clone()
     }
 
-    /// How many have arrived so far, taken or not.
+    /// How many messages have arrived so far, whether received by the test or not.
     pub fn count(&self) -> usize {
         self.inbox.messages.lock().unwrap().len()
     }
 
-    /// Takes nothing more. Dropped without this it goes on until the test ends.
+    /// Stops consuming. A consumer that is only dropped continues until the test ends.
     pub async fn close(self) {
         self.connection.close(200, "OK".into()).await.unwrap();
     }
@@ -197,4 +197,32 @@ impl Consumer {
             got.len()
         );
     }
+}
+
+/// Takes all messages out of a queue that are in it now, in order.
+pub async fn everything_in(vhost: &Vhost, queue: &str) -> Vec<Message> {
+    const END: &[u8] = b"the end of the test";
+    assert!(
+        vhost.publish("", queue, END).await,
+        "the queue accepts the end marker"
+    );
+    let channel = vhost.channel().await;
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let mut deliveries = channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await
+        .expect("the queue to consume is there");
+    let mut messages: Vec<Message> = Vec::new();
+    while messages.last().is_none_or(|message| message.body != END) {
+        let delivery = tokio::time::timeout(3 * SOON, deliveries.next()).await;
+        let delivery = delivery.expect("the end marker comes within a minute");
+        messages.push(delivery.expect("a message").expect("a message").into());
+    }
+    messages.pop();
+    // A channel that is only dropped would continue to consume.
+    channel.close(200, "done".into()).await.unwrap();
+    messages
 }

@@ -1,5 +1,4 @@
-//! Disks of our own that can be filled, made read-only and cut from power. Only root may mount
-//! them.
+//! Private disks that tests can fill, make read-only and cut from power. Mounting them needs root.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use tempfile::TempDir;
 
 use super::skip::skipped;
 
-/// `EXT4_IOC_SHUTDOWN` without flushing ext4's own log: what was not synced is gone.
+/// `EXT4_IOC_SHUTDOWN` without flushing ext4's own journal: data that was not synced is lost.
 const CUT: &str = r#"my $how = pack("L", 2);
     open(F, "<", $ARGV[0]) && ioctl(F, 0x8004587d, $how) or die $!"#;
 
@@ -21,24 +20,31 @@ pub struct Disk {
 
 enum Options {
     Memory(String),
-    /// In a file of this directory.
+    /// A file in this directory.
     Image(TempDir),
 }
 
 impl Disk {
-    /// A small disk in memory; none, said to be missing for `test`, where it cannot be mounted.
+    /// A small tmpfs, or `None` if it cannot be mounted; `test` is then reported as skipped.
     pub fn in_memory(test: &str, bytes: &str) -> Option<Self> {
         let options = Options::Memory(format!("size={bytes},mode=700"));
         Self::mounted(test, options)
     }
 
-    /// An ext4 file system in a file.
+    /// An ext4 file system with a journal, in an image file in the temporary directory.
     pub fn in_a_file(test: &str, bytes: u64) -> Option<Self> {
-        let image = tempfile::tempdir().unwrap();
+        Self::in_a_file_of(test, bytes, &std::env::temp_dir())
+    }
+
+    /// As [`Disk::in_a_file`], with the image file in this directory.
+    pub fn in_a_file_of(test: &str, bytes: u64, dir: &Path) -> Option<Self> {
+        let image = tempfile::tempdir_in(dir).unwrap();
         let file = std::fs::File::create(image.path().join("image")).unwrap();
         file.set_len(bytes).unwrap();
         let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F"])
+            // No lazy initialisation: the kernel would keep writing after the mount.
+            .args(["-q", "-F", "-O", "has_journal"])
+            .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
             .arg(image.path().join("image"))
             .output();
         if !made.is_ok_and(|made| made.status.success()) {
@@ -61,12 +67,12 @@ impl Disk {
         None
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Takes all the space that is left; remove the file to give it back.
+    /// Fills all remaining space. Remove the returned file to free it.
     pub fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = std::fs::File::create(&path).unwrap();
@@ -74,7 +80,7 @@ impl Disk {
         path
     }
 
-    /// Cuts an ext4 disk from power, as far as it can see: nothing more is written to it.
+    /// Simulates a power failure of an ext4 disk: nothing more is written to it.
     pub fn cut(&self) {
         let cut = Command::new("perl")
             .args(["-e", CUT])
@@ -83,10 +89,10 @@ impl Disk {
             .unwrap();
         assert!(cut.status.success(), "{cut:?}");
         let write = std::fs::write(self.path().join("after the cut"), "");
-        assert!(write.is_err(), "the disk still takes writes");
+        assert!(write.is_err(), "the disk still accepts writes");
     }
 
-    /// Brings it back after a cut. Nobody may have a file of it open.
+    /// Mounts the disk again after a cut. No process may have a file on it open.
     pub fn restore(&self) {
         let unmounted = Command::new("umount").arg(self.path()).output().unwrap();
         assert!(unmounted.status.success(), "{unmounted:?}");
@@ -94,11 +100,11 @@ impl Disk {
         let write = std::fs::write(self.path().join("after the cut"), "");
         assert!(
             write.is_ok(),
-            "{write:?}: somebody with mounts of their own, a container perhaps, has the old disk"
+            "{write:?}: another mount namespace (a container?) still holds the old disk"
         );
     }
 
-    /// An ext4 disk that has met an error of its own refuses every write from now on.
+    /// Makes ext4 meet an internal error, after which it refuses every write.
     pub fn turn_read_only(&self) {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let place = self.path().display().to_string();
@@ -111,7 +117,7 @@ impl Disk {
         let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
         std::fs::write(trigger, "by a test").unwrap();
         let write = std::fs::write(self.path().join("after the error"), "");
-        assert!(write.is_err(), "the disk still takes writes");
+        assert!(write.is_err(), "the disk still accepts writes");
     }
 
     fn mount(&self) -> bool {

@@ -1,4 +1,4 @@
-//! A consumer of `examples/consumers` as a process: started, killed, ended.
+//! A consumer of `examples/consumers` as a process.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use super::process::{end_with_us, has_ended, signal};
 use super::vhost::Vhost;
 use super::wait::{SOON, eventually, eventually_some};
 
-/// Which of the examples.
+/// The language of the example.
 #[derive(Debug, Clone, Copy)]
 pub enum Language {
     Python,
     TypeScript,
 }
 
-/// Its queue.
+/// The queue that the examples consume.
 pub const QUEUE: &str = "example";
 
-/// A consumer with its state; killed when dropped.
+/// An example with its state; killed when dropped.
 pub struct Example {
     language: Language,
     variables: Vec<(&'static str, String)>,
@@ -32,7 +32,8 @@ pub struct Example {
 }
 
 impl Example {
-    /// Consumes from this vhost and tells this manager; reminds after a second.
+    /// An example that consumes from this vhost and notifies this manager. It reminds after an
+    /// hour, unless the test sets `REMIND_AFTER`.
     pub fn new(language: Language, vhost: &Vhost, manager: &Manager) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("deskbridge-example-")
@@ -54,13 +55,13 @@ impl Example {
         }
     }
 
-    /// Sets a variable for the next start.
+    /// Sets an environment variable for the next start.
     pub fn set(&mut self, name: &'static str, value: &str) {
         self.variables.retain(|(known, _)| *known != name);
         self.variables.push((name, value.to_owned()));
     }
 
-    /// Starts it and waits until it consumes.
+    /// Starts the example and waits until it consumes.
     pub async fn start(&mut self) {
         let before = self.log().matches("consuming").count();
         let mut command = command(self.language);
@@ -89,17 +90,17 @@ impl Example {
         self.end(Signal::KILL).await;
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.end(Signal::TERM).await
     }
 
-    /// Sends a signal and does not wait.
+    /// Sends a signal without waiting.
     pub fn signal(&self, number: Signal) {
         signal(self.child.as_ref().expect("it runs").id(), number);
     }
 
-    /// Waits for its end, which must come by itself.
+    /// Waits until the process ends by itself.
     pub async fn exit(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         let status = eventually_some("the example ends", Duration::from_mins(1), || {
@@ -116,7 +117,7 @@ impl Example {
         self.exit().await
     }
 
-    /// What it has said so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A small HTTP client: one keep-alive connection, whole bodies.
+//! A small HTTP client: one keep-alive connection, complete bodies.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// A complete answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -32,19 +32,19 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header, if it is there.
+    /// The value of a header, if present.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
-/// A connection that stays open between requests and is opened again when the server closed it.
+/// A connection that stays open between requests and is reopened after the server closed it.
 pub struct Client {
     server: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// Why there is no answer.
+/// Why there was no response.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Client {
@@ -55,7 +55,7 @@ impl Client {
         }
     }
 
-    /// Sends one request and reads the whole answer. Never sends a request twice.
+    /// Sends one request and reads the complete response. Never sends a request twice.
     pub async fn request(
         &mut self,
         method: Method,
@@ -101,7 +101,7 @@ impl Client {
     }
 }
 
-/// `GET` on a connection of its own.
+/// Sends `GET` on a new connection.
 pub async fn get(server: SocketAddr, path: &str) -> Result<Answer, Failure> {
     Client::new(server)
         .request(Method::GET, path, &[("connection", "close")], "")

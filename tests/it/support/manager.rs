@@ -1,5 +1,5 @@
-//! The manager whom the examples of consumers tell: an HTTP listener that remembers what it is
-//! told, and answers, refuses or stays silent as the test says.
+//! The manager whom the example consumers notify: an HTTP listener that records notifications and
+//! answers, refuses or stays silent, as the test chooses.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,22 +11,24 @@ use serde_json::Value;
 
 use super::wait::{SOON, eventually};
 
-/// One thing the manager was told.
+/// One notification that the manager received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     pub text: String,
+    /// Whether it is an Adaptive Card, as Teams accepts it.
+    pub is_card: bool,
     /// Header `Idempotency-Key`.
     pub key: String,
 }
 
-/// How the manager takes what contains a text.
+/// How the manager answers a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     /// Answers 200.
     Takes,
     /// Answers 500.
     Refuses,
-    /// Says nothing, for as long as the connection lasts.
+    /// Does not answer while the connection lasts.
     Silent,
 }
 
@@ -43,7 +45,7 @@ struct Heard {
 }
 
 impl Manager {
-    /// Takes everything.
+    /// A manager that answers 200 to everything.
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/tell", listener.local_addr().unwrap());
@@ -58,26 +60,26 @@ impl Manager {
         Self { url, heard }
     }
 
-    /// From now on takes what contains `text` in this mood.
+    /// From now on handles notifications that contain `text` in this way.
     pub fn mood(&self, text: &str, mood: Mood) {
         self.heard.moods.lock().unwrap().push((text.into(), mood));
     }
 
-    /// Everything told that contains `text`, in order, each time it was told.
+    /// All received notifications that contain `text`, in order, repetitions included.
     pub fn told(&self, text: &str) -> Vec<Told> {
         let all = self.heard.all.lock().unwrap();
         let about = all.iter().filter(|told| told.text.contains(text));
         about.cloned().collect()
     }
 
-    /// The different keys of what was told and contains `text`.
+    /// The distinct idempotency keys of the notifications that contain `text`.
     pub fn keys(&self, text: &str) -> BTreeSet<String> {
         self.told(text).into_iter().map(|told| told.key).collect()
     }
 
-    /// Waits until what contains `text` was told so many times.
+    /// Waits until notifications that contain `text` were received `times` times.
     pub async fn is_told(&self, text: &str, times: usize) {
-        let what = format!("the manager is told `{text}` {times} times");
+        let what = format!("the manager is notified of `{text}` {times} times");
         eventually(&what, SOON * 2, || async { self.told(text).len() >= times }).await;
     }
 }
@@ -106,7 +108,7 @@ impl Heard {
     }
 }
 
-/// One request, or `None` when the connection has ended.
+/// Reads one request; `None` if the connection has ended.
 fn read(reader: &mut BufReader<TcpStream>) -> Option<Told> {
     let (mut key, mut length) = (String::new(), 0);
     loop {
@@ -129,6 +131,15 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Told> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let body: Value = serde_json::from_slice(&body).ok()?;
-    let text = body["text"].as_str()?.to_owned();
-    Some(Told { text, key })
+    let card = &body["attachments"][0];
+    let is_card = body["type"] == "message"
+        && card["contentType"] == "application/vnd.microsoft.card.adaptive"
+        && card["content"]["type"] == "AdaptiveCard";
+    let text = if is_card {
+        &card["content"]["body"][0]["text"]
+    } else {
+        &body["text"]
+    };
+    let text = text.as_str()?.to_owned();
+    Some(Told { text, is_card, key })
 }

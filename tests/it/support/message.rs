@@ -1,4 +1,4 @@
-//! A message as a subscriber has it, in plain types.
+//! A message as a subscriber receives it, in plain types.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A header; panics naming those that are there.
+    /// The value of a header; panics with the names of those present if it is missing.
     #[track_caller]
     pub fn header(&self, name: &str) -> &Value {
         self.headers

@@ -1,13 +1,13 @@
-//! The text that Prometheus scrapes, as a map.
+//! The Prometheus text format, parsed into a map.
 
 use std::collections::BTreeMap;
 
-/// One scrape: sample by `name{label="value",…}` exactly as it stands.
+/// One scrape: values by `name{label="value",…}`, exactly as in the text.
 #[derive(Debug, Clone)]
 pub struct Metrics(pub BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Reads the text format; panics at a line that is none.
+    /// Parses the text format; panics at an invalid line.
     pub fn parse(text: &str) -> Self {
         let samples = text
             .lines()
@@ -15,20 +15,20 @@ impl Metrics {
         Self(samples.map(parse_sample).collect())
     }
 
-    /// The sum over all label sets of a metric, 0 if there is none. Without the common prefix:
-    /// `sum("sessions_accepted_total")`.
+    /// The sum over all label sets of a metric, 0 if there is none. The name is without the common
+    /// prefix: `sum("sessions_accepted_total")`.
     pub fn sum(&self, name: &str) -> f64 {
         self.matching(name, &[]).map(|(_, value)| value).sum()
     }
 
-    /// The sum over the samples that carry these labels.
+    /// The sum over the samples that have these labels.
     pub fn sum_where(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).map(|(_, value)| value).sum()
     }
 
-    /// Whether there is any sample of that name.
-    pub fn has(&self, name: &str) -> bool {
-        self.matching(name, &[]).next().is_some()
+    /// Whether there is a sample with these labels.
+    pub fn has_where(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.matching(name, labels).next().is_some()
     }
 
     /// Metric names without labels.

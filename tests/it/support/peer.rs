@@ -1,5 +1,5 @@
-//! A broker that is not one: speaks AMQP 0-9-1 as a script tells it, down to the byte at which it
-//! hangs up. Knows exchanges and queues only as names it says yes to; remembers every message.
+//! A fake broker: it speaks AMQP 0-9-1 as a script tells it, and can hang up at an exact byte. It
+//! accepts every name of an exchange or queue, and records every message.
 
 pub mod say;
 mod session;
@@ -16,62 +16,62 @@ use tokio::task::JoinSet;
 use super::message::Message;
 pub use say::Say;
 
-/// A message that has reached the peer whole.
+/// A message that the peer has received completely.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Counted from 1.
+    /// The number of the connection, from 1.
     pub connection: usize,
     pub channel: u16,
-    /// As the publisher's delivery tag: counted from 1 on each channel.
+    /// The publisher's delivery tag, counted from 1 on each channel.
     pub tag: u64,
     pub exchange: String,
     pub routing_key: String,
     pub message_id: String,
-    /// The session.
+    /// The session id.
     pub correlation_id: String,
     pub body: Vec<u8>,
 }
 
-/// What the peer has just read.
+/// What the peer has just received.
 #[derive(Debug)]
 pub enum What {
     /// The protocol header.
     Hello,
-    /// Any method but a publish.
+    /// A method other than `basic.publish`.
     Method(AMQPClass),
     /// The last frame of a message.
     Message(Stored),
 }
 
-/// What the peer has just read, and where.
+/// What the peer has just received, and on which connection and channel.
 #[derive(Debug)]
 pub struct Heard {
-    /// Counted from 1.
+    /// The number of the connection, from 1.
     pub connection: usize,
     pub channel: u16,
     pub what: What,
 }
 
-/// What the peer says to the client: `None` for what a broker would say.
+/// Decides what the peer sends to the client; `None` means what a broker would send.
 type Script = dyn Fn(&Heard) -> Option<Vec<Say>> + Send + Sync;
 
-/// Which way bytes are counted for [`Peer::cut_first_at`].
+/// The direction of the bytes that [`Peer::cut_first_at`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// What the client says.
+    /// Bytes from the client.
     In,
-    /// What the peer says.
+    /// Bytes from the peer.
     Out,
 }
 
-/// A scripted peer on an address of its own; gone when dropped.
+/// A scripted peer on its own address; gone when dropped.
 pub struct Peer {
     address: SocketAddr,
     shared: Arc<Shared>,
     _connections: JoinSet<()>,
 }
 
-/// What the connections of a peer share.
+/// State that the connections of a peer share.
 struct Shared {
     script: Box<Script>,
     tune: Tune,
@@ -84,7 +84,7 @@ struct Shared {
     heartbeats: AtomicUsize,
 }
 
-/// What the peer proposes.
+/// The limits that the peer proposes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tune {
     pub channel_max: u16,
@@ -103,24 +103,25 @@ impl Default for Tune {
 }
 
 impl Peer {
-    /// A good broker: takes everything, confirms every message.
+    /// A well-behaved broker: accepts everything and confirms every message.
     pub async fn good() -> Self {
         Self::scripted(|_| None).await
     }
 
-    /// One that follows a script.
+    /// A broker that follows a script.
     pub async fn scripted(
         script: impl Fn(&Heard) -> Option<Vec<Say>> + Send + Sync + 'static,
     ) -> Self {
         Self::listen(Box::new(script), Tune::default(), None).await
     }
 
-    /// A good one that proposes these limits.
+    /// A well-behaved broker that proposes these limits.
     pub async fn tuned(tune: Tune) -> Self {
         Self::listen(Box::new(|_| None), tune, None).await
     }
 
-    /// A good one that resets its first connection when that has carried so many bytes this way.
+    /// A well-behaved broker that resets its first connection after `bytes` bytes in this
+    /// direction.
     pub async fn cut_first_at(way: Way, bytes: u64) -> Self {
         Self::listen(Box::new(|_| None), Tune::default(), Some((way, bytes))).await
     }
@@ -148,7 +149,7 @@ impl Peer {
         }
     }
 
-    /// Where to connect.
+    /// The URL to connect to.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
@@ -158,7 +159,7 @@ impl Peer {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Heartbeats that came.
+    /// Heartbeats received so far.
     pub fn heartbeats(&self) -> usize {
         self.shared.heartbeats.load(Ordering::SeqCst)
     }
@@ -168,22 +169,22 @@ impl Peer {
         self.shared.is_cut.load(Ordering::SeqCst)
     }
 
-    /// Bytes the first connection has carried this way.
+    /// Bytes of the first connection in this direction.
     pub fn bytes(&self, way: Way) -> u64 {
         self.shared.bytes(way).load(Ordering::SeqCst)
     }
 
-    /// Every message that has come, in order, repetitions included.
+    /// All received messages, in order, duplicates included.
     pub fn stored(&self) -> Vec<Stored> {
         self.shared.stored.lock().unwrap().clone()
     }
 
-    /// The same as a subscriber would have them.
+    /// As [`Peer::stored`], as messages of a subscriber.
     pub fn messages(&self) -> Vec<Message> {
         self.stored().into_iter().map(Message::from).collect()
     }
 
-    /// The bodies of [`Peer::stored`], each only when it came first.
+    /// The bodies of [`Peer::stored`] without duplicates, in order of first arrival.
     pub fn first_bodies(&self) -> Vec<String> {
         let mut seen = std::collections::HashSet::new();
         let stored = self.stored();

@@ -1,5 +1,5 @@
-//! Processes that end with the test: signals by pid, and a reaper for the case that the test
-//! process itself is killed.
+//! Processes that end with the test: signals by pid, and a reaper in case the test process itself
+//! is killed.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A script of the repository.
+/// The path of a script of the repository.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("scripts")
         .join(name)
 }
 
-/// The library that shows a process another time.
+/// The path of libfaketime, which fakes the time that a process sees; `None` if it is not
+/// installed.
 pub fn faketime() -> Option<String> {
     let places = std::fs::read_dir("/usr/lib").ok()?;
     let paths = places.flatten().map(|place| {
@@ -28,12 +29,12 @@ pub fn faketime() -> Option<String> {
     found.next()
 }
 
-/// Sends a signal; it is no error if the process is gone.
+/// Sends a signal; no error if the process is gone.
 pub fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(as_pid(pid), signal);
 }
 
-/// Whether any thread of that process is left, so that its files and ports may be open.
+/// Whether any thread of the process is left, so that its files and ports may still be open.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
@@ -43,13 +44,13 @@ pub fn is_alive(pid: u32) -> bool {
     !is_zombie || threads > 1
 }
 
-/// The first child of a process.
+/// The pid of the first child of a process.
 pub fn child_of(pid: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// Processor time that a process has used so far, to a hundredth of a second.
+/// CPU time that a process has used so far, to a hundredth of a second.
 pub fn processor_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split(' ').collect();
@@ -62,12 +63,12 @@ fn as_pid(pid: u32) -> Pid {
     Pid::from_raw(pid.try_into().unwrap()).unwrap()
 }
 
-/// From now on the process ends with this one, however this one ends.
+/// Registers the process with the reaper: it ends when this process ends, however that happens.
 pub fn end_with_us(pid: u32) {
     tell_reaper('+', pid);
 }
 
-/// The process has ended and been waited for.
+/// Unregisters a process that has ended and been waited for.
 pub fn has_ended(pid: u32) {
     tell_reaper('-', pid);
 }

@@ -1,10 +1,11 @@
-//! A real Prometheus that scrapes a bridge every second and judges its rules.
+//! A real Prometheus that scrapes a bridge twice a second and evaluates its rules.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 
 use super::bridge::builder::free_address;
@@ -12,18 +13,18 @@ use super::http::get;
 use super::process::{end_with_us, has_ended, signal};
 use super::wait::{SOON, eventually};
 
-/// The shipped rules.
+/// The path of the shipped alert rules.
 pub fn rules_file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/prometheus/alerts.yml")
 }
 
-/// Whether a program of it can be run here.
+/// Whether a program of the Prometheus distribution is installed.
 pub fn is_installed(program: &str) -> bool {
     let run = Command::new(program).arg("--version").output();
     run.is_ok_and(|output| output.status.success())
 }
 
-/// Ended (`kill -9`) when dropped.
+/// A running Prometheus; killed (`kill -9`) when dropped.
 pub struct Prometheus {
     address: SocketAddr,
     child: Child,
@@ -31,13 +32,13 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one with these rules and waits until it has scraped the bridge.
+    /// Starts Prometheus with these rules and waits until it has scraped the bridge.
     pub async fn watching(bridge: SocketAddr, rules: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
         std::fs::write(file("alerts.yml"), rules).unwrap();
         let config = format!(
-            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
+            "global: {{ scrape_interval: 500ms, evaluation_interval: 500ms }}\n\
              rule_files: [alerts.yml]\n\
              scrape_configs:\n- job_name: deskbridge\n  static_configs: [{{ targets: [\"{bridge}\"] }}]\n"
         );
@@ -67,7 +68,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// Names of the alerts that fire.
+    /// The names of the firing alerts.
     pub async fn firing(&self) -> BTreeSet<String> {
         let answer = get(self.address, "/api/v1/alerts").await.unwrap().json();
         let alerts = answer["data"]["alerts"].as_array().unwrap();
@@ -77,12 +78,12 @@ impl Prometheus {
             .collect()
     }
 
-    /// Whether there is a sample of that metric.
+    /// Whether Prometheus has a sample of this metric.
     pub async fn has(&self, metric: &str) -> bool {
         self.value(metric).await.is_some()
     }
 
-    /// The first value of an expression; `None` if it has none, or Prometheus does not answer yet.
+    /// The first value of an expression; `None` if it has none or Prometheus does not answer yet.
     pub async fn value(&self, expression: &str) -> Option<f64> {
         let path = format!("/api/v1/query?query={expression}");
         let answer = get(self.address, &path).await.ok()?;
@@ -93,7 +94,20 @@ impl Prometheus {
         value.as_str()?.parse().ok()
     }
 
-    /// Waits until it fires.
+    /// All values of an expression; an error of Prometheus is a panic.
+    pub async fn values(&self, expression: &str) -> Vec<f64> {
+        let encoded = utf8_percent_encode(expression, NON_ALPHANUMERIC);
+        let path = format!("/api/v1/query?query={encoded}");
+        let answer = get(self.address, &path).await.unwrap().json();
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        let series = answer["data"]["result"].as_array().unwrap();
+        let values = series.iter().map(|series| series["value"][1].as_str());
+        values
+            .map(|value| value.unwrap().parse().unwrap())
+            .collect()
+    }
+
+    /// Waits until the alert fires.
     pub async fn fires(&self, alert: &str) {
         let what = format!("{alert} fires");
         eventually(&what, 2 * SOON, || async {
@@ -102,7 +116,7 @@ impl Prometheus {
         .await;
     }
 
-    /// Waits until it does not any more.
+    /// Waits until the alert no longer fires.
     pub async fn is_over(&self, alert: &str) {
         let what = format!("{alert} is over");
         eventually(&what, 2 * SOON, || async {

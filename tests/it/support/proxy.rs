@@ -1,4 +1,4 @@
-//! A bad network: a TCP proxy that delays, slows, swallows and cuts on command.
+//! A faulty network: a TCP proxy that delays, throttles, drops and cuts on command.
 
 mod pump;
 mod rules;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 pub use rules::Direction;
 use rules::Shared;
 
-/// A proxy in front of one server, on an address of its own; gone when dropped.
+/// A proxy in front of one server, on its own address; gone when dropped.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -21,7 +21,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens and passes everything on to `server`.
+    /// Listens and forwards everything to `server`.
     pub async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -34,12 +34,12 @@ impl Proxy {
         }
     }
 
-    /// Where to connect instead of the server.
+    /// The address to connect to instead of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Resets every open connection (RST to both sides). New ones are passed on.
+    /// Resets every open connection (RST to both sides). New connections are forwarded.
     pub fn cut(&self) {
         self.shared.end_all(true);
     }
@@ -49,25 +49,25 @@ impl Proxy {
         self.shared.end_all(false);
     }
 
-    /// Resets open connections and every new one, as if nobody listened.
+    /// Resets open connections and every new connection, as if nobody listened.
     pub fn refuse(&self) {
         self.shared.change(|rules| rules.refuses = true);
         self.cut();
     }
 
-    /// Reads and drops what comes in this direction, as a dead link would: nobody is told.
+    /// Reads and drops all bytes of this direction, as a dead link would: neither side is notified.
     pub fn blackhole(&self, direction: Direction) {
         self.shared
             .change(|rules| rules.way_mut(direction).swallows = true);
     }
 
-    /// Holds what comes in this direction back until [`Proxy::pass`]; nothing gets lost.
+    /// Holds back all bytes of this direction until [`Proxy::pass`]; none is lost.
     pub fn stall(&self, direction: Direction) {
         self.shared
             .change(|rules| rules.way_mut(direction).stalls = true);
     }
 
-    /// Delays everything in both directions by this much, without making it narrower.
+    /// Adds this delay in both directions without reducing the throughput.
     pub fn delay(&self, delay: Duration) {
         self.shared.change(|rules| {
             rules.up.delay = delay;
@@ -75,7 +75,7 @@ impl Proxy {
         });
     }
 
-    /// Passes at most this many bytes a second in each direction.
+    /// Limits each direction to this number of bytes per second.
     pub fn throttle(&self, bytes_per_second: u64) {
         self.shared.change(|rules| {
             rules.up.bytes_per_second = Some(bytes_per_second);
@@ -83,7 +83,7 @@ impl Proxy {
         });
     }
 
-    /// Passes every byte in a packet of its own.
+    /// Forwards each byte in a packet of its own.
     pub fn slice(&self) {
         self.shared.change(|rules| {
             rules.up.slices = true;
@@ -91,13 +91,14 @@ impl Proxy {
         });
     }
 
-    /// Resets the first connection that has passed exactly `n` bytes more in this direction than
-    /// it has now (a new connection: `n` bytes in all). Once.
+    /// Resets, once, the first connection that forwards exactly `n` more bytes in this direction
+    /// (for a new connection: its first `n` bytes).
     pub fn cut_after_bytes(&self, n: u64, direction: Direction) {
         self.shared.cut_after(n, direction);
     }
 
-    /// Ends every fault. Connections that have lost bytes are reset: they could only say garbage.
+    /// Ends all faults. Connections that have lost bytes are reset, because their streams are
+    /// corrupt.
     pub fn pass(&self) {
         self.shared.heal();
     }
@@ -112,17 +113,19 @@ impl Proxy {
         self.shared.open()
     }
 
-    /// Bytes passed on so far in this direction.
+    /// Bytes forwarded so far in this direction.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.shared.bytes(direction)
     }
 
-    /// Bytes that [`Proxy::blackhole`] has swallowed.
+    /// Bytes that [`Proxy::blackhole`] has dropped.
+    #[allow(dead_code, reason = "the chaos campaign uses it")]
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed()
     }
 
-    /// Packets that [`Proxy::slice`] has made.
+    /// Packets that [`Proxy::slice`] has sent.
+    #[allow(dead_code, reason = "the chaos campaign uses it")]
     pub fn slices(&self) -> u64 {
         self.shared.slices()
     }

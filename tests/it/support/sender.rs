@@ -1,5 +1,5 @@
-//! DeskDirector's part: bodies, signatures, and a socket for what a client library is too polite
-//! to send.
+//! The part of DeskDirector: bodies, signatures, and a raw socket for requests that a client
+//! library would refuse to send.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// The secret of the source `deskdirector` in every test's configuration.
 pub const SECRET: &str = "a secret for tests only";
 
-/// The path that source posts to.
+/// The path that the source posts to.
 pub const PATH: &str = "/webhooks/deskdirector";
 
 /// The header value `sha256=<hex>` for a body.
@@ -65,7 +65,7 @@ pub fn array_of_new(prefix: &str, n: usize) -> Vec<u8> {
     array_of(&sessions)
 }
 
-/// The head of a signed request for this body, up to and with the empty line.
+/// The head of a signed request for this body, including the empty line at its end.
 pub fn signed_head(body: &[u8]) -> String {
     format!(
         "POST {PATH} HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n\
@@ -75,13 +75,13 @@ pub fn signed_head(body: &[u8]) -> String {
     )
 }
 
-/// A socket that sends exactly what it is told.
+/// A socket that sends exactly the given bytes.
 pub struct RawClient {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
-/// An answer as it stood on the wire.
+/// A response as it was on the wire.
 #[derive(Debug, Clone)]
 pub struct RawAnswer {
     pub status: u16,
@@ -91,7 +91,7 @@ pub struct RawAnswer {
 }
 
 impl RawAnswer {
-    /// A header's value, whatever the case of its name.
+    /// The value of a header; the case of its name does not matter.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -118,17 +118,23 @@ impl RawClient {
         }
     }
 
-    /// Writes these bytes; an error (the other side closed) is ignored, the answer tells.
+    /// The local address of the connection.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// Writes these bytes; ignores an error (the other side closed), since the answer shows the
+    /// result.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the sending direction.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
-    /// The next final answer (an interim 1xx counts as one too), or `None` if the connection
+    /// Reads the next response (an interim 1xx counts as a response), or `None` if the connection
     /// closed before one was complete. Panics after 40 s.
     pub async fn answer(&mut self) -> Option<RawAnswer> {
         loop {
@@ -141,13 +147,13 @@ impl RawClient {
         }
     }
 
-    /// Whether the other side closes within `deadline`, reading and dropping what comes.
+    /// Whether the other side closes within `deadline`; received bytes are dropped.
     pub async fn is_closed_within(&mut self, deadline: Duration) -> bool {
         let until_closed = async { while self.read_more().await {} };
         tokio::time::timeout(deadline, until_closed).await.is_ok()
     }
 
-    /// Reads until the other side closes, and gives everything that is unread.
+    /// Reads until the other side closes; returns all unread bytes.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         while self.read_more().await {}
         std::mem::take(&mut self.unread)

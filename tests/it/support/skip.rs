@@ -1,13 +1,14 @@
-//! The one place where a test says that it could not be run here: past the test runner, which
-//! hides what a passing test prints, so that a skip is never mistaken for a pass.
+//! The one place where a test reports that it was skipped. The report bypasses the test runner,
+//! which hides the output of passing tests, so a skip is never mistaken for a pass.
 
 use std::fs::OpenOptions;
 use std::io::{Write, stderr};
 
-/// Names the file that `scripts/test.sh` prints at the end.
+/// Environment variable: the file to which skips are appended; `scripts/test.sh` prints it at the
+/// end.
 const FILE: &str = "DESKBRIDGE_TEST_SKIPS";
 
-/// Says that `test` was not run, and why.
+/// Reports that `test` was skipped, and why.
 pub fn skipped(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}\n");
     let noted = std::env::var_os(FILE).is_some_and(|path| {
@@ -16,12 +17,12 @@ pub fn skipped(test: &str, why: &str) {
             .is_ok()
     });
     if !noted {
-        // Not `eprint!`: the runner would keep it.
+        // Not `eprint!`: the test runner would capture it.
         let _ = stderr().write_all(line.as_bytes());
     }
 }
 
-/// Whether this is root; if not, says so for `test`.
+/// Whether the tests run as root; if not, `test` is reported as skipped.
 pub fn is_root(test: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {

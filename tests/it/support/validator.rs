@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// What is wrong with each instance; panics if the schema itself is none.
+/// The errors of each instance; panics if the schema itself is invalid.
 pub fn json_schema(schema: &Value, instances: &[Value]) -> Vec<Vec<String>> {
     let asked = json!({ "schema": schema, "instances": instances });
     let python = root().join(".dev/python/bin/python");
@@ -18,15 +18,21 @@ pub fn json_schema(schema: &Value, instances: &[Value]) -> Vec<Vec<String>> {
     wrong
 }
 
-/// Errors that the parser finds in an AsyncAPI document; hints and warnings are none.
-pub fn asyncapi(document: &Value) -> Vec<String> {
+/// The errors that the parser finds in each AsyncAPI document, without hints and warnings.
+pub fn asyncapi(documents: &[Value]) -> Vec<Vec<String>> {
     let mut command = Command::new("node");
-    let said = ask(command.arg(validators().join("asyncapi.mjs")), document);
-    let found: Vec<(u8, String, String)> = serde_json::from_str(&said).unwrap();
-    let errors = found.into_iter().filter(|(severity, ..)| *severity == 0);
-    errors
-        .map(|(_, path, message)| format!("{path}: {message}"))
-        .collect()
+    let said = ask(
+        command.arg(validators().join("asyncapi.mjs")),
+        &json!(documents),
+    );
+    let found: Vec<Vec<(u8, String, String)>> = serde_json::from_str(&said).unwrap();
+    assert_eq!(found.len(), documents.len());
+    let errors = |found: Vec<(u8, String, String)>| {
+        let errors = found.into_iter().filter(|(severity, ..)| *severity == 0);
+        let lines = errors.map(|(_, path, message)| format!("{path}: {message}"));
+        lines.collect()
+    };
+    found.into_iter().map(errors).collect()
 }
 
 fn ask(command: &mut Command, question: &Value) -> String {

@@ -1,4 +1,4 @@
-//! A vhost of one test: made through the management API, used through AMQP.
+//! A vhost for one test: created through the management API, used through AMQP.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,12 +21,13 @@ use tokio::sync::Mutex;
 use super::broker::Broker;
 use super::http::{Answer, Client};
 use super::message::{Message, arguments};
+use super::wait::{SOON, eventually};
 
-/// An isolated place on a broker; deleted when dropped.
+/// An isolated vhost of a broker; deleted when dropped.
 pub struct Vhost {
     /// Its name, without characters that a URL would have to escape.
     pub name: String,
-    /// For the bridge and for consumers, as the user `guest`.
+    /// The URL for the bridge and for consumers, with user `guest`.
     pub amqp_url: String,
     amqp: SocketAddr,
     management: SocketAddr,
@@ -48,24 +49,24 @@ impl Vhost {
         vhost
     }
 
-    /// Makes it, or makes it again on a broker that has forgotten it.
+    /// Creates the vhost, or creates it again on a broker that has lost its data.
     pub async fn make(&self) {
         self.management(Method::PUT, &format!("vhosts/{}", self.name), &json!({}))
             .await;
         self.allow("guest", ".*", ".*", ".*").await;
     }
 
-    /// The URL with another host and port, say of a proxy.
+    /// The AMQP URL with another host and port, for instance of a proxy.
     pub fn amqp_url_through(&self, address: SocketAddr) -> String {
         format!("amqp://guest:guest@{address}/{}", self.name)
     }
 
-    /// The URL with another user.
+    /// The AMQP URL with another user.
     pub fn amqp_url_as(&self, user: &str, password: &str) -> String {
         format!("amqp://{user}:{password}@{}/{}", self.amqp, self.name)
     }
 
-    /// Where the management API is, with the administrator's login.
+    /// The URL of the management API, with the administrator's login.
     pub fn management_url(&self) -> String {
         format!("http://guest:guest@{}", self.management)
     }
@@ -79,14 +80,19 @@ impl Vhost {
         self.management(Method::PUT, &path, &policy).await;
     }
 
-    /// Where the broker listens for AMQP.
+    /// The AMQP address of the broker.
     pub fn amqp_address(&self) -> SocketAddr {
         self.amqp
     }
 
-    /// Creates a user or changes its password; it may do everything in this vhost.
+    /// Creates a user or changes its password; the user has all permissions in this vhost.
     pub async fn user(&self, name: &str, password: &str) {
-        let user = json!({"password": password, "tags": ""});
+        self.user_with_tags(name, password, "").await;
+    }
+
+    /// As [`Vhost::user`], with these tags (comma-separated).
+    pub async fn user_with_tags(&self, name: &str, password: &str, tags: &str) {
+        let user = json!({"password": password, "tags": tags});
         self.management(Method::PUT, &format!("users/{name}"), &user)
             .await;
         self.allow(name, ".*", ".*", ".*").await;
@@ -97,6 +103,17 @@ impl Vhost {
         let permissions = json!({"configure": configure, "write": write, "read": read});
         let path = format!("permissions/{}/{user}", self.name);
         self.management(Method::PUT, &path, &permissions).await;
+    }
+
+    /// Whether the broker supports delayed retry itself (4.3 and later).
+    pub async fn has_delayed_retry(&self) -> bool {
+        let overview = self.management(Method::GET, "overview", &Value::Null).await;
+        let version = overview.json()["rabbitmq_version"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let mut numbers = version.split('.').map(|one| one.parse::<u32>().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap()) >= (4, 3)
     }
 
     /// Declares a durable exchange.
@@ -131,7 +148,7 @@ impl Vhost {
             .expect("the queue is declared");
     }
 
-    /// Declares a durable queue and binds it to an exchange that is there.
+    /// Declares a durable queue and binds it to an existing exchange.
     pub async fn queue_bound(&self, name: &str, exchange: &str, key: &str) {
         self.declare_queue(name, json!({})).await;
         self.bind(name, exchange, key).await;
@@ -193,13 +210,13 @@ impl Vhost {
         deleted.expect("the exchange is deleted");
     }
 
-    /// Whether there is such an exchange.
+    /// Whether the exchange exists.
     pub async fn has_exchange(&self, name: &str) -> bool {
         let options = ExchangeDeclareOptions {
             passive: true,
             ..Default::default()
         };
-        let kind = ExchangeKind::Topic; // not compared by a passive declaration
+        let kind = ExchangeKind::Topic; // a passive declaration does not compare it
         let channel = self.channel().await;
         channel
             .exchange_declare(name.into(), kind, options, FieldTable::default())
@@ -207,7 +224,7 @@ impl Vhost {
             .is_ok()
     }
 
-    /// How many messages are ready in a queue, or `None` if there is no such queue.
+    /// How many messages are ready in a queue, or `None` if the queue does not exist.
     pub async fn message_count(&self, queue: &str) -> Option<u32> {
         let options = QueueDeclareOptions {
             passive: true,
@@ -218,6 +235,21 @@ impl Vhost {
             .queue_declare(queue.into(), options, FieldTable::default())
             .await;
         found.ok().map(|queue| queue.message_count())
+    }
+
+    /// Waits until a queue exists and has this many bindings, of which one is to the default
+    /// exchange. A program that declares a queue binds it a moment later: what is published
+    /// between the two is not routed to it.
+    pub async fn has_bindings(&self, queue: &str, count: usize) {
+        let what = format!("queue `{queue}` has {count} bindings");
+        eventually(&what, SOON * 2, || async {
+            if self.message_count(queue).await.is_none() {
+                return false;
+            }
+            let bindings = self.describe("queues", &format!("{queue}/bindings")).await;
+            bindings.as_array().is_some_and(|all| all.len() == count)
+        })
+        .await;
     }
 
     /// Takes all messages that are ready in a queue.
@@ -235,7 +267,7 @@ impl Vhost {
         messages
     }
 
-    /// Publishes a message by hand and waits for its confirm; false if it was nacked or returned.
+    /// Publishes a message and waits for its confirm; false if it was nacked or returned.
     pub async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> bool {
         let channel = self.channel().await;
         channel
@@ -251,7 +283,7 @@ impl Vhost {
         matches!(sent.await.unwrap().await.unwrap(), Confirmation::Ack(None))
     }
 
-    /// A queue, exchange or anything else of this vhost as the management API shows it:
+    /// A queue, exchange or other object of this vhost as the management API shows it:
     /// `describe("queues", "chat-sessions.unrouted")["arguments"]`.
     pub async fn describe(&self, kind: &str, name: &str) -> Value {
         let path = format!("{kind}/{}/{name}", self.name);
@@ -260,7 +292,7 @@ impl Vhost {
             .json()
     }
 
-    /// How many connections of that name there are.
+    /// How many connections with this name there are.
     pub async fn connections_named(&self, name: &str) -> usize {
         let path = format!("vhosts/{}/connections", self.name);
         let told = self.management(Method::GET, &path, &Value::Null).await;
@@ -270,9 +302,9 @@ impl Vhost {
         all.iter().filter(is_named).count()
     }
 
-    /// Asks the management API; panics unless it answers 2xx.
+    /// Sends a request to the management API; panics unless it answers 2xx.
     pub async fn management(&self, method: Method, path: &str, body: &Value) -> Answer {
-        let login = format!("Basic {}", BASE64.encode(b"guest:guest"));
+        let login = guest_login();
         let body = if body.is_null() {
             String::new()
         } else {
@@ -295,7 +327,7 @@ impl Vhost {
         answer
     }
 
-    /// A fresh channel on a connection of our own: an error closes only this one.
+    /// Opens a channel on the connection of this vhost: a channel error closes only this channel.
     pub async fn channel(&self) -> Channel {
         let mut connection = self.connection.lock().await;
         if connection
@@ -309,7 +341,12 @@ impl Vhost {
     }
 }
 
-/// Connects as a test does: at once or with a panic.
+/// The administrator's login for the management API.
+pub(super) fn guest_login() -> String {
+    format!("Basic {}", BASE64.encode(b"guest:guest"))
+}
+
+/// Connects at once or panics; there are no retries.
 pub async fn connect(amqp_url: &str) -> Connection {
     let properties = ConnectionProperties::default().with_connection_name("test".into());
     tokio::time::timeout(
@@ -318,23 +355,23 @@ pub async fn connect(amqp_url: &str) -> Connection {
     )
     .await
     .expect("the broker answers within 15 s")
-    .expect("the broker takes the connection")
+    .expect("the broker accepts the connection")
 }
 
 impl Drop for Vhost {
-    /// Frees the broker's memory; nobody waits for it.
+    /// Deletes the vhost to free the broker's memory, without waiting for the result.
     fn drop(&mut self) {
         let (server, name) = (self.management, self.name.clone());
         std::thread::spawn(move || {
             let Ok(mut stream) = TcpStream::connect_timeout(&server, Duration::from_secs(1)) else {
                 return;
             };
-            let login = BASE64.encode(b"guest:guest");
+            let login = guest_login();
             let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
             let _ = write!(
                 stream,
                 "DELETE /api/vhosts/{name} HTTP/1.1\r\nHost: {server}\r\n\
-                 Authorization: Basic {login}\r\nConnection: close\r\n\r\n"
+                 Authorization: {login}\r\nConnection: close\r\n\r\n"
             );
             let _ = stream.read(&mut [0]);
         });

@@ -1,14 +1,14 @@
-//! Waiting for a condition instead of sleeping for luck.
+//! Waits for a condition instead of sleeping for a fixed time.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what should happen soon.
+/// How long a test waits for something that should happen soon.
 pub const SOON: Duration = Duration::from_secs(20);
 
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Asks again and again until the condition holds; panics naming `what` after `deadline`.
+/// Polls until the condition holds; after `deadline` panics naming `what`.
 pub async fn eventually<F, C>(what: &str, deadline: Duration, mut condition: F)
 where
     F: FnMut() -> C,
@@ -21,7 +21,7 @@ where
     .await;
 }
 
-/// The same for something that is to be had at the end.
+/// As [`eventually`], for an attempt that returns a value in the end.
 pub async fn eventually_some<T, F, C>(what: &str, deadline: Duration, mut attempt: F) -> T
 where
     F: FnMut() -> C,

@@ -5,7 +5,8 @@ import { setInterval } from 'node:timers/promises';
 import type { ConsumeMessage } from 'amqplib';
 import { consume } from './consumer.js';
 
-const NOTIFY_URL = process.env.NOTIFY_URL; // an incoming webhook that takes {"text": …}; without it, the log
+const NOTIFY_URL = process.env.NOTIFY_URL; // an incoming webhook; without it, the log
+const NOTIFY_FORMAT = process.env.NOTIFY_FORMAT || 'text'; // text: {"text": …}; teams: an Adaptive Card
 const REMIND_AFTER = 1000 * Number(process.env.REMIND_AFTER ?? 3600);
 const QUEUE = process.env.QUEUE ?? 'example-typescript';
 const KEEP = 7 * 86_400_000; // how long a message_id is remembered, in milliseconds
@@ -55,12 +56,20 @@ class State {
 
 const state = new State(process.env.STATE ?? 'chats.jsonl');
 
+function body(text: string): object {
+  if (NOTIFY_FORMAT !== 'teams') return { text };
+  const block = { type: 'TextBlock', text, wrap: true };
+  const $schema = 'http://adaptivecards.io/schemas/adaptive-card.json';
+  const card = { type: 'AdaptiveCard', $schema, version: '1.4', body: [block] };
+  return { type: 'message', attachments: [{ contentType: 'application/vnd.microsoft.card.adaptive', content: card }] };
+}
+
 /** Tells the manager; rejects if nobody took it. The key lets a receiver drop what comes twice. */
 async function notify(text: string, key: string): Promise<void> {
   console.info(`chats: ${text}`);
   if (!NOTIFY_URL) return;
   const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': key };
-  const options = { method: 'POST', headers, body: JSON.stringify({ text }), signal: AbortSignal.timeout(10_000) };
+  const options = { method: 'POST', headers, body: JSON.stringify(body(text)), signal: AbortSignal.timeout(10_000) };
   const answer = await fetch(NOTIFY_URL, options);
   if (!answer.ok) throw new Error(`the manager's webhook answered ${answer.status}`);
 }

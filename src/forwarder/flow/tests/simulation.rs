@@ -1,16 +1,19 @@
-//! The flow in a world of its own: a journal that commits in groups, a broker and two connections
-//! to it, processes that crash or are stopped, in virtual time, all of it decided by one seed.
+//! Simulates the world around the forwarder's loop: a journal with group commit, a broker with two
+//! connections, and processes that crash or are stopped. Time is virtual, and one seed determines
+//! everything.
 //!
-//! - `scenario` draws what the seed is about, `scheduler` what happens next.
-//! - `disk` and `writer` are the journal, `links` and `broker` what messages meet, `forwarder` the
-//!   loop around the real [`Flow`](super::super::Flow). They follow the real rooms step by step;
-//!   what two threads do there are separate steps here, with anything between them.
-//! - `judge` holds the promises, `audit` the flow's own books. A violation panics.
-//! - `campaign` runs many seeds, and those of `tests/seeds.txt` before all others.
+//! - `scenario` draws the parameters and faults of a seed, `scheduler` chooses the next step.
+//! - `forwarder` polls the real loop and connects it to the models.
+//! - `disk` and `writer` model the journal, `links` and `broker` the path of messages. They follow
+//!   the real modules step by step. Work that is done by different threads there is done in
+//!   separate steps here, with any other steps in between.
+//! - `judge` checks the guarantees, `audit` the flow's internal counts. A violation panics.
+//! - `campaign` runs many seeds, those of `tests/seeds.txt` first.
 
 mod audit;
 mod broker;
 mod campaign;
+mod coverage;
 mod disk;
 mod events;
 mod forwarder;
@@ -19,28 +22,34 @@ mod links;
 mod random;
 mod scenario;
 mod scheduler;
-mod story;
-mod tally;
+mod trace;
 mod writer;
 
+use std::cell::{RefCell, RefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::{Rc, Weak};
 
 use self::broker::Broker;
+use self::coverage::{Coverage, Seen};
 use self::disk::Disk;
 use self::events::Maker;
 use self::forwarder::Forwarder;
 use self::judge::Judge;
 use self::links::LinkTask;
 use self::random::Random;
-use self::scenario::{Fault, Mood, Scenario};
+use self::scenario::{Behavior, Fault, Scenario};
 use self::scheduler::{Step, Stopping};
-use self::story::Story;
-use self::tally::{Seen, Tally};
-use self::writer::Writer;
+use self::trace::Trace;
+use self::writer::{TICK, Writer};
+use tokio::sync::watch;
 
-/// After the last fault everything that can be published is, within so long.
+use crate::rabbitmq::RefusalKind;
+use crate::telemetry::status::Pause;
+
+/// Within this time after the last fault, plus a tick per event, everything that can be published
+/// must be published.
 const HEALING_MS_MAX: u64 = 60_000;
-/// And within so many steps, and so many more for each event.
+/// The same as a number of steps, with the steps per event below.
 const HEALING_STEPS_MAX: u64 = 2_000;
 const HEALING_STEPS_PER_EVENT: u64 = 200;
 
@@ -48,68 +57,81 @@ struct World {
     random: Random,
     scenario: Scenario,
     maker: Maker,
-    /// Milliseconds since this world began.
+    /// Virtual milliseconds since the beginning.
     now: u64,
     disk: Disk,
     writer: Writer,
     forwarder: Forwarder,
+    /// What operators have paused. Survives restarts.
+    pauses: watch::Sender<Vec<Pause>>,
     links: [LinkTask; 2],
     broker: Broker,
     stopping: Option<Stopping>,
-    /// The next take cannot read the journal.
+    /// Whether the next fetch fails to read the journal.
     take_fails: bool,
-    /// Configurations change in this world.
+    /// Whether the scenario contains reroutes.
     reroutes: bool,
     judge: Judge,
-    story: Story,
-    tally: Tally,
-    /// Only for its memory.
+    trace: Trace,
+    coverage: Coverage,
+    /// Kept only to reuse its allocation.
     steps: Vec<(Step, u32)>,
+    /// For the loop, which uses the world while it is polled.
+    this: Weak<RefCell<Self>>,
 }
 
-/// What a seed came to.
+/// The result of a seed.
 struct Verdict {
     hash: u64,
     steps: u64,
-    tally: Tally,
-    /// What was violated, if something was.
+    coverage: Coverage,
+    /// The message of the violation, if there was one.
     violation: Option<String>,
-    /// The last steps, if the story was told.
-    story: String,
+    /// The last steps, if they were recorded.
+    trace: String,
 }
 
+/// The world, and the loop that is polled with it.
+struct Simulation(Rc<RefCell<World>>);
+
 /// Runs one seed, from the first event to the last delivery.
-fn run(seed: u64, story: Story) -> Verdict {
-    let mut world = World::new(seed, story);
-    let kept = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let violation = kept.err().map(|payload| {
-        let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| {
-            payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-        });
-        text.unwrap_or_default()
+fn batch(seed: u64, trace: Trace) -> Verdict {
+    let simulation = Simulation::new(seed, trace);
+    let kept = catch_unwind(AssertUnwindSafe(|| simulation.batch()));
+    let violation = kept.err().map(|payload| match payload.downcast() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast_ref().map_or("", |text| *text).to_owned(),
     });
+    let mut world = simulation.world();
+    let mut coverage = std::mem::take(&mut world.coverage);
+    coverage.add(&world.disk.coverage);
     Verdict {
-        hash: world.story.hash,
-        steps: world.story.steps,
-        tally: world.tally.clone(),
+        hash: world.trace.hash,
+        steps: world.trace.steps,
+        coverage,
         violation,
-        story: format!("    {:?}\n{}", world.scenario, world.story.lines()),
+        trace: format!("    {:?}\n{}", world.scenario, world.trace.lines()),
     }
 }
 
 impl World {
-    fn new(seed: u64, story: Story) -> Self {
+    fn new(seed: u64, trace: Trace, this: Weak<RefCell<Self>>) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::draw(&mut random);
+        let pauses = watch::Sender::default();
         Self {
             maker: Maker::new(),
             now: 0,
-            disk: Disk::new(),
+            disk: Disk::new(&scenario),
             writer: Writer::default(),
-            forwarder: Forwarder::new(&scenario, random.next(), 0),
+            forwarder: Forwarder::new(
+                this.clone(),
+                &scenario,
+                pauses.subscribe(),
+                random.next(),
+                0,
+            ),
+            pauses,
             links: [LinkTask::new(), LinkTask::new()],
             broker: Broker::default(),
             stopping: None,
@@ -119,61 +141,98 @@ impl World {
                 .iter()
                 .any(|(fault, _)| *fault == Fault::Reroute),
             judge: Judge::new(&scenario),
-            story,
-            tally: Tally::default(),
+            trace,
+            coverage: Coverage::default(),
             steps: Vec::new(),
             scenario,
             random,
+            this,
+        }
+    }
+}
+
+impl Simulation {
+    fn new(seed: u64, trace: Trace) -> Self {
+        let world = |this: &Weak<_>| RefCell::new(World::new(seed, trace, this.clone()));
+        Self(Rc::new_cyclic(world))
+    }
+
+    fn world(&self) -> RefMut<'_, World> {
+        self.0.borrow_mut()
+    }
+
+    fn take_step(&self, step: Step) {
+        self.world().take_step(step);
+        if step == Step::Forward {
+            self.forward();
         }
     }
 
-    fn run(&mut self) {
-        for _ in 0..self.scenario.steps {
-            self.happen();
+    fn batch(&self) {
+        let steps = self.world().scenario.steps;
+        for _ in 0..steps {
+            let step = self.world().any_step();
+            self.take_step(step);
         }
-        if self.random.one_in(3) {
-            self.pass_a_parked_route();
+        if self.world().random.one_in(3) {
+            self.pass_a_suspect_route();
         }
-        self.heal(None);
-        if self.random.one_in(4) {
-            self.stop();
+        self.world().heal(None);
+        if self.world().random.one_in(4) {
+            self.world().stop();
         }
-        self.come_to_rest(|world| world.disk.pending.is_empty() && world.forwarder.flow.is_idle());
-        self.judge.all_is_delivered(&self.disk);
-        self.is_empty_handed();
+        self.come_to_rest(|world| world.disk.unsettled.is_empty() && world.forwarder.is_idle);
+        let world = self.world();
+        world.judge.all_is_delivered(&world.disk);
+        let is_empty = world.forwarder.is_empty;
+        assert!(is_empty, "state of complete events is left");
     }
 
-    /// One route stays as bad as it can be; everything that does not wait behind it flows.
-    fn pass_a_parked_route(&mut self) {
-        let mood = self
-            .random
-            .pick(&[Mood::Silent, Mood::Closes(403), Mood::Closes(404)]);
-        let bad = self.random.pick(&[0, 1, 2, 3, 7]);
-        self.heal(Some((bad, mood)));
+    /// Checks that while one route stays broken, every event that does not wait behind it is
+    /// published.
+    fn pass_a_suspect_route(&self) {
+        let mut world = self.world();
+        let behaviors = [
+            Behavior::Silent,
+            Behavior::Refuses(RefusalKind::Forbidden),
+            Behavior::Refuses(RefusalKind::RouteMissing),
+        ];
+        let behavior = world.random.pick(&behaviors);
+        let bad = world.random.pick(&[0, 1, 2, 3, 7]);
+        world.heal(Some((bad, behavior)));
+        drop(world);
         self.come_to_rest(|world| {
-            let heads = world.disk.pending.values().filter(|row| row.is_head);
-            heads.into_iter().all(|row| row.route_id == bad)
+            let is_read = world.disk.tail().is_none();
+            is_read && world.disk.heads().all(|head| head.route_id == bad)
         });
-        if !self.disk.pending.is_empty() {
-            self.tally.saw(Seen::ParkedRoutePassed);
+        let mut world = self.world();
+        if !world.disk.unsettled.is_empty() {
+            world.coverage.saw(Seen::SuspectRoutePassed);
         }
     }
 
-    /// The healthy world goes on until that is true and nothing is under way.
-    fn come_to_rest(&mut self, is_done: impl Fn(&Self) -> bool) {
-        let until = self.now + HEALING_MS_MAX;
-        let events = self.disk.pending.len() as u64;
+    /// Runs the healthy world until the condition holds and nothing is in progress.
+    fn come_to_rest(&self, is_done: impl Fn(&World) -> bool) {
+        let events = self.world().disk.unsettled.len() as u64;
+        let until = self.world().now + HEALING_MS_MAX + TICK * events;
         let steps_max = HEALING_STEPS_MAX + HEALING_STEPS_PER_EVENT * events;
         for _ in 0..steps_max {
-            let is_quiet = self.stopping.is_none() && self.writer.is_at_rest();
-            if is_quiet && !self.has_input() && !self.forwarder.has_to_act && is_done(self) {
+            let mut world = self.world();
+            let is_quiet = world.stopping.is_none() && world.writer.is_at_rest();
+            if is_quiet && !world.forwarder.is_awake(world.now) && is_done(&world) {
                 return;
             }
-            let happened = self.go_on();
-            let left: Vec<_> = self.disk.pending.keys().collect();
-            assert!(happened, "nothing will ever happen again: {left:?}");
-            assert!(self.now < until, "it takes too long: {left:?}");
+            let step = world.next_step();
+            let left = world.disk.unsettled.keys();
+            assert!(world.now < until, "it takes too long: {left:?}");
+            drop(world);
+            if let Some(step) = step {
+                self.take_step(step);
+            }
         }
-        panic!("it takes too many steps: {:?}", self.disk.pending.keys());
+        panic!(
+            "it takes too many steps: {:?}",
+            self.world().disk.unsettled.keys()
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Valid JSON texts. The first column: what such a value is called, which says whether it can
-/// be a body, an element, an id or a status.
+/// Valid JSON texts. The first column is the name of the kind, which determines whether the text
+/// can be a body, an element, an id or a status.
 const VALID: &[(&str, &str)] = &[
     ("null", "null"),
     ("a boolean", "true"),
@@ -43,7 +43,7 @@ const VALID: &[(&str, &str)] = &[
     ("a string", "\"\u{ce} AMQP\\u0000\""),
 ];
 
-/// No JSON texts, wherever they stand.
+/// Texts that are not JSON at any place of a webhook.
 const INVALID: &[&[u8]] = &[
     b"nul",
     b"NULL",
@@ -113,7 +113,7 @@ const INVALID: &[&[u8]] = &[
 
 const GOOD: &str = r#"{"id":"a","status":"b"}"#;
 
-/// The text as value of each routing field and of an unknown one.
+/// An element whose member `name` has this text as its value.
 fn as_member(name: &str, text: &[u8]) -> Vec<u8> {
     let others = match name {
         "id" => r#""status":"b""#,
@@ -154,7 +154,7 @@ fn is_malformed(body: Vec<u8>) -> bool {
 }
 
 #[test]
-fn a_valid_text_is_a_body_if_it_is_an_array_or_an_object() {
+fn valid_arrays_and_objects_are_bodies() {
     for (kind, text) in VALID {
         let is_body = ["an array", "an object"].contains(kind);
         assert_eq!(is_malformed(text.as_bytes().to_vec()), !is_body, "{text}");
@@ -162,7 +162,7 @@ fn a_valid_text_is_a_body_if_it_is_an_array_or_an_object() {
 }
 
 #[test]
-fn a_valid_text_is_one_element_alone_and_among_others() {
+fn valid_text_is_one_element_anywhere() {
     for (kind, text) in VALID {
         let detail = match *kind {
             "an object" => "missing field `id`".into(),
@@ -183,7 +183,7 @@ fn a_valid_text_is_one_element_alone_and_among_others() {
 }
 
 #[test]
-fn a_valid_text_may_be_the_value_of_any_field_but_id_and_status() {
+fn other_fields_accept_any_valid_value() {
     for (_, text) in VALID {
         for name in ["note", "type", "pastStatus", "creator", "report"] {
             let element = as_member(name, text.as_bytes());
@@ -195,7 +195,7 @@ fn a_valid_text_may_be_the_value_of_any_field_but_id_and_status() {
 }
 
 #[test]
-fn a_valid_text_may_be_the_value_of_id_and_status_if_it_is_a_string() {
+fn id_and_status_accept_only_strings() {
     for (kind, text) in VALID {
         for name in ["id", "status"] {
             let element = as_member(name, text.as_bytes());
@@ -204,7 +204,7 @@ fn a_valid_text_may_be_the_value_of_id_and_status_if_it_is_a_string() {
                 ("a string", Ok(fields)) => {
                     let read: String = serde_json::from_str(text).unwrap();
                     let value = if name == "id" {
-                        fields.session
+                        fields.session.to_string()
                     } else {
                         fields.status
                     };
@@ -220,7 +220,7 @@ fn a_valid_text_may_be_the_value_of_id_and_status_if_it_is_a_string() {
 }
 
 #[test]
-fn an_invalid_text_makes_the_body_malformed_wherever_it_stands() {
+fn invalid_text_anywhere_makes_the_body_malformed() {
     for text in INVALID {
         let shown = String::from_utf8_lossy(text);
         assert!(
@@ -243,13 +243,13 @@ fn an_invalid_text_makes_the_body_malformed_wherever_it_stands() {
                 "{name}, second: {shown}"
             );
         }
-        // A byte order mark may stand before a body, and what follows decides.
+        // A byte order mark may precede a body; what follows decides.
         assert!(is_malformed(text.to_vec()), "body: {shown}");
     }
 }
 
 #[test]
-fn what_stands_behind_the_array_makes_the_body_malformed() {
+fn trailing_text_makes_the_body_malformed() {
     for garbage in [
         "[]", "{}", ",", "]", "}", "0", "null", "\0", "x", "//", "\u{feff}", "\u{a0}",
     ] {
@@ -284,7 +284,7 @@ fn utf_16_and_utf_32_are_malformed() {
 }
 
 #[test]
-fn a_body_cut_anywhere_is_malformed() {
+fn body_cut_anywhere_is_malformed() {
     let body = samples::COMPLETED;
     assert!(!is_malformed(body.to_vec()));
     for end in 0..body.len() {

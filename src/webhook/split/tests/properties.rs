@@ -1,4 +1,4 @@
-//! What holds for every body, shown with random ones.
+//! Properties that hold for every body, tested with random ones.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A string as it may stand in JSON: plain characters and escapes, lone surrogates included.
+/// A string as it may occur in JSON: plain characters and escapes, including lone surrogates.
 fn string() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[^\"\\\\\u{0}-\u{1f}]{1,4}",
@@ -63,7 +63,7 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// A session with odd neighbours: what the strategy above rarely hits.
+/// A session with random other members, which the strategy above rarely generates.
 fn session() -> impl Strategy<Value = String> {
     let members = vec((key(), json()), 0..4);
     (
@@ -83,7 +83,7 @@ fn session() -> impl Strategy<Value = String> {
         })
 }
 
-/// Bytes that are almost JSON: a text with a few bytes changed, taken out or put in.
+/// Bytes that are almost JSON: a text with a few bytes changed, removed or inserted.
 fn almost_json() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         prop::sample::select(&b"[]{}\",:\\ue0-. \n"[..]),
@@ -105,7 +105,7 @@ fn almost_json() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// The members `Value` sees; `None` if it cannot hold this text.
+/// `id` and `status` as `Value` reads them; `None` if it cannot represent this text.
 fn by_value(element: &str) -> Option<(String, String)> {
     let value: Value = serde_json::from_str(element).ok()?;
     let text = |name: &str| value.get(name)?.as_str().map(String::from);
@@ -114,7 +114,7 @@ fn by_value(element: &str) -> Option<(String, String)> {
 
 proptest! {
     #[test]
-    fn every_element_is_one_event_with_its_exact_bytes(
+    fn every_element_is_one_unchanged_event(
         elements in vec(prop_oneof![json(), session()], 0..8),
         spaces in vec((space(), space()), 8),
         has_mark in any::<bool>(),
@@ -137,14 +137,14 @@ proptest! {
         }
     }
 
-    /// `Value` holds fewer texts: it refuses numbers beyond `f64` and lone surrogates, and takes
-    /// the last of two members. Where it holds one and the bridge takes it, they agree.
+    /// `Value` accepts fewer texts: it refuses numbers beyond `f64` and lone surrogates, and uses
+    /// the last of two members. If both accept an element, they agree.
     #[test]
-    fn a_session_is_what_any_other_parser_sees(element in prop_oneof![json(), session()]) {
+    fn parsed_session_agrees_with_serde_json(element in prop_oneof![json(), session()]) {
         let [verdict] = <[_; 1]>::try_from(verdicts(format!("[{element}]"))).unwrap();
         match (verdict, by_value(&element)) {
             (Ok(fields), Some((id, status))) => {
-                prop_assert_eq!(fields.session, id);
+                prop_assert_eq!(&*fields.session, id);
                 prop_assert_eq!(fields.status, status);
             }
             (Ok(_), None) => {
@@ -158,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn a_body_is_malformed_exactly_if_it_is_no_json(body in almost_json()) {
+    fn only_invalid_json_is_malformed(body in almost_json()) {
         let is_json = std::str::from_utf8(&body).is_ok()
             && serde_json::from_slice::<IgnoredAny>(&body).is_ok();
         let is_body = is_json && matches!(body.trim_ascii_start()[0], b'[' | b'{');
@@ -170,14 +170,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_value_holds_is_no_malformed_body(body in almost_json()) {
+    fn any_json_value_is_a_well_formed_body(body in almost_json()) {
         if let Ok(Value::Array(_) | Value::Object(_)) = serde_json::from_slice(&body) {
             prop_assert!(samples::webhook(body).malformed().is_none());
         }
     }
 
     #[test]
-    fn no_bytes_at_all_are_too_odd(body in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_do_not_panic(body in vec(any::<u8>(), 0..200)) {
         let webhook = samples::webhook(body.clone());
         if webhook.malformed().is_some() {
             prop_assert_eq!(&*webhook.events[0].body, &*body);

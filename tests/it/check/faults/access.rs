@@ -1,4 +1,4 @@
-//! What the broker does not let us do, and limits.
+//! Missing permissions of the bridge's user, and limits of the broker.
 
 use hyper::Method;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::vhost::Vhost;
 
-/// A user of the test's own, with these permissions.
+/// Creates a user for the test with these permissions.
 async fn user(vhost: &Vhost, [configure, write, read]: [&str; 3]) -> (String, String) {
     let name = format!("{}-user", vhost.name);
     vhost.user(&name, "some-password").await;
@@ -93,7 +93,10 @@ async fn no_permission_to_write() {
     );
     let checked = agrees(&setup.bridge, 1, &first).await;
     let fix = "'.*' '^(chat\\\\-sessions|chat\\\\-sessions\\\\.dead\\\\-letter|";
-    assert!(checked.output.contains(fix), "not narrower: {checked:#?}");
+    assert!(
+        checked.output.contains(fix),
+        "the fix is not narrow: {checked:#?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +119,7 @@ async fn no_permission_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_permission_for_the_topic() {
+async fn no_topic_permission() {
     for toml in ["", BLIND] {
         let (setup, name) = declared([".*", ".*", ".*"], toml).await;
         let topic = json!({"exchange": "chat-sessions", "write": "^other$", "read": ".*"});
@@ -137,8 +140,32 @@ async fn no_permission_for_the_topic() {
     }
 }
 
+/// A user with the tag `impersonator` may publish with a foreign `user-id`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password() {
+async fn impersonator_without_write_permission() {
+    let mut setup = stopped(TICKETS).await;
+    let name = format!("{}-user", setup.vhost.name);
+    setup
+        .vhost
+        .user_with_tags(&name, "some-password", "impersonator")
+        .await;
+    setup
+        .vhost
+        .allow(&name, ".*", "^chat-sessions$", ".*")
+        .await;
+    let url = setup.vhost.amqp_url_as(&name, "some-password");
+    setup
+        .bridge
+        .reconfigure(&format!("rabbitmq.urls = [{url:?}]"));
+    let first =
+        format!("error: user `{name}` may not write to exchange `chat-sessions.dead-letter`: ");
+    agrees(&setup.bridge, 1, &first).await;
+    let waiting = setup.vhost.message_count("tickets").await;
+    assert_eq!(waiting, Some(0), "check publishes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_password() {
     let vhost = Broker::shared().await.vhost().await;
     let url = vhost.amqp_url_as("guest", "not-the-password");
     let bridge = unstarted(&vhost, &format!("rabbitmq.urls = [{url:?}]")).build();
@@ -147,7 +174,7 @@ async fn a_wrong_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vhost_that_is_not_there() {
+async fn missing_vhost() {
     let vhost = Broker::shared().await.vhost().await;
     let url = format!("{}-missing", vhost.amqp_url);
     let toml = format!("rabbitmq.urls = [{url:?}]\n{BLIND}");

@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings that are not what events need.
+//! Exchanges, queues and bindings that do not fit the bridge's needs.
 
 use hyper::Method;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
@@ -11,7 +11,7 @@ use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::vhost::Vhost;
 
-/// A vhost where `chat-sessions` is like this.
+/// A vhost whose exchange `chat-sessions` is declared like this.
 async fn exchange(with: Value) -> (Vhost, Bridge) {
     let vhost = Broker::shared().await.vhost().await;
     let mut exchange = json!({
@@ -57,7 +57,7 @@ async fn nothing_declared_yet_is_one_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_of_another_type() {
+async fn wrong_exchange_type() {
     let (_vhost, bridge) = exchange(json!({"type": "direct"})).await;
     let checked = agrees(
         &bridge,
@@ -69,7 +69,7 @@ async fn an_exchange_of_another_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_internal_exchange() {
+async fn internal_exchange() {
     let (_vhost, mut bridge) = exchange(json!({"internal": true})).await;
     let checked = agrees(&bridge, 1, "error: exchange `chat-sessions` is internal").await;
     assert_eq!(checked.causes, 1, "{checked:#?}");
@@ -80,19 +80,19 @@ async fn an_internal_exchange() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_that_is_not_durable() {
+async fn transient_exchange() {
     let (_vhost, bridge) = exchange(json!({"durable": false})).await;
     agrees(&bridge, 1, "error: exchange `chat-sessions` is not durable").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_that_goes_with_its_bindings() {
+async fn auto_delete_exchange() {
     let (_vhost, bridge) = exchange(json!({"auto_delete": true})).await;
     agrees(&bridge, 1, "error: exchange `chat-sessions` is auto-delete").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_without_alternate() {
+async fn missing_alternate_exchange() {
     let (_vhost, bridge) = exchange(json!({"arguments": {}})).await;
     agrees(
         &bridge,
@@ -103,7 +103,7 @@ async fn an_exchange_without_alternate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_binding_for_a_status() {
+async fn status_without_binding() {
     let toml = "unrouted.exchange = \"\"\n[[queues]]\nname = \"tickets\"\nkeys = [\"chat-session.created\"]\n";
     let setup = stopped(toml).await;
     agrees(
@@ -115,7 +115,7 @@ async fn no_binding_for_a_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binding_that_was_taken_away() {
+async fn removed_binding() {
     let setup = stopped(TICKETS).await;
     setup.vhost.unbind("tickets", "chat-sessions", "#").await;
     let checked = agrees(&setup.bridge, 0, "warning: binding of queue `tickets`").await;
@@ -129,7 +129,7 @@ async fn own(arguments: Value, code: i32, first: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue() {
+async fn full_queue() {
     let setup = stopped(TICKETS).await;
     own_queue(&setup, safe(&json!({"x-max-length": 1}))).await;
     for _ in 0..2 {
@@ -141,7 +141,7 @@ async fn a_full_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_without_management() {
+async fn full_queue_without_management() {
     let setup = stopped(&format!(
         "rabbitmq.management_url = \"\"\n{TICKETS}messages_max = 1\n"
     ))
@@ -153,7 +153,7 @@ async fn a_full_queue_without_management() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limited_queue_that_shares_its_keys() {
+async fn limited_queue_shares_keys() {
     let first = "warning: quorum queue `own` refuses beyond its limit and shares the keys `chat-session.missed` with `tickets`";
     own(safe(&json!({"x-max-length-bytes": 1_000_000})), 0, first).await;
     let setup = stopped(TICKETS).await;
@@ -164,7 +164,7 @@ async fn a_limited_queue_that_shares_its_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_drops_its_oldest() {
+async fn queue_drops_oldest() {
     let arguments =
         json!({"x-queue-type": "quorum", "x-max-length": 5, "x-delivery-limit": 1_000_000_000});
     own(
@@ -176,7 +176,7 @@ async fn a_queue_that_drops_its_oldest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_whose_messages_expire() {
+async fn queue_with_message_ttl() {
     let arguments = json!({"x-queue-type": "quorum", "x-message-ttl": 60_000, "x-delivery-limit": 1_000_000_000});
     own(
         arguments,
@@ -187,30 +187,30 @@ async fn a_queue_whose_messages_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_expires_by_policy() {
+async fn queue_expires_by_policy() {
     let setup = stopped(TICKETS).await;
     let expires = json!({"expires": 3_600_000});
     setup.vhost.policy("queues", "tickets", expires).await;
-    let first = "error: quorum queue `tickets` expires when nobody uses it";
+    let first = "error: quorum queue `tickets` expires when it is unused";
     let checked = agrees(&setup.bridge, 1, first).await;
     assert_eq!(checked.causes, 1, "{checked:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_classic_queue() {
+async fn classic_queue() {
     let first = "error: queue `own` is a classic queue";
     own(json!({"x-queue-type": "classic"}), 1, first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_exchange_that_is_not_there() {
+async fn missing_dead_letter_exchange() {
     let arguments = safe(&json!({"x-dead-letter-exchange": "nowhere"}));
     let first = "error: the dead-letter exchange `nowhere` of quorum queue `own` does not exist";
     own(arguments, 1, first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_exchange_without_a_queue() {
+async fn dead_letter_exchange_without_queue() {
     let setup = stopped(TICKETS).await;
     let vhost = &setup.vhost;
     vhost.declare_exchange("nowhere", "direct", json!({})).await;
@@ -219,11 +219,11 @@ async fn a_dead_letter_exchange_without_a_queue() {
     agrees(&setup.bridge, 1, first).await;
 }
 
-/// Leaves `callback` to others.
+/// Keys of a queue that receives all statuses but `callback`.
 const MOST: &str = "[[queues]]\nname = \"tickets\"\nkeys = [\"*.created\", \"*.handled\", \"*.missed\", \"*.completed\", \"*.unknown\"]\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unrouted_queue_that_is_not_there() {
+async fn missing_unrouted_queue() {
     let setup = stopped(MOST).await;
     setup.vhost.delete_queue("chat-sessions.unrouted").await;
     let first = "error: queue `chat-sessions.unrouted` is missing; `serve` declares it";
@@ -256,7 +256,7 @@ async fn passing(options: QueueDeclareOptions, first: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exclusive_queue() {
+async fn exclusive_queue() {
     let options = QueueDeclareOptions {
         exclusive: true,
         ..QueueDeclareOptions::default()
@@ -265,7 +265,7 @@ async fn an_exclusive_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_goes_with_its_consumer() {
+async fn auto_delete_queue() {
     let options = QueueDeclareOptions {
         auto_delete: true,
         durable: true,
@@ -275,9 +275,12 @@ async fn a_queue_that_goes_with_its_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_queue_that_was_deleted() {
+async fn deleted_retry_queue() {
     let toml = format!("{TICKETS}retry_delay = \"1s\"\n");
     let setup = stopped(&toml).await;
+    if setup.vhost.has_delayed_retry().await {
+        return; // this broker does delayed retry itself, without such a queue
+    }
     setup.vhost.delete_queue("tickets.rejected").await;
     agrees(
         &setup.bridge,
@@ -288,7 +291,7 @@ async fn a_retry_queue_that_was_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_that_wait() {
+async fn waiting_dead_letters() {
     let setup = stopped(TICKETS).await;
     let vhost = &setup.vhost;
     assert!(
@@ -300,14 +303,9 @@ async fn dead_letters_that_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_nobody_subscribed_to() {
+async fn waiting_unrouted_messages() {
     let setup = stopped(TICKETS).await;
     let vhost = &setup.vhost;
     assert!(vhost.publish("chat-sessions.unrouted", "any", b"1").await);
-    agrees(
-        &setup.bridge,
-        0,
-        "warning: 1 event that nobody had subscribed to",
-    )
-    .await;
+    agrees(&setup.bridge, 0, "warning: 1 event that matched no binding").await;
 }

@@ -1,4 +1,4 @@
-//! What only the running bridge knows.
+//! Faults that only the running bridge can report.
 
 use hyper::Method;
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::{agrees, own_queue, safe};
 use crate::support::sender::array_of_new;
 use crate::support::wait::{SOON, eventually};
 
-/// Waits until a route of the bridge is closed.
+/// Waits until the bridge reports a route as closed.
 async fn closed(setup: &Setup) {
     eventually("a route is closed", SOON, || async {
         let status = setup.bridge.status().await;
@@ -19,7 +19,7 @@ async fn closed(setup: &Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_route_has_its_cause_first() {
+async fn closed_route_reports_its_cause_first() {
     let mut setup = Setup::of(TICKETS).await;
     setup.bridge.reconfigure("rabbitmq.topology = \"verify\"");
     setup.bridge.restart().await;
@@ -39,7 +39,7 @@ async fn a_closed_route_has_its_cause_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_that_was_forbidden_has_its_cause_first() {
+async fn forbidden_route_reports_its_cause_first() {
     let mut setup = Setup::of(TICKETS).await;
     let name = format!("{}-user", setup.vhost.name);
     setup.vhost.user(&name, "some-password").await;
@@ -50,7 +50,7 @@ async fn a_route_that_was_forbidden_has_its_cause_first() {
     setup.bridge.broker_is("connected").await;
     let dead_letter = "^chat-sessions.dead-letter$";
     setup.vhost.allow(&name, ".*", dead_letter, ".*").await;
-    // What a channel was allowed it may remember for a while.
+    // A channel caches its permissions for a while.
     setup.bridge.restart().await;
     setup.bridge.broker_is("connected").await;
     setup.bridge.post(array_of_new("forbidden", 1)).await;
@@ -62,9 +62,10 @@ async fn a_route_that_was_forbidden_has_its_cause_first() {
     assert!(told, "{checked:#?}");
 }
 
-async fn refused(toml: &str) -> Setup {
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_events_by_full_queue() {
     let slow = "retry.delay_min = \"2s\"\nretry.delay_max = \"60s\"\n";
-    let setup = Setup::of(&format!("{slow}{toml}\n{TICKETS}")).await;
+    let mut setup = Setup::of(&format!("{slow}{TICKETS}")).await;
     own_queue(&setup, safe(&json!({"x-max-length": 1}))).await;
     for _ in 0..2 {
         let key = "chat-session.missed";
@@ -74,41 +75,22 @@ async fn refused(toml: &str) -> Setup {
         let event = format!(r#"[{{"id":"{session}","status":"missed"}}]"#);
         setup.bridge.post(event).await;
     }
-    eventually("events wait for long enough", 2 * SOON, || async {
+    eventually("events are pending for long enough", 2 * SOON, || async {
         let status = setup.bridge.status().await;
         let oldest = status["backlog"]["oldest_seconds"].as_f64();
         oldest > Some(11.0)
     })
     .await;
-    setup
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn events_that_are_refused_without_management() {
-    let setup = refused("rabbitmq.management_url = \"\"").await;
-    let status = setup.bridge.status().await;
-    // An earlier bridge tells it by what waits.
-    let (code, first) = match status["retrying"].as_array() {
-        Some(_) => (
-            1,
-            "error: 3 events for exchange `chat-sessions` with key `chat-session.missed` refused",
-        ),
-        None => (
-            0,
-            "warning: 3 events waiting in the running bridge, the oldest for ",
-        ),
-    };
-    agrees(&setup.bridge, code, first).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn events_that_are_refused_by_a_full_queue() {
-    let setup = refused("").await;
     agrees(&setup.bridge, 1, "error: quorum queue `own` is full").await;
+
+    setup.bridge.reconfigure("rabbitmq.management_url = \"\"");
+    let first =
+        "error: 3 events for exchange `chat-sessions` with key `chat-session.missed` rejected";
+    agrees(&setup.bridge, 1, first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_the_bridge_uses_up() {
+async fn connection_limit_used_by_bridge() {
     let setup = Setup::of(TICKETS).await;
     let path = format!("vhost-limits/{}/max-connections", setup.vhost.name);
     let one = json!({"value": 1});

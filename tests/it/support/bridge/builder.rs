@@ -8,11 +8,12 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::run::Bridge;
+use crate::support::broker::Broker;
 use crate::support::sender::SECRET;
 use crate::support::vhost::Vhost;
 
-/// Everything a bridge under test is started with. The source is `deskdirector` with
-/// [`SECRET`]; journal and configuration lie in a temporary directory.
+/// The configuration and environment of a bridge under test. Its source is `deskdirector` with
+/// [`SECRET`]; journal and configuration file are in a temporary directory.
 pub struct BridgeBuilder {
     config: Table,
     dir: TempDir,
@@ -26,7 +27,7 @@ impl BridgeBuilder {
         Self::at(&vhost.amqp_url)
     }
 
-    /// A bridge that publishes to this URL, whether anybody answers there or not.
+    /// A bridge that publishes to this URL, whether or not a broker listens there.
     pub fn at(amqp_url: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("deskbridge-test-")
@@ -48,7 +49,12 @@ impl BridgeBuilder {
         .with(&format!("sources.deskdirector.secrets = [{SECRET:?}]"))
     }
 
-    /// Lays TOML over the configuration; tables are merged, everything else is replaced.
+    /// A bridge at whose broker URL nobody listens.
+    pub fn without_broker() -> Self {
+        Self::at(&format!("amqp://guest:guest@{}/", free_address()))
+    }
+
+    /// Merges TOML into the configuration: tables are merged, all other values are replaced.
     #[track_caller]
     pub fn with(mut self, toml: &str) -> Self {
         let layer: Table = toml.parse().unwrap_or_else(|error| panic!("{error}"));
@@ -56,22 +62,23 @@ impl BridgeBuilder {
         self
     }
 
-    /// Starts it as the last arguments of another command: `under(&["strace", "-f"])`.
+    /// Starts the bridge through a wrapper command, which gets the bridge's command line as its
+    /// last arguments: `under(&["strace", "-f"])`.
     pub fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// Puts another command before the one it is started under.
+    /// Adds an outer wrapper command around the present one.
     pub fn before(mut self, wrapper: &[&str]) -> Self {
         let outer = wrapper.iter().map(ToString::to_string);
         self.wrapper = outer.chain(self.wrapper).collect();
         self
     }
 
-    /// Starts it as another user, who owns its directory. Only root can do so.
+    /// Starts the bridge as another user, who becomes the owner of its directory. Needs root.
     pub fn for_user(self, user: u32) -> Self {
-        // By descriptor, since that user may not be allowed to walk the path.
+        // The binary is opened as a descriptor: that user may not be allowed to traverse its path.
         let become_them = format!(
             "exec 9<\"$1\"; shift; exec setpriv --reuid {user} --regid {user} \
              --clear-groups /proc/self/fd/9 \"$@\""
@@ -80,7 +87,7 @@ impl BridgeBuilder {
         self.under(&["sh", "-c", &become_them, "sh"])
     }
 
-    /// Sets a variable of its environment, which is otherwise almost empty.
+    /// Sets an environment variable of the bridge. Its environment is otherwise almost empty.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self
@@ -96,14 +103,21 @@ impl BridgeBuilder {
         self.dir.path()
     }
 
-    /// Starts it and waits until it accepts webhooks; panics with its log if it does not.
+    /// Starts the bridge and waits until it accepts webhooks; panics with its log if it does not.
     pub async fn start(self) -> Bridge {
         let mut bridge = self.build();
         bridge.start().await;
         bridge
     }
 
-    /// Everything but starting it.
+    /// As [`BridgeBuilder::start`], and waits until the topology is declared.
+    pub async fn connected(self) -> Bridge {
+        let bridge = self.start().await;
+        bridge.broker_is("connected").await;
+        bridge
+    }
+
+    /// Writes the configuration without starting the bridge.
     pub fn build(mut self) -> Bridge {
         let journal_dir = self.dir.path().join("journal");
         self.default("http", "listen", &free_address().to_string());
@@ -122,7 +136,14 @@ impl BridgeBuilder {
     }
 }
 
-/// Lays one table over another.
+/// A vhost of the shared broker, and a bridge with this configuration that is connected to it.
+pub async fn on_shared_broker(toml: &str) -> (Vhost, Bridge) {
+    let vhost = Broker::shared().await.vhost().await;
+    let bridge = BridgeBuilder::new(&vhost).with(toml).connected().await;
+    (vhost, bridge)
+}
+
+/// Merges `over` into `under`, as [`BridgeBuilder::with`] does.
 pub(super) fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -134,8 +155,8 @@ pub(super) fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// A loopback address that nobody listens on, below the ports that the kernel gives to outgoing
-/// connections, and another one at each call.
+/// Returns a loopback address that nobody listens on, a different one at each call. Its port is
+/// below the range that the kernel uses for outgoing connections.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = (std::process::id() % 100) as u16 * 97;
@@ -150,7 +171,7 @@ pub fn free_address() -> SocketAddr {
     panic!("no free port between 10000 and 19900");
 }
 
-/// Where the configuration of a bridge in `dir` lies.
+/// The path of the configuration file of a bridge in `dir`.
 pub(super) fn config_file(dir: &Path) -> PathBuf {
     dir.join("deskbridge.toml")
 }

@@ -1,4 +1,5 @@
-//! A bridge under test: started, asked, signalled and ended by its pid.
+//! A bridge under test: starting and stopping it, sending it webhooks and signals, querying it.
+//! Processes are ended by their pid only.
 
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
@@ -19,15 +20,15 @@ use crate::support::process::{child_of, end_with_us, has_ended, is_alive, proces
 use crate::support::sender::{PATH, SECRET, sign};
 use crate::support::wait::{SOON, eventually, eventually_some};
 
-/// How a bridge ended.
+/// How a bridge process ended.
 #[derive(Debug)]
 pub struct Exit {
     pub status: ExitStatus,
-    /// From the signal (or the start) to the end.
+    /// Time from the signal (or the start) to the end.
     pub took: Duration,
 }
 
-/// A bridge with its directory; ended (`kill -9`) and deleted when dropped.
+/// A bridge and its directory; killed (`kill -9`) and deleted when dropped.
 pub struct Bridge {
     config: Table,
     wrapper: Vec<String>,
@@ -56,7 +57,7 @@ impl Bridge {
 
     // --- starting and ending ---
 
-    /// Starts it and waits until it accepts webhooks; panics with its log if it does not.
+    /// Starts the bridge and waits until it accepts webhooks; panics with its log if it does not.
     pub async fn start(&mut self) {
         self.spawn();
         let begin = Instant::now();
@@ -76,7 +77,7 @@ impl Bridge {
         }
     }
 
-    /// Starts it and does not wait.
+    /// Starts the bridge without waiting.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the bridge runs already");
         let mut command = self.command("serve", &[]);
@@ -90,13 +91,13 @@ impl Bridge {
         self.child = Some(child);
     }
 
-    /// Starts it and waits for its end, which must come by itself.
+    /// Starts the bridge and waits until it ends by itself.
     pub async fn run_to_exit(&mut self) -> Exit {
         self.spawn();
         self.exit().await
     }
 
-    /// Runs another command of the binary with this bridge's configuration.
+    /// Runs another subcommand of the binary with this bridge's configuration.
     pub async fn run(&self, subcommand: &str, arguments: &[&str]) -> std::process::Output {
         let mut command = self.command(subcommand, arguments);
         command.stdin(Stdio::null());
@@ -106,7 +107,7 @@ impl Bridge {
             .unwrap()
     }
 
-    /// That command, to be started by the test.
+    /// As [`Bridge::run`], but returns the command for the test to start.
     pub fn command(&self, subcommand: &str, arguments: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_deskbridge").to_owned();
         let is_wrapped = subcommand == "serve" && !self.wrapper.is_empty();
@@ -130,46 +131,48 @@ impl Bridge {
         command
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM and waits for the end.
     pub async fn terminate(&mut self) -> Exit {
         self.signal(Signal::TERM);
         self.exit().await
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Sends `kill -9` and waits until the process is gone.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.exit().await;
     }
 
-    /// Kills it and starts it again with the same journal.
+    /// Kills the bridge and starts it again with the same journal.
     pub async fn restart(&mut self) {
         self.kill().await;
         self.start().await;
     }
 
-    /// Waits for its end; panics after 60 s.
+    /// Waits until the process ends; panics after 60 s.
     pub async fn exit(&mut self) -> Exit {
         let begin = Instant::now();
-        let mut child = self.child.take().expect("the bridge was started");
+        // Taken only when it has ended, so that a test that fails here kills the process.
+        let child = self.child.as_mut().expect("the bridge was started");
         let status = eventually_some("the bridge ends", Duration::from_mins(1), || {
             let ended = child.try_wait().unwrap();
             async move { ended }
         })
         .await;
         has_ended(child.id());
+        self.child = None;
         Exit {
             status,
             took: begin.elapsed(),
         }
     }
 
-    /// SIGHUP: reload.
+    /// Sends SIGHUP, which reloads the configuration.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// Stops its clock; returns when every thread of it stands still.
+    /// Stops the process (SIGSTOP); returns when all of its threads are stopped.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
         let begin = Instant::now();
@@ -179,24 +182,24 @@ impl Bridge {
         }
     }
 
-    /// Lets it go on.
+    /// Resumes a frozen process (SIGCONT).
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Sends any signal to the bridge itself, not to its wrapper.
+    /// Sends a signal to the bridge itself, not to its wrapper command.
     pub fn signal(&self, number: Signal) {
         signal(self.pid(), number);
     }
 
-    /// Whether it runs.
+    /// Whether the process is running.
     pub fn is_running(&self) -> bool {
         self.child
             .as_ref()
             .is_some_and(|child| is_alive(child.id()))
     }
 
-    /// The bridge's own process id, also under a wrapper.
+    /// The process id of the bridge itself, also if it runs under a wrapper.
     pub fn pid(&self) -> u32 {
         let child = self.child.as_ref().expect("the bridge runs").id();
         if self.wrapper.is_empty() {
@@ -214,7 +217,7 @@ impl Bridge {
         answer.unwrap_or_else(|error| panic!("no answer ({error}):\n{}", self.stderr()))
     }
 
-    /// The same for a body signed with another secret.
+    /// As [`Bridge::post`], signed with another secret.
     pub async fn post_signed_with(&self, secret: &str, body: impl AsRef<[u8]>) -> Answer {
         let signature = sign(secret, body.as_ref());
         self.post_with(&[("x-dd-signature", &signature)], body)
@@ -222,14 +225,14 @@ impl Bridge {
             .expect("an answer")
     }
 
-    /// Posts a signed body on a connection of its own.
+    /// Posts a signed body on a new connection.
     pub async fn try_post(&self, body: impl AsRef<[u8]>) -> Result<Answer, Failure> {
         let signature = sign(SECRET, body.as_ref());
         self.post_with(&[("x-dd-signature", &signature)], body)
             .await
     }
 
-    /// Posts a body with just these headers.
+    /// Posts a body with exactly these headers.
     pub async fn post_with(
         &self,
         headers: &[(&str, &str)],
@@ -241,43 +244,43 @@ impl Bridge {
             .await
     }
 
-    // --- questions ---
+    // --- queries ---
 
-    /// Where it receives webhooks.
+    /// The address that receives webhooks.
     pub fn address(&self) -> SocketAddr {
         self.listen("http")
     }
 
-    /// Where it answers operators.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.listen("admin")
     }
 
-    /// Whether `/readyz` says 200.
+    /// Whether `/readyz` answers 200.
     pub async fn ready(&self) -> bool {
         get(self.admin_address(), "/readyz")
             .await
             .is_ok_and(|answer| answer.status == 200)
     }
 
-    /// `GET` on the operators' listener.
+    /// Sends `GET` to the admin listener.
     pub async fn admin(&self, path: &str) -> Answer {
         get(self.admin_address(), path)
             .await
             .expect("the admin listener answers")
     }
 
-    /// `/status`.
+    /// `/status` as JSON.
     pub async fn status(&self) -> Value {
         self.admin("/status").await.json()
     }
 
-    /// `/metrics`.
+    /// `/metrics`, parsed.
     pub async fn metrics(&self) -> Metrics {
         Metrics::parse(&self.admin("/metrics").await.text())
     }
 
-    /// Waits for `broker.state` in `/status`.
+    /// Waits until `broker.state` in `/status` is `state`.
     pub async fn broker_is(&self, state: &str) {
         let what = format!("the broker is {state}");
         eventually(&what, Duration::from_mins(1), || async {
@@ -286,7 +289,7 @@ impl Bridge {
         .await;
     }
 
-    /// Waits until every accepted event is settled.
+    /// Waits until no event is pending.
     pub async fn backlog_is_empty(&self) {
         eventually("the backlog is empty", Duration::from_mins(3), || async {
             self.status().await["backlog"]["events"] == 0
@@ -299,12 +302,12 @@ impl Bridge {
         self.memory("VmRSS:")
     }
 
-    /// The most it ever was, in bytes.
+    /// Peak resident memory in bytes.
     pub fn rss_bytes_max(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// Processor time it has used so far.
+    /// CPU time used so far.
     pub fn processor_time(&self) -> Duration {
         processor_time(self.pid())
     }
@@ -321,13 +324,14 @@ impl Bridge {
         self.dir.path()
     }
 
-    /// Everything it has logged so far, over all starts.
+    /// Everything logged so far, by all starts together.
     pub fn stderr(&self) -> String {
         let bytes = std::fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits for a line of the log that has these words: it is written a moment after what it tells of.
+    /// Waits for a log line that contains these words and returns it. A line is written a moment
+    /// after what it reports.
     pub async fn says(&self, words: &str) -> String {
         let what = format!("the log says `{words}`");
         eventually_some(&what, SOON, || async {
@@ -338,7 +342,7 @@ impl Bridge {
         .await
     }
 
-    /// Lays TOML over the configuration file: for the next start or SIGHUP.
+    /// Merges TOML into the configuration file, for the next start or SIGHUP.
     #[track_caller]
     pub fn reconfigure(&mut self, toml: &str) {
         let layer: Table = toml.parse().unwrap_or_else(|error| panic!("{error}"));
@@ -346,14 +350,14 @@ impl Bridge {
         self.write_config();
     }
 
-    /// Sets a variable for the next start, or takes it away.
+    /// Sets or removes an environment variable for the next start.
     pub fn set_environment(&mut self, name: &str, value: Option<&str>) {
         self.environment.retain(|(known, _)| known != name);
         let set = value.map(|value| (name.to_owned(), value.to_owned()));
         self.environment.extend(set);
     }
 
-    /// The configuration file.
+    /// The path of the configuration file.
     pub fn config_file(&self) -> PathBuf {
         config_file(self.dir.path())
     }
@@ -410,7 +414,7 @@ impl Drop for Bridge {
     }
 }
 
-/// Whether all threads of a process are stopped: a signal reaches them one by one.
+/// Whether all threads of a process are stopped; a signal stops them one by one.
 fn is_stopped(pid: u32) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.flatten().all(|task| {

@@ -1,4 +1,4 @@
-//! What a script can have the peer say or do.
+//! The actions that a script can have the peer perform.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use amq_protocol::types::ShortString;
 
 use super::Stored;
 
-/// The class of everything that carries a body.
+/// The AMQP class of all methods with content (`basic`).
 const BASIC: u16 = 60;
 
-/// One thing a script can have the peer do.
+/// One action of the peer.
 #[expect(clippy::large_enum_variant, reason = "a few of them at a time")]
 #[derive(Debug, Clone)]
 pub enum Say {
-    /// A frame as it should be.
+    /// A well-formed frame.
     Frame(AMQPFrame),
-    /// Anything.
+    /// Arbitrary bytes.
     Bytes(Vec<u8>),
-    /// Says and hears nothing for a while.
+    /// Neither reads nor writes for this time.
     Wait(Duration),
-    /// Says and hears nothing any more, and keeps the connection.
+    /// Neither reads nor writes any more, but keeps the connection open.
     Freeze,
     /// RST.
     Reset,
@@ -32,7 +32,7 @@ pub enum Say {
     HangUp,
 }
 
-/// Confirms this message, or all up to it.
+/// Confirms this message, or with `multiple` all messages up to it.
 pub fn ack(channel: u16, delivery_tag: u64, multiple: bool) -> Say {
     let ack = basic::Ack {
         delivery_tag,
@@ -41,7 +41,7 @@ pub fn ack(channel: u16, delivery_tag: u64, multiple: bool) -> Say {
     method(channel, AMQPClass::Basic(Basic::Ack(ack)))
 }
 
-/// Refuses it.
+/// Nacks this message, or with `multiple` all messages up to it.
 pub fn nack(channel: u16, delivery_tag: u64, multiple: bool) -> Say {
     let nack = basic::Nack {
         delivery_tag,
@@ -51,7 +51,7 @@ pub fn nack(channel: u16, delivery_tag: u64, multiple: bool) -> Say {
     method(channel, AMQPClass::Basic(Basic::Nack(nack)))
 }
 
-/// Sends it back as unroutable.
+/// Returns the message as unroutable.
 pub fn return_of(message: &Stored) -> Vec<Say> {
     let back = basic::Return {
         reply_code: 312,
@@ -71,7 +71,7 @@ pub fn return_of(message: &Stored) -> Vec<Say> {
     ]
 }
 
-/// Raises an alarm.
+/// Tells the client that the connection is blocked by an alarm.
 pub fn blocked(reason: &str) -> Say {
     let blocked = connection::Blocked {
         reason: short(reason),
@@ -101,7 +101,7 @@ pub fn close_channel(channel: u16, reply_code: u16, text: &str) -> Say {
     method(channel, AMQPClass::Channel(OfChannel::Close(close)))
 }
 
-/// Any method.
+/// Sends any method.
 pub fn method(channel: u16, class: AMQPClass) -> Say {
     Say::Frame(AMQPFrame::Method(channel, class))
 }

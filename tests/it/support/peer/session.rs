@@ -1,4 +1,4 @@
-//! One connection of the peer: what a broker would answer, unless the script answers.
+//! One connection of the peer: it answers as a broker would, unless the script answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::wire::{Ended, Wire};
 use super::{Heard, Say, Shared, Stored, Tune, What, say};
 
-/// Serves one client until it or the script ends the connection.
+/// Serves one client until the client or the script ends the connection.
 pub(super) async fn serve(socket: TcpStream, number: usize, shared: Arc<Shared>) {
     let wire = Wire::new(socket, Arc::clone(&shared), number == 1);
     let mut session = Session {
@@ -39,12 +39,12 @@ struct Session {
     shared: Arc<Shared>,
     tags: HashMap<u16, u64>,
     heartbeat: Heartbeat,
-    /// By channel: a message that is not whole yet, and its length.
+    /// By channel: a message that is not complete yet, and its length.
     arriving: HashMap<u16, (Stored, u64)>,
 }
 
 impl Session {
-    /// Hears one frame and answers it.
+    /// Reads one frame and answers it.
     async fn turn(&mut self) -> Result<(), Ended> {
         let frame = tokio::select! {
             frame = self.wire.read() => frame?,
@@ -150,7 +150,7 @@ impl Session {
     }
 }
 
-/// When the next one is to be sent, if any was agreed on.
+/// When the next heartbeat is due, if heartbeats were negotiated.
 struct Heartbeat(Option<tokio::time::Interval>);
 
 impl Heartbeat {
@@ -169,7 +169,7 @@ impl Heartbeat {
     }
 }
 
-/// What a broker would say, and whether the connection is over then.
+/// What a broker would answer, and whether that ends the connection.
 fn as_a_broker(heard: &Heard, tune: Tune) -> (Vec<Say>, bool) {
     let method = match &heard.what {
         What::Hello => return (vec![start()], false),

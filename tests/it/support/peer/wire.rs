@@ -1,4 +1,5 @@
-//! Frames on a socket, and the byte at which it is reset. Knows nothing of what they mean.
+//! Reads and writes frames on a socket and resets it at an exact byte. Knows nothing of their
+//! meaning.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +11,15 @@ use tokio::net::TcpStream;
 
 use super::{Shared, Way};
 
-/// `AMQP` and the version; a frame's type, channel and length.
+/// Length of the protocol header (`AMQP` and the version), and of a frame header (type, channel,
+/// length).
 const HELLO_BYTES: usize = 8;
 const FRAME_HEAD_BYTES: usize = 7;
 
-/// The connection is over, whoever ended it.
+/// The connection has ended, whichever side ended it.
 pub(super) struct Ended;
 
-/// One connection's socket.
+/// The socket of one connection.
 pub(super) struct Wire {
     socket: TcpStream,
     unread: Vec<u8>,
@@ -36,7 +38,7 @@ impl Wire {
         }
     }
 
-    /// The next whole frame.
+    /// Reads the next complete frame.
     pub(super) async fn read(&mut self) -> Result<AMQPFrame, Ended> {
         loop {
             if let Some(length) = frame_length(&self.unread) {
@@ -47,7 +49,7 @@ impl Wire {
             }
             let mut chunk = [0; 4096];
             let room = self.room(Way::In).min(chunk.len());
-            // What is whole was received: it was answered before the line goes dead.
+            // Complete frames count as received: they are answered before the connection is cut.
             if room == 0 {
                 return Err(self.cut());
             }
@@ -73,7 +75,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Makes the coming close an RST.
+    /// Makes the next close of the socket send an RST.
     pub(super) fn reset(&self) -> Ended {
         let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         Ended
@@ -84,7 +86,7 @@ impl Wire {
         self.reset()
     }
 
-    /// Bytes that may still pass.
+    /// Number of bytes that may still pass in this direction.
     fn room(&self, way: Way) -> usize {
         match self.shared.cut {
             Some((cut, at)) if self.is_first && cut == way => {
@@ -104,7 +106,7 @@ impl Wire {
     }
 }
 
-/// The length of the frame at the beginning, if all of it is there.
+/// The length of the first frame, if it is complete.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let length = if *bytes.first()? == b'A' {
         HELLO_BYTES

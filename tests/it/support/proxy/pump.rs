@@ -1,5 +1,5 @@
-//! One connection of the proxy: two directions, each read ahead into a short queue, so that a
-//! delay does not make it narrower.
+//! One connection of the proxy: two directions, each with a short read-ahead queue, so that a delay
+//! does not reduce the throughput.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 const CHUNKS_AHEAD: usize = 64;
 const SLICES_PER_SECOND: u64 = 50;
 
-/// Passes bytes both ways until one side closes or the test ends it.
+/// Forwards bytes both ways until one side closes or the test ends the connection.
 pub(super) async fn run(mut client: TcpStream, mut server: TcpStream, connection: &Connection) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut end = connection.end.subscribe();
@@ -35,7 +35,7 @@ pub(super) async fn run(mut client: TcpStream, mut server: TcpStream, connection
     }
 }
 
-/// Makes the coming close of this socket an RST.
+/// Makes the next close of this socket send an RST.
 pub(super) fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -103,7 +103,7 @@ async fn when_open(rules: &mut watch::Receiver<Rules>, direction: Direction) -> 
     }
 }
 
-/// A packet for every byte, as far as the kernel allows.
+/// Sends one packet per byte, as far as the kernel allows.
 async fn write_in_slices(
     to: &mut WriteHalf<'_>,
     bytes: &[u8],

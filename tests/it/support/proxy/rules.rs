@@ -1,4 +1,4 @@
-//! What the proxy does at present, shared between the test and the connections.
+//! The current behaviour of the proxy, shared between the test and the connections.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Which way bytes go.
+/// The direction of a byte stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the server.
@@ -15,7 +15,7 @@ pub enum Direction {
     Down,
 }
 
-/// What happens to bytes of one direction.
+/// The faults of one direction.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Way {
     pub swallows: bool,
@@ -25,7 +25,7 @@ pub(super) struct Way {
     pub slices: bool,
 }
 
-/// What happens to everything.
+/// The faults of both directions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     pub up: Way,
@@ -49,7 +49,7 @@ impl Rules {
     }
 }
 
-/// The end of one connection, as the test wants it.
+/// Whether and how the test wants one connection to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     NotYet,
@@ -57,27 +57,27 @@ pub(super) enum End {
     Close,
 }
 
-/// One connection's counters and its switch.
+/// The counters of one connection, and the switch that ends it.
 pub(super) struct Connection {
     pub shared: Arc<Shared>,
     pub end: watch::Sender<End>,
     pub has_lost_bytes: AtomicBool,
     up: AtomicU64,
     down: AtomicU64,
-    /// Byte counts at which to reset, up and down; `u64::MAX`: never.
+    /// Byte counts at which the connection is reset, up and down; `u64::MAX`: never.
     up_max: AtomicU64,
     down_max: AtomicU64,
 }
 
 impl Connection {
-    /// How many bytes may still pass before the connection is to be reset.
+    /// How many bytes may still pass before the connection is reset.
     pub fn allowance(&self, direction: Direction) -> u64 {
         let (passed, most) = self.counters(direction);
         most.load(Ordering::Relaxed)
             .saturating_sub(passed.load(Ordering::Relaxed))
     }
 
-    /// Counts bytes that passed.
+    /// Counts forwarded bytes.
     pub fn count(&self, direction: Direction, bytes: u64) {
         self.counters(direction)
             .0
@@ -87,13 +87,13 @@ impl Connection {
             .fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// These bytes go nowhere.
+    /// Counts dropped bytes.
     pub fn swallow(&self, bytes: u64) {
         self.has_lost_bytes.store(true, Ordering::Relaxed);
         self.shared.swallowed.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The byte at which to cut has been reached.
+    /// Resets the connection: it has reached the byte at which to cut.
     pub fn cut_here(&self) {
         self.shared.spend_cut();
         self.end.send_replace(End::Reset);
@@ -107,7 +107,7 @@ impl Connection {
     }
 }
 
-/// The state behind a proxy.
+/// State shared by a proxy and its connections.
 #[derive(Default)]
 pub(super) struct Shared {
     rules: watch::Sender<Rules>,
@@ -202,10 +202,12 @@ impl Shared {
         self.cuts.load(Ordering::Relaxed)
     }
 
+    #[allow(dead_code, reason = "the chaos campaign uses it")]
     pub fn swallowed(&self) -> u64 {
         self.swallowed.load(Ordering::Relaxed)
     }
 
+    #[allow(dead_code, reason = "the chaos campaign uses it")]
     pub fn slices(&self) -> u64 {
         self.slices.load(Ordering::Relaxed)
     }

@@ -1,31 +1,31 @@
-//! The broker: what it stores, what it answers, and when its answers come through.
+//! The broker: which messages it stores, how it answers, and when its answers arrive.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::World;
+use super::coverage::Seen;
 use super::links::index;
-use super::scenario::Mood;
-use super::tally::Seen;
-use crate::journal::{Held, RouteId};
-use crate::rabbitmq::{Link, Outcome, Report};
+use super::scenario::Behavior;
+use crate::journal::{QueuedEvent, RouteId};
+use crate::rabbitmq::{Link, Outcome, PublisherEvent, RefusalKind};
 
-/// What the broker of the mood `TooLarge` takes.
+/// The largest body that the broker accepts with the behavior `TooLarge`.
 const LIKED_BYTES_MAX: usize = 100;
 
-/// A window on its way.
+/// A window in flight.
 pub(super) struct Sent {
     pub(super) id: u64,
-    pub(super) events: Vec<Held>,
-    /// Messages that have reached the broker, in order.
+    pub(super) events: Vec<QueuedEvent>,
+    /// Number of messages that have reached the broker, in order.
     arrived: usize,
-    /// What it answers them, once it does; in the window's order.
+    /// The broker's answers to them, in the window's order; `None` until there is one.
     answers: Vec<Option<Outcome>>,
-    /// Answers that have come through.
+    /// Which answers have arrived at the bridge.
     confirmed: Vec<bool>,
 }
 
 impl Sent {
-    pub(super) fn new(id: u64, events: Vec<Held>) -> Self {
+    pub(super) fn new(id: u64, events: Vec<QueuedEvent>) -> Self {
         let many = events.len();
         Self {
             id,
@@ -48,21 +48,21 @@ impl Sent {
 
 #[derive(Default)]
 pub(super) struct Broker {
-    pub(super) moods: BTreeMap<RouteId, Mood>,
+    pub(super) behaviors: BTreeMap<RouteId, Behavior>,
     pub(super) is_frozen: bool,
     pub(super) is_unreachable: bool,
     pub(super) is_alarmed: bool,
-    /// What connections that are gone had on their way and may still bring, in order each.
-    late: Vec<VecDeque<Held>>,
+    /// Messages of lost connections that may still arrive; in order per connection.
+    late: Vec<VecDeque<QueuedEvent>>,
 }
 
 impl World {
-    pub(super) fn mood(&self, route_id: RouteId) -> Mood {
-        let mood = self.broker.moods.get(&route_id);
-        mood.copied().unwrap_or(Mood::Takes)
+    pub(super) fn behavior(&self, route_id: RouteId) -> Behavior {
+        let behavior = self.broker.behaviors.get(&route_id);
+        behavior.copied().unwrap_or(Behavior::Takes)
     }
 
-    /// Some window's next message can reach the broker.
+    /// Whether the next message of some window can reach the broker.
     pub(super) fn can_arrive(&self, link: Link) -> bool {
         let task = &self.links[index(link)];
         !self.broker.is_frozen && !task.is_blocked && task.windows.iter().any(Sent::has_more)
@@ -78,7 +78,7 @@ impl World {
         let open = (0..windows.len()).filter(|which| windows[*which].has_more());
         let open: Vec<usize> = open.collect();
         let which = self.random.pick(&open);
-        // Messages come in bursts.
+        // Messages arrive in bursts.
         for _ in 0..=self.random.below(3) {
             let windows = &self.links[index(link)].windows;
             if which >= windows.len() || !windows[which].has_more() {
@@ -90,40 +90,40 @@ impl World {
         }
     }
 
-    /// One message arrives; says whether its channel is closed by that.
+    /// Lets one message arrive. Returns whether the broker closes its channel.
     fn arrive_at(&mut self, link: Link, which: usize) -> bool {
         let sent = &mut self.links[index(link)].windows[which];
         let position = sent.arrived;
         sent.arrived += 1;
-        let held = sent.events[position].clone();
-        let is_large = held.event.body.len() > LIKED_BYTES_MAX;
+        let queued = sent.events[position].clone();
+        let is_large = queued.event.body.len() > LIKED_BYTES_MAX;
         let by_chance = self.random.below(8);
-        let answer = match self.mood(held.route_id) {
-            Mood::Nacks if by_chance < 4 => {
+        let answer = match self.behavior(queued.route_id) {
+            Behavior::Nacks if by_chance < 4 => {
                 if by_chance == 0 {
-                    // One of two queues took it.
-                    self.store(&held);
+                    // One of two queues stored it, the other rejected it.
+                    self.store(&queued);
                 }
                 Some(Outcome::Nacked)
             }
-            Mood::Returns if by_chance < 4 => Some(Outcome::Returned("312".into())),
-            Mood::Closes(code) => {
-                self.close_channel(link, which, code);
+            Behavior::Returns if by_chance < 4 => Some(Outcome::Returned("312".into())),
+            Behavior::Refuses(kind) => {
+                self.refuse_window(link, which, kind);
                 return true;
             }
-            Mood::TooLarge if is_large || by_chance == 0 => {
-                self.close_channel(link, which, 406);
+            Behavior::TooLarge if is_large || by_chance == 0 => {
+                self.refuse_window(link, which, RefusalKind::TooLarge);
                 return true;
             }
-            Mood::Silent => {
+            Behavior::Silent => {
                 if by_chance < 4 {
-                    self.store(&held);
-                    self.tally.saw(Seen::StoredUnconfirmed);
+                    self.store(&queued);
+                    self.coverage.saw(Seen::StoredUnconfirmed);
                 }
                 None
             }
-            Mood::Takes | Mood::Nacks | Mood::Returns | Mood::TooLarge => {
-                self.store(&held);
+            Behavior::Takes | Behavior::Nacks | Behavior::Returns | Behavior::TooLarge => {
+                self.store(&queued);
                 Some(Outcome::Delivered)
             }
         };
@@ -131,21 +131,28 @@ impl World {
         false
     }
 
-    /// The whole window has no other outcome, though some of it may be stored.
-    fn close_channel(&mut self, link: Link, which: usize, code: u16) {
+    /// Refuses a window. No message of the window gets another outcome, although some
+    /// of them may be stored.
+    fn refuse_window(&mut self, link: Link, which: usize, kind: RefusalKind) {
         let sent = self.links[index(link)].windows.swap_remove(which);
-        self.story
-            .tell(|| format!("the broker closes window {} with {code}", sent.id));
-        self.tally.saw(match code {
-            403 => Seen::Closed403,
-            404 => Seen::Closed404,
-            _ => Seen::Closed406,
+        self.trace
+            .log(|| format!("the broker refuses window {}: {kind:?}", sent.id));
+        self.coverage.saw(match kind {
+            RefusalKind::Forbidden => Seen::Forbidden,
+            RefusalKind::RouteMissing => Seen::RouteMissing,
+            RefusalKind::TooLarge | RefusalKind::Other => Seen::TooLarge,
         });
-        let outcome = Outcome::ChannelClosed(code, "closed".into());
-        self.report(Report::Done(sent.id, vec![outcome; sent.events.len()]));
+        let outcome = Outcome::ChannelClosed {
+            kind,
+            reason: "refused".into(),
+        };
+        self.report(PublisherEvent::Done(
+            sent.id,
+            vec![outcome; sent.events.len()],
+        ));
     }
 
-    /// Answers come through: one, several, in any order.
+    /// Lets one answer or all answers of a window arrive, in any order.
     pub(super) fn confirm(&mut self, link: Link) {
         let windows = &self.links[index(link)].windows;
         let open = (0..windows.len()).filter(|which| windows[*which].waiting().next().is_some());
@@ -164,17 +171,18 @@ impl World {
         if sent.confirmed.iter().all(|is| *is) {
             let sent = self.links[index(link)].windows.swap_remove(which);
             let outcomes = sent.answers.into_iter().flatten().collect();
-            self.report(Report::Done(sent.id, outcomes));
+            self.report(PublisherEvent::Done(sent.id, outcomes));
         } else if self.random.one_in(3) {
             let id = sent.id;
-            self.tally.saw(Seen::Progress);
-            self.report(Report::Progress(id));
+            self.coverage.saw(Seen::Progress);
+            self.report(PublisherEvent::Progress(id));
         }
     }
 
-    /// What a connection that is gone had not brought yet may come later, or never.
+    /// Decides whether the messages that a lost connection had not delivered may arrive later or
+    /// never.
     pub(super) fn abandon(&mut self, sent: Sent) {
-        let rest: VecDeque<Held> = sent.events.into_iter().skip(sent.arrived).collect();
+        let rest: VecDeque<QueuedEvent> = sent.events.into_iter().skip(sent.arrived).collect();
         if !rest.is_empty() && self.random.one_in(2) {
             self.broker.late.push(rest);
         }
@@ -184,23 +192,23 @@ impl World {
         !self.broker.is_frozen && !self.broker.late.is_empty()
     }
 
-    /// A message of a dead connection is stored after all.
+    /// Stores a message of a lost connection belatedly.
     pub(super) fn come_late(&mut self) {
         let which = self.random.index(self.broker.late.len());
-        let held = self.broker.late[which].pop_front();
+        let queued = self.broker.late[which].pop_front();
         if self.broker.late[which].is_empty() || self.random.one_in(4) {
             self.broker.late.swap_remove(which);
         }
-        if let Some(held) = held {
-            self.tally.saw(Seen::StoredByDeadConnection);
-            self.store(&held);
+        if let Some(queued) = queued {
+            self.coverage.saw(Seen::StoredByDeadConnection);
+            self.store(&queued);
         }
     }
 
-    fn store(&mut self, held: &Held) {
-        self.story.mark(held.seq.unsigned_abs());
-        self.story
-            .tell(|| format!("the broker stores event {}", held.seq));
-        self.judge.stored(held);
+    fn store(&mut self, queued: &QueuedEvent) {
+        self.trace.mark(queued.seq.unsigned_abs());
+        self.trace
+            .log(|| format!("the broker stores event {}", queued.seq));
+        self.judge.stored(queued);
     }
 }

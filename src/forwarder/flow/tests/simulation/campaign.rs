@@ -1,27 +1,27 @@
-//! Many seeds: on every core, those that ever failed first, one in a hundred twice.
+//! Runs many seeds on all cores: those that failed once first, and one in a hundred twice.
 //!
-//! `make simulate SEEDS=… FROM=…` runs as many as wanted; `SIMULATE_SEED=… cargo test --lib
-//! simulation::campaign::one_seed -- --nocapture` tells what one of them does.
+//! `make simulate SEEDS=… FROM=…` runs any number of seeds. `SIMULATE_SEED=… cargo test --lib
+//! simulation::campaign::one_seed -- --nocapture` shows the steps of one.
 
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::coverage::{Coverage, Seen};
 use super::scenario::VERSION;
-use super::story::Story;
-use super::tally::{Seen, Tally};
-use super::{Verdict, run};
+use super::trace::Trace;
+use super::{Verdict, batch};
 
-/// Seeds of every test run.
+/// Number of seeds in an ordinary test run.
 const SMOKE: u64 = 20_000;
-/// Seeds handed to a thread together.
+/// Number of seeds that a thread takes at a time.
 const CHUNK: u64 = 50;
-/// One in so many runs twice.
+/// One seed in this many runs twice.
 const TWICE: u64 = 100;
-/// How often everything in [`Seen`] has to have happened in the smoke.
+/// How often everything in [`Seen`] must have happened in an ordinary test run.
 const SEEN_MIN: u64 = 20;
-/// Between two lines of progress.
+/// Interval between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 struct Campaign {
@@ -31,7 +31,7 @@ struct Campaign {
     seeds: AtomicU64,
     steps: AtomicU64,
     violations: AtomicU64,
-    tally: Mutex<Tally>,
+    coverage: Mutex<Coverage>,
 }
 
 impl Campaign {
@@ -43,12 +43,12 @@ impl Campaign {
             seeds: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             violations: AtomicU64::new(0),
-            tally: Mutex::new(Tally::default()),
+            coverage: Mutex::new(Coverage::default()),
         }
     }
 
-    /// Until all seeds have run or one has failed.
-    fn run(&self, is_talking: bool) {
+    /// Runs until all seeds have run or one has failed.
+    fn batch(&self, is_talking: bool) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
@@ -65,36 +65,36 @@ impl Campaign {
     }
 
     fn work(&self) {
-        let mut tally = Tally::default();
+        let mut coverage = Coverage::default();
         while self.violations.load(Ordering::Acquire) == 0 {
             let from = self.next.fetch_add(CHUNK, Ordering::Relaxed);
             if from >= self.end {
                 break;
             }
             for seed in from..self.end.min(from + CHUNK) {
-                self.try_seed(seed, &mut tally);
+                self.try_seed(seed, &mut coverage);
             }
         }
-        self.tally
+        self.coverage
             .lock()
-            .expect("nobody panics with it")
-            .add(&tally);
+            .expect("no worker panics while it holds the lock")
+            .add(&coverage);
     }
 
-    fn try_seed(&self, seed: u64, tally: &mut Tally) {
-        let verdict = run(seed, Story::default());
-        tally.add(&verdict.tally);
+    fn try_seed(&self, seed: u64, coverage: &mut Coverage) {
+        let verdict = batch(seed, Trace::default());
+        coverage.add(&verdict.coverage);
         self.seeds.fetch_add(1, Ordering::Relaxed);
         self.steps.fetch_add(verdict.steps, Ordering::Relaxed);
         if verdict.violation.is_some() {
             self.violations.fetch_add(1, Ordering::AcqRel);
             tell(seed);
         } else if seed.is_multiple_of(TWICE) {
-            let again = run(seed, Story::default());
+            let again = batch(seed, Trace::default());
             let is_same = again.hash == verdict.hash && again.steps == verdict.steps;
             if !is_same {
                 self.violations.fetch_add(1, Ordering::AcqRel);
-                eprintln!("SIMULATE_SEED={seed}: two runs of it differ");
+                eprintln!("SIMULATE_SEED={seed}: two batches of it differ");
             }
         }
     }
@@ -113,7 +113,7 @@ impl Campaign {
         }
     }
 
-    /// The line that everybody looks for.
+    /// The summary line.
     fn result(&self) -> String {
         let of = |count: &AtomicU64| count.load(Ordering::Acquire);
         format!(
@@ -126,27 +126,30 @@ impl Campaign {
 
     fn must_be_clean(&self, seen_min: u64) {
         println!("{}", self.result());
-        assert_eq!(self.violations.load(Ordering::Acquire), 0, "see above");
-        let tally = self.tally.lock().expect("nobody panics with it");
+        assert_eq!(self.violations.load(Ordering::Acquire), 0, "see stderr");
+        let coverage = self
+            .coverage
+            .lock()
+            .expect("no worker panics while it holds the lock");
         for seen in Seen::ALL {
-            let count = tally.count(*seen);
+            let count = coverage.count(*seen);
             assert!(
                 count >= seen_min,
-                "{seen:?} took effect {count} times: this proves nothing"
+                "{seen:?} occurred only {count} times: the test proves too little"
             );
         }
     }
 }
 
-/// Runs a failed seed once more and tells its end.
+/// Runs a seed again with its steps recorded, and prints the last ones.
 fn tell(seed: u64) -> Verdict {
-    let verdict = run(seed, Story::told());
+    let verdict = batch(seed, Trace::with_lines());
     eprintln!(
         "\nseed {seed} of version {VERSION} after {} steps; its scenario and its last steps:\n{}    \
          VIOLATION: {}\n\n    SIMULATE_SEED={seed} cargo test --locked --lib simulation::campaign::one_seed -- \
          --nocapture\n",
         verdict.steps,
-        verdict.story,
+        verdict.trace,
         verdict.violation.as_deref().unwrap_or("none")
     );
     verdict
@@ -168,7 +171,7 @@ fn kept_seeds() -> Vec<u64> {
 
 fn kept_seeds_hold() {
     for seed in kept_seeds() {
-        let verdict = run(seed, Story::default());
+        let verdict = batch(seed, Trace::default());
         if verdict.violation.is_some() {
             tell(seed);
             panic!("seed {seed} of tests/seeds.txt fails again");
@@ -185,27 +188,24 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-#[test]
-fn twenty_thousand_worlds_lose_nothing_and_keep_order() {
+/// Runs the seeds that the environment names.
+fn run(is_talking: bool, seen_min: u64) {
     kept_seeds_hold();
-    let campaign = Campaign::new(
-        number("FROM").unwrap_or(0),
-        number("SEEDS").unwrap_or(SMOKE),
-    );
-    campaign.run(false);
-    campaign.must_be_clean(SEEN_MIN);
+    let seeds = number("SEEDS").unwrap_or(SMOKE);
+    let campaign = Campaign::new(number("FROM").unwrap_or(0), seeds);
+    campaign.batch(is_talking);
+    campaign.must_be_clean(seen_min);
+}
+
+#[test]
+fn simulated_seeds_lose_nothing_and_keep_order() {
+    run(false, SEEN_MIN);
 }
 
 #[test]
 #[ignore = "make simulate SEEDS=… FROM=…"]
-fn as_many_worlds_as_wanted() {
-    kept_seeds_hold();
-    let campaign = Campaign::new(
-        number("FROM").unwrap_or(0),
-        number("SEEDS").unwrap_or(SMOKE),
-    );
-    campaign.run(true);
-    campaign.must_be_clean(0);
+fn seed_campaign() {
+    run(true, 0);
 }
 
 #[test]
@@ -213,6 +213,6 @@ fn one_seed() {
     let seed = number("SIMULATE_SEED").unwrap_or(0);
     let told = tell(seed);
     assert_eq!(told.violation, None);
-    let again = run(seed, Story::default());
-    assert_eq!(told.hash, again.hash, "two runs of it differ");
+    let again = batch(seed, Trace::default());
+    assert_eq!(told.hash, again.hash, "two batches of it differ");
 }

@@ -1,15 +1,27 @@
-//! What is on the disk: a transaction's work, and what a snapshot shows. The rules of
-//! `journal/store` and `journal/reader` once more, without SQL.
+//! The state on disk: what a transaction changes and what a snapshot shows. It keeps the real
+//! [`BacklogWindow`], and follows `journal/store` and `journal/reader` without SQL.
+//!
+//! Each pending event is in the window, has a row in `pending`, or is in the tail, unread. `window`
+//! moves events between these places, `take` reads them for the forwarder.
+
+mod fetch;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::events::{Fresh, Maker, ROUTES_MAX, STATUSES};
+use super::coverage::{Coverage, Seen};
+use super::events::{Fresh, ROUTES_MAX, STATUSES};
 use super::random::Random;
-use crate::journal::{Ack, Change, Condemned, Held, Request, RouteId, Run, Seq, Settlement, Taken};
-use crate::webhook::Event;
+use super::scenario::Scenario;
+use crate::journal::{
+    BacklogWindow, DeadLetterCause, QueuedEvent, RouteId, Seq, Transition, TransitionApplied,
+    strip_body,
+};
+use crate::webhook::routing::Route;
+pub(super) use window::WINDOW_AGE_MAX;
 
-/// Where statuses and dead letters go.
+/// The routes of the statuses and of dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Routing {
     routes: [RouteId; STATUSES],
@@ -34,103 +46,143 @@ impl Routing {
             dead_letters: route(last - 1, last + 1),
         }
     }
+
+    fn of(&self, event: &Fresh, is_dead_letter: bool) -> RouteId {
+        if is_dead_letter || event.session.is_none() {
+            self.dead_letters
+        } else {
+            self.routes[event.status]
+        }
+    }
 }
 
-/// An unsettled event.
+/// A row of `pending`, or the same about an event of the window.
+#[derive(Clone, Default)]
 pub(super) struct Row {
-    event: Arc<Event>,
-    pub(super) session: Option<u64>,
-    status: usize,
+    session: Option<u64>,
     pub(super) route_id: RouteId,
+    /// Whether it is the first event of its session outside the tail.
     pub(super) is_head: bool,
     pub(super) due_ms: u64,
     pub(super) attempts: u32,
-    pub(super) condemned: Option<Condemned>,
-    pub(super) is_damaged: bool,
+    pub(super) dead_letter_cause: Option<DeadLetterCause>,
 }
 
-impl Row {
-    pub(super) fn is_dead_letter(&self) -> bool {
-        self.condemned.is_some() || self.session.is_none()
-    }
+/// A row of `webhooks` with pending events.
+struct Part {
+    /// Number of all its events, including complete ones.
+    events: usize,
+    /// When it was appended or read.
+    since: u64,
 }
 
 pub(super) struct Disk {
-    pub(super) pending: BTreeMap<Seq, Row>,
-    sessions: BTreeMap<u64, BTreeSet<Seq>>,
-    pub(super) routing: Routing,
+    pub(super) unsettled: BTreeMap<Seq, Fresh>,
+    /// Rows of `webhooks`, by their first event.
+    parts: BTreeMap<Seq, Part>,
+    window: BacklogWindow,
+    pub(super) window_max: usize,
+    /// About how many events of the tail one commit reads.
+    loaded_max: usize,
+    rows: BTreeMap<Seq, Row>,
+    /// The last event that is complete or has a row.
+    touched: Seq,
+    routing: Routing,
+    names: Vec<Arc<Route>>,
+    routed_status: Arc<str>,
     pub(super) last_seq: Seq,
-    pub(super) published: u64,
-    pub(super) dead_lettered: u64,
+    pub(super) coverage: Coverage,
 }
 
 impl Disk {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        let name = |number: usize| {
+            Arc::new(Route {
+                exchange: "e".into(),
+                routing_key: number.to_string().into(),
+            })
+        };
         Self {
-            pending: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            window: BacklogWindow::default(),
+            window_max: scenario.window_max,
+            loaded_max: scenario.loaded_max,
+            rows: BTreeMap::new(),
+            touched: 0,
             routing: Routing::first(),
+            names: (0..ROUTES_MAX).map(name).collect(),
+            routed_status: "created".into(),
             last_seq: 0,
-            published: 0,
-            dead_lettered: 0,
+            coverage: Coverage::default(),
         }
     }
 
-    pub(super) fn append(&mut self, fresh: &Fresh, maker: &Maker) -> Held {
-        self.last_seq += 1;
-        let seq = self.last_seq;
-        let route_id = match fresh.session {
-            Some(_) => self.routing.routes[fresh.status],
-            None => self.routing.dead_letters,
-        };
-        let of_session = fresh
-            .session
-            .map(|session| self.sessions.entry(session).or_default());
-        let is_head = of_session.is_none_or(|seqs| {
-            seqs.insert(seq);
-            seqs.len() == 1
+    /// Appends events that share a row of `webhooks`. Returns those that are handed over: all that
+    /// are not in the tail.
+    pub(super) fn append(&mut self, part: &[Fresh], now: u64) -> Vec<QueuedEvent> {
+        let first = self.last_seq + 1;
+        if self.window.tail.is_none() && !self.has_room(part.len()) {
+            self.window.tail = Some(first);
+        }
+        self.unsettled.extend((first..).zip(part.iter().cloned()));
+        self.last_seq += Seq::try_from(part.len()).expect("few");
+        let (events, since) = (part.len(), now);
+        self.parts.insert(first, Part { events, since });
+        if self.window.tail.is_some() {
+            self.coverage.saw(Seen::LeftInTail);
+            return Vec::new();
+        }
+        self.open(first);
+        let handed_over = (first..=self.last_seq).map(|seq| self.place_fresh(first, seq));
+        let handed_over = handed_over.collect();
+        self.window.opened(first);
+        handed_over
+    }
+
+    /// Places a new event. If the forwarder may not know an earlier event of its session, this one
+    /// must not overtake it and is handed over without its body.
+    fn place_fresh(&mut self, first: Seq, seq: Seq) -> QueuedEvent {
+        let event = &self.unsettled[&seq].event;
+        let is_known = event.session_id().is_none_or(|session| {
+            let source = &event.envelope.source;
+            self.window.is_announced(source, session)
         });
-        let row = Row {
-            event: fresh.event.clone(),
-            session: fresh.session,
-            status: fresh.status,
-            route_id,
-            is_head,
-            due_ms: 0,
-            attempts: 0,
-            condemned: None,
-            is_damaged: fresh.is_damaged,
-        };
-        self.pending.insert(seq, row);
-        Held {
+        let is_in_window = self.place(first, seq, true).is_some();
+        let mut queued = QueuedEvent {
+            // Only an event that is read back can be damaged.
             is_damaged: false,
-            ..self.held(seq, maker)
+            ..self.buffered(seq)
+        };
+        if !is_known || !is_in_window {
+            self.coverage.saw(if is_in_window {
+                Seen::FreshBehindLoaded
+            } else {
+                Seen::FreshBehindRow
+            });
+            strip_body(&mut queued);
         }
+        queued
     }
 
-    pub(super) fn change(&mut self, change: &Change) -> Ack {
+    pub(super) fn change(&mut self, change: &Transition) -> TransitionApplied {
         match change {
-            Change::Settle {
-                seq, settlement, ..
-            } => self.settle(*seq, *settlement),
-            Change::Defer {
+            Transition::Complete { seq, .. } => self.settle(*seq),
+            Transition::Reschedule {
                 seq,
                 due_ms,
                 attempts,
-                condemned,
+                dead_letter_cause,
             } => {
-                let dead_letters = self.routing.dead_letters;
-                let row = self
-                    .pending
-                    .get_mut(seq)
-                    .unwrap_or_else(|| panic!("event {seq} is deferred and was settled before"));
-                assert!(row.is_head, "event {seq} is deferred and is not a head");
+                self.give_rows_from(*seq);
+                let row = self.rows.get_mut(seq).expect("it is pending");
+                assert!(row.is_head, "event {seq} is rescheduled and is not a head");
                 (row.due_ms, row.attempts) = (*due_ms, *attempts);
-                if condemned.is_some() {
-                    row.condemned.clone_from(condemned);
-                    row.route_id = dead_letters;
+                if dead_letter_cause.is_some() {
+                    row.dead_letter_cause.clone_from(dead_letter_cause);
+                    row.route_id = self.routing.dead_letters;
                 }
-                Ack::Deferred {
+                TransitionApplied::Rescheduled {
                     seq: *seq,
                     route_id: row.route_id,
                     due_ms: *due_ms,
@@ -139,136 +191,102 @@ impl Disk {
         }
     }
 
-    fn settle(&mut self, seq: Seq, settlement: Settlement) -> Ack {
-        let row = self
-            .pending
-            .remove(&seq)
-            .unwrap_or_else(|| panic!("event {seq} is settled twice"));
+    fn settle(&mut self, seq: Seq) -> TransitionApplied {
+        let is_head = self.row(seq).is_some_and(|row| row.is_head);
         assert!(
-            row.is_head,
-            "event {seq} is settled before its session's head"
+            is_head,
+            "event {seq} is completed before its session's head"
         );
-        match settlement {
-            Settlement::Published => self.published += 1,
-            Settlement::DeadLettered(_) => self.dead_lettered += 1,
-        }
-        let promoted = row.session.and_then(|session| {
-            let seqs = self.sessions.get_mut(&session)?;
-            seqs.remove(&seq);
-            let next = seqs.first()?;
-            let next = self.pending.get_mut(next)?;
+        let gone = self.unsettled.remove(&seq).expect("it has a row");
+        self.touched = self.touched.max(seq);
+        self.leave_part(seq);
+        let left = self.window.remove(seq);
+        self.rows.remove(&seq);
+        let promoted = left.and_then(|left| left.promoted).or_else(|| {
+            let next = self.rows_of(gone.session).next()?;
+            let next = self.rows.get_mut(&next)?;
             next.is_head = true;
             Some(next.route_id)
         });
-        Ack::Settled { seq, promoted }
+        TransitionApplied::Completed { seq, promoted }
     }
 
-    pub(super) fn reroute(&mut self, routing: Routing) {
-        self.routing = routing;
-        for row in self.pending.values_mut() {
-            row.route_id = if row.is_dead_letter() {
-                routing.dead_letters
-            } else {
-                routing.routes[row.status]
-            };
+    fn leave_part(&mut self, seq: Seq) {
+        let part = self.parts.range(..=seq).next_back();
+        let (&first, part) = part.expect("a pending event has a webhook");
+        let mut seqs = (first..).take(part.events);
+        if !seqs.any(|seq| self.unsettled.contains_key(&seq)) {
+            self.parts.remove(&first);
         }
     }
 
-    /// What a new process does first.
+    pub(super) fn reroute(&mut self, routing: Routing, now: u64) {
+        self.routing = routing;
+        for (seq, row) in &mut self.rows {
+            let is_dead_letter = row.dead_letter_cause.is_some();
+            row.route_id = routing.of(&self.unsettled[seq], is_dead_letter);
+        }
+        self.read_again(now);
+    }
+
+    /// Ends all delays, as a new process does first.
     pub(super) fn forget_delays(&mut self) {
-        for row in self.pending.values_mut().filter(|row| row.is_head) {
+        for row in self.rows.values_mut() {
             row.due_ms = 0;
         }
     }
 
-    pub(super) fn routes(&self) -> BTreeSet<RouteId> {
-        let heads = self.pending.values().filter(|row| row.is_head);
-        heads.map(|row| row.route_id).collect()
+    /// What the journal knows of an event; `None` if it is complete or in the tail.
+    pub(super) fn row(&self, seq: Seq) -> Option<Row> {
+        let Some((source, event)) = self.window.locate(seq) else {
+            return self.rows.get(&seq).cloned();
+        };
+        let session = event.session.as_ref();
+        let first = session.and_then(|session| self.window.first_of(source, session));
+        Some(Row {
+            route_id: event.route_id,
+            is_head: first.is_none_or(|(first, _)| first == seq),
+            ..Row::default()
+        })
     }
 
-    /// One snapshot: refused heads that are due again first, at most half of the window.
-    pub(super) fn take(&self, request: &Request, followers_max: usize, maker: &Maker) -> Taken {
-        let heads = || {
-            let of_route = |row: &Row| row.is_head && row.route_id == request.route_id;
-            self.pending.iter().filter(move |(_, row)| of_route(row))
-        };
-        let is_sought = |seq: &Seq| !request.skip.contains(seq);
-        let due_max = request.events_max.div_ceil(2);
-        let mut due: Vec<(u64, Seq)> = heads()
-            .filter(|(_, row)| row.due_ms > 0 && row.due_ms <= request.now_ms)
-            .map(|(seq, row)| (row.due_ms, *seq))
-            .filter(|(_, seq)| is_sought(seq))
-            .collect();
-        due.sort_unstable();
-        due.truncate(due_max);
-        let mut fresh: Vec<Seq> = heads()
-            .filter(|(_, row)| row.due_ms == 0)
-            .map(|(seq, _)| *seq)
-            .filter(is_sought)
-            .collect();
-        let fresh_max = request.events_max.saturating_sub(due.len());
-        let mut taken = Taken {
-            has_more: fresh.len() > fresh_max || due.len() >= due_max,
-            next_due_ms: heads()
-                .map(|(_, row)| row.due_ms)
-                .filter(|due_ms| *due_ms > request.now_ms)
-                .min(),
-            ..Taken::default()
-        };
-        fresh.truncate(fresh_max);
-        let (mut events, mut bytes) = (request.events_max, request.bytes_max);
-        let mut is_untouched = true;
-        let mut has_room = |held: &Held| {
-            let size = held.event.body.len() as u64;
-            let fits = events > 0 && (is_untouched || size <= bytes);
-            if fits {
-                (events, bytes) = (events - 1, bytes.saturating_sub(size));
-                is_untouched = false;
-            }
-            fits
-        };
-        for seq in due.into_iter().map(|(_, seq)| seq).chain(fresh) {
-            let head = self.held(seq, maker);
-            if !has_room(&head) {
-                taken.has_more = true;
-                break;
-            }
-            let mut run = Run {
-                events: vec![head],
-                has_more: false,
-            };
-            let session = self.pending[&seq].session;
-            let seqs = session.and_then(|session| self.sessions.get(&session));
-            for follower in seqs.into_iter().flat_map(|seqs| seqs.range(seq + 1..)) {
-                let follower = self.held(*follower, maker);
-                if run.events.len() > followers_max || !has_room(&follower) {
-                    run.has_more = true;
-                    break;
-                }
-                run.events.push(follower);
-            }
-            taken.runs.push(run);
-        }
-        taken
+    /// The events that the forwarder may fetch first: the heads of their sessions.
+    pub(super) fn heads(&self) -> impl Iterator<Item = Row> {
+        let of_window = self.window.all_heads().into_iter();
+        let of_window = of_window.filter_map(move |seq| self.row(seq));
+        let of_rows = self.rows.values().filter(|row| row.is_head);
+        of_window.chain(of_rows.cloned())
     }
 
-    pub(super) fn event(&self, seq: Seq) -> Option<&Arc<Event>> {
-        self.pending.get(&seq).map(|row| &row.event)
+    pub(super) fn routes(&self) -> Vec<RouteId> {
+        let routes: BTreeSet<_> = self.heads().map(|head| head.route_id).collect();
+        routes.into_iter().collect()
     }
 
-    fn held(&self, seq: Seq, maker: &Maker) -> Held {
-        let row = &self.pending[&seq];
-        Held {
+    /// The events of a session that have rows, in order.
+    fn rows_of(&self, session: Option<u64>) -> impl Iterator<Item = Seq> {
+        let is_of_session = move |row: &Row| session.is_some() && row.session == session;
+        let rows = self.rows.iter().filter(move |(_, row)| is_of_session(row));
+        rows.map(|(seq, _)| *seq)
+    }
+
+    fn buffered(&self, seq: Seq) -> QueuedEvent {
+        let (fresh, row) = (&self.unsettled[&seq], self.row(seq).expect("it was read"));
+        QueuedEvent {
             seq,
-            event: row.event.clone(),
-            label: maker.label.clone(),
-            route: maker.route(row.route_id),
+            event: fresh.event.clone(),
+            routed_status: self.routed_status.clone(),
+            route: self.name(row.route_id),
             route_id: row.route_id,
             is_head: row.is_head,
             attempts: row.attempts,
-            condemned: row.condemned.clone(),
-            is_damaged: row.is_damaged,
-            is_whole: true,
+            dead_letter_cause: row.dead_letter_cause,
+            is_damaged: fresh.is_damaged,
+            has_body: true,
         }
+    }
+
+    fn name(&self, route_id: RouteId) -> Arc<Route> {
+        self.names[usize::try_from(route_id).expect("routes are numbered from 0")].clone()
     }
 }

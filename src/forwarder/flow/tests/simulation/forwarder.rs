@@ -1,442 +1,509 @@
-//! The loop around the flow, as `forwarder` runs it: takes in what has happened, carries out what
-//! the flow decides, wakes at its deadline and at no other time.
+//! Runs the real loop, [`Running`], with models of the modules around it. It is polled only after
+//! an input has woken it, or at the time that it sleeps until.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Weak;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use jiff::Timestamp;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
-use super::World;
+use super::audit::audit;
+use super::coverage::Seen;
 use super::disk::Routing;
 use super::links::{Command, LINKS};
-use super::scenario::Scenario;
-use super::tally::Seen;
-use super::writer::{Request, Stage};
-use crate::forwarder::flow::{Action, Flow, Millis};
-use crate::forwarder::retry::Backoff;
-use crate::journal::{Change, Held, Request as TakeRequest, Taken};
-use crate::rabbitmq::{Link, Outcome, Report};
-use crate::webhook::{Event, Reason};
+use super::scenario::{Scenario, window};
+use super::trace::Trace;
+use super::writer::{Stage, WriterRequest};
+use super::{Simulation, World};
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::forwarder::flow::{Flow, millis};
+use crate::forwarder::{Inputs, Modules, Pending, Reroute, Running, SLEEP_MAX};
+use crate::journal::{
+    Committed, FetchRequest, Fetched, FinalState, JournalError, QueuedEvent, RouteId, Transition,
+    TransitionApplied, WriteError,
+};
+use crate::rabbitmq::{Link, Outcome, PublisherEvent};
+use crate::settings;
+use crate::telemetry::status::Pause;
+use crate::webhook::DeadLetterReason;
 
-/// At least so long between two looks at the clock.
-const PATIENCE: u64 = 10;
-/// The flow's books are audited at one step in so many.
+/// Publisher events that can wait for the loop. No scenario has that many.
+const REPORTS_MAX: usize = 1 << 16;
+/// The flow's internal state is audited at one step in this many.
 const AUDIT: u64 = 4;
 
-/// The disk's fault.
-pub(super) struct Unreadable;
+type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 
-pub(super) struct Take {
-    request: TakeRequest,
-    /// The snapshot was made.
-    pub(super) result: Option<Result<Taken, Unreadable>>,
-    /// What it shows has been read, perhaps much later.
-    pub(super) is_read: bool,
-}
+type Run = Pin<Box<dyn Future<Output = Result<(), JournalError>>>>;
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "what the loop knows beside the flow"
-)]
+/// A process, as far as the forwarder is concerned.
 pub(super) struct Forwarder {
-    pub(super) flow: Flow,
+    /// `None` while it is polled and when it has ended.
+    pub(super) run: Option<Run>,
+    woken: Arc<Woken>,
+    wakes_at: Option<u64>,
     began: u64,
-    pub(super) reports: VecDeque<Report>,
-    pub(super) take: Option<Take>,
-    /// An operator's wish.
-    pub(super) reroute: Option<Routing>,
-    /// Waits for the journal's answer to it.
-    pub(super) is_rerouting: bool,
-    pub(super) rerouted: Option<bool>,
-    pub(super) is_draining: bool,
-    pub(super) is_halted: bool,
-    pub(super) has_ended: bool,
-    /// Something was taken in and not acted upon.
-    pub(super) has_to_act: bool,
-    acted_at: u64,
+    /// When the main connection became usable; `None` while it is not.
+    pub(super) connected_since: Option<u64>,
+    /// The state of the flow after the last round: whether it is idle, whether it has no state of
+    /// any event, and the routes with an open circuit breaker.
+    pub(super) is_idle: bool,
+    pub(super) is_empty: bool,
+    pub(super) suspects: Vec<RouteId>,
+    committed: mpsc::Sender<Committed>,
+    /// The changes in the commits that the loop has not received yet.
+    pub(super) applied: VecDeque<Vec<TransitionApplied>>,
+    pub(super) reports: mpsc::Sender<PublisherEvent>,
+    reroutes: mpsc::Sender<Reroute>,
+    /// The new routes of a reload, and its result.
+    pub(super) reload: Option<(Routing, oneshot::Receiver<Result<(), WriteError>>)>,
+    pub(super) drain: CancellationToken,
+    pub(super) halt: CancellationToken,
+    pub(super) take: Option<Fetch>,
 }
 
-#[derive(Clone, Copy)]
-enum Input {
-    News,
-    Report,
-    Taken,
-    Reroute,
-    Rerouted,
+pub(super) struct Fetch {
+    request: FetchRequest,
+    reply: Reply<Fetched, JournalError>,
+    /// The content of the snapshot; `None` until it was taken.
+    pub(super) result: Option<Result<Fetched, JournalError>>,
+}
+
+/// Whether the loop has been woken since it was polled.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Forwarder {
-    pub(super) fn new(scenario: &Scenario, seed: u64, now: u64) -> Self {
+    pub(super) fn new(
+        world: Weak<RefCell<World>>,
+        scenario: &Scenario,
+        pauses: watch::Receiver<Vec<Pause>>,
+        seed: u64,
+        now: u64,
+    ) -> Self {
         let (min, max) = (Duration::from_millis(20), Duration::from_millis(200));
+        let flow = Flow::new(scenario.limits(), Backoff::new(min, max, seed));
+        let (committed, committed_receiver) = mpsc::channel(scenario.handover_max);
+        let (reports, reports_receiver) = mpsc::channel(REPORTS_MAX);
+        let (reroutes, reroutes_receiver) = mpsc::channel(1);
+        let (drain, halt) = (CancellationToken::new(), CancellationToken::new());
+        let run = Running::new(flow, Models(world)).run(Inputs {
+            committed: committed_receiver,
+            reports: reports_receiver,
+            reroutes: reroutes_receiver,
+            pauses,
+            drain: drain.clone(),
+            halt: halt.clone(),
+        });
         Self {
-            flow: Flow::new(scenario.limits(), Backoff::new(min, max, seed)),
+            run: Some(Box::pin(run)),
+            woken: Arc::new(Woken(true.into())),
+            wakes_at: None,
             began: now,
-            reports: VecDeque::new(),
+            connected_since: None,
+            is_idle: false,
+            is_empty: false,
+            suspects: Vec::new(),
+            committed,
+            applied: VecDeque::new(),
+            reports,
+            reroutes,
+            reload: None,
+            drain,
+            halt,
             take: None,
-            reroute: None,
-            is_rerouting: false,
-            rerouted: None,
-            is_draining: false,
-            is_halted: false,
-            has_ended: false,
-            has_to_act: true,
-            acted_at: now,
         }
     }
 
-    /// When it looks again though nothing happened.
+    pub(super) fn has_ended(&self) -> bool {
+        self.run.is_none()
+    }
+
+    pub(super) fn has_room_for_commits(&self) -> bool {
+        self.committed.capacity() > 0 || self.has_ended()
+    }
+
+    /// Hands a commit over, unless the loop has ended.
+    pub(super) fn hand_over(&mut self, committed: Committed) {
+        if !self.has_ended() {
+            self.applied.push_back(committed.applied.clone());
+            let sent = self.committed.try_send(committed);
+            sent.expect("the channel has room");
+        }
+    }
+
+    /// Asks for new routes, unless the last request has no result yet.
+    pub(super) fn reload(&mut self, new: Routing) {
+        if self.reload.is_some() {
+            return;
+        }
+        let (done, result) = oneshot::channel();
+        // The journal of the simulation uses `new` instead.
+        let routing = settings::routing(&Config::default()).expect("the defaults are valid");
+        let routing = Arc::new(routing);
+        if self.reroutes.try_send(Reroute { routing, done }).is_ok() {
+            self.reload = Some((new, result));
+        }
+    }
+
+    /// When it wakes up if there is no input before.
     pub(super) fn wakes_at(&self) -> Option<u64> {
-        let deadline = self.flow.next_deadline()?;
-        Some((self.began + deadline).max(self.acted_at + PATIENCE))
+        self.wakes_at.filter(|_| !self.has_ended())
+    }
+
+    pub(super) fn is_awake(&self, now: u64) -> bool {
+        let is_woken = self.woken.0.load(Ordering::Relaxed);
+        !self.has_ended() && (is_woken || self.wakes_at.is_some_and(|at| now >= at))
+    }
+}
+
+/// The modules around the loop.
+struct Models(Weak<RefCell<World>>);
+
+impl Models {
+    fn world<T>(&self, access: impl FnOnce(&mut World) -> T) -> T {
+        let world = self.0.upgrade().expect("the world polls the loop");
+        let mut world = world.borrow_mut();
+        world.heard();
+        access(&mut world)
+    }
+}
+
+impl Modules for Models {
+    fn elapsed(&self) -> Duration {
+        self.world(|world| Duration::from_millis(world.flow_now()))
+    }
+
+    fn sleep_until(&self, elapsed: Duration) -> impl Future<Output = ()> {
+        poll_fn(move |_| {
+            self.world(|world| {
+                let at = world.forwarder.began + millis(elapsed);
+                let is_timer = at < world.now + millis(SLEEP_MAX);
+                world.forwarder.wakes_at = is_timer.then_some(at);
+                if world.now < at {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
+            })
+        })
+    }
+
+    fn publish(&mut self, window: u64, link: Link, _: bool, events: Vec<QueuedEvent>) {
+        self.world(|world| world.publish(window, link, events));
+    }
+
+    fn reconnect(&mut self, link: Link, reason: String) {
+        self.world(|world| {
+            world.judge.gives_up(link, world.flow_now());
+            world.coverage.saw(Seen::ConfirmTimeout);
+            world.trace.log(|| format!("reconnect {link:?}: {reason}"));
+            world.link(link).commands.push_back(Command::Reconnect);
+        });
+    }
+
+    fn reported(&mut self, report: &PublisherEvent) {
+        self.world(|world| world.reported(report));
+    }
+
+    fn fetch(&mut self, request: FetchRequest) -> Pending<Fetched, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        self.world(|world| {
+            assert!(world.forwarder.take.is_none(), "two fetches at a time");
+            world.trace.mark(request.events_max as u64);
+            world.forwarder.take = Some(Fetch {
+                request,
+                reply,
+                result: None,
+            });
+        });
+        Box::pin(async move { answer.await.expect("every fetch ends") })
+    }
+
+    fn change(&mut self, changes: Vec<Transition>) {
+        self.world(|world| {
+            for change in &changes {
+                world.changed(change);
+            }
+            world
+                .writer
+                .inbox
+                .push_back(WriterRequest::Changes(changes));
+        });
+    }
+
+    fn set_routing(&mut self, _: Arc<crate::webhook::routing::Routing>) -> Pending<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.world(|world| {
+            let reload = world.forwarder.reload.as_ref();
+            let (routing, _) = reload.expect("a reload asked for it");
+            let request = WriterRequest::SetRouting(*routing, reply);
+            world.writer.inbox.push_back(request);
+        });
+        Box::pin(async move { answer.await.expect("the journal answers") })
+    }
+
+    fn routes(&self) -> Result<Vec<RouteId>, JournalError> {
+        Ok(self.world(|world| world.disk.routes()))
+    }
+
+    fn publish_status(&mut self, flow: &Flow) {
+        self.world(|world| {
+            if world.trace.steps.is_multiple_of(AUDIT) {
+                audit(flow);
+            }
+            if flow.blocked_on_memory.is_some() {
+                world.coverage.saw(Seen::WaitedForRoom);
+            }
+            let forwarder = &mut world.forwarder;
+            let since = forwarder.connected_since.unwrap_or(world.now);
+            forwarder.connected_since = flow.is_connected().then_some(since);
+            forwarder.is_idle = flow.is_idle();
+            forwarder.is_empty = flow.has_nothing_outstanding()
+                && flow.queues.is_empty()
+                && flow.queue_ids.is_empty()
+                && flow.seqs.is_empty();
+            let suspects = flow.routes.iter();
+            let suspects = suspects.filter(|(_, route)| route.breaker.is_some());
+            forwarder.suspects = suspects.map(|(route_id, _)| *route_id).collect();
+        });
+    }
+}
+
+impl Simulation {
+    /// Lets the loop process its inputs and act, until it waits again or has ended.
+    pub(super) fn forward(&self) {
+        let (run, waker) = {
+            let mut world = self.world();
+            let forwarder = &mut world.forwarder;
+            forwarder.woken.0.store(false, Ordering::Relaxed);
+            forwarder.wakes_at = None;
+            let waker = Waker::from(Arc::clone(&forwarder.woken));
+            (forwarder.run.take(), waker)
+        };
+        let mut run = run.expect("only a loop that has not ended is awake");
+        let ended = run.as_mut().poll(&mut Context::from_waker(&waker));
+        let mut world = self.world();
+        world.heard();
+        let forwarder = &mut world.forwarder;
+        if let Some((_, result)) = &mut forwarder.reload {
+            match result.try_recv() {
+                Ok(_) => forwarder.reload = None,
+                Err(error) => assert_eq!(error, TryRecvError::Empty, "a reload has no result"),
+            }
+        }
+        match ended {
+            Poll::Pending => forwarder.run = Some(run),
+            Poll::Ready(ended) => {
+                ended.expect("the journal can be read");
+                world.ended();
+            }
+        }
     }
 }
 
 impl World {
-    pub(super) fn flow_now(&self) -> Millis {
+    fn flow_now(&self) -> u64 {
         self.now - self.forwarder.began
     }
 
-    fn inputs(&self) -> Vec<Input> {
-        let forwarder = &self.forwarder;
-        let mut inputs = Vec::new();
-        if forwarder.has_ended {
-            return inputs;
-        }
-        if !self.writer.news.is_empty() {
-            inputs.push(Input::News);
-        }
-        if forwarder.is_rerouting {
-            if forwarder.rerouted.is_some() {
-                inputs.push(Input::Rerouted);
-            }
-            return inputs;
-        }
-        if !forwarder.reports.is_empty() {
-            inputs.push(Input::Report);
-        }
-        if matches!(&forwarder.take, Some(take) if take.is_read) {
-            inputs.push(Input::Taken);
-        }
-        if forwarder.reroute.is_some() {
-            inputs.push(Input::Reroute);
-        }
-        inputs
-    }
-
-    pub(super) fn has_input(&self) -> bool {
-        let forwarder = &self.forwarder;
-        let has_taken = || matches!(&forwarder.take, Some(take) if take.is_read);
-        let is_free =
-            || !forwarder.reports.is_empty() || forwarder.reroute.is_some() || has_taken();
-        let is_told = if forwarder.is_rerouting {
-            forwarder.rerouted.is_some()
-        } else {
-            is_free()
-        };
-        !forwarder.has_ended && (is_told || !self.writer.news.is_empty())
-    }
-
-    pub(super) fn can_act(&self) -> bool {
-        let forwarder = &self.forwarder;
-        let is_time = || forwarder.wakes_at().is_some_and(|at| self.now >= at);
-        !forwarder.has_ended && !forwarder.is_rerouting && (forwarder.has_to_act || is_time())
-    }
-
-    /// One thing is taken in, and at times what else is there.
-    pub(super) fn input(&mut self) {
-        loop {
-            let inputs = self.inputs();
-            if inputs.is_empty() {
-                break;
-            }
-            match self.random.pick(&inputs) {
-                Input::News => self.take_in_news(),
-                Input::Report => self.take_in_report(),
-                Input::Taken => self.take_in_taken(),
-                Input::Reroute => self.ask_for_reroute(),
-                Input::Rerouted => self.rerouted(),
-            }
-            self.forwarder.has_to_act = true;
-            if self.random.one_in(2) {
-                break;
-            }
-        }
-        if self.random.below(4) > 0 && self.can_act() {
-            self.act();
-        }
-    }
-
-    fn take_in_news(&mut self) {
-        let Some(committed) = self.writer.news.pop_front() else {
-            return;
-        };
-        if self
-            .forwarder
-            .take
-            .as_ref()
-            .is_some_and(|take| take.result.is_some())
+    /// Records the commits that the loop has received.
+    fn heard(&mut self) {
+        let forwarder = &mut self.forwarder;
+        let left = forwarder.committed.max_capacity() - forwarder.committed.capacity();
+        while forwarder.applied.len() > left
+            && let Some(applied) = forwarder.applied.pop_front()
         {
-            self.tally.saw(Seen::SnapshotBehindNews);
-        }
-        self.story.mark(committed.acks.len() as u64);
-        self.story.tell(|| {
-            let (acks, fresh) = (committed.acks.len(), committed.fresh.len());
-            format!("the flow hears of {acks} acks and {fresh} events")
-        });
-        self.judge.heard(&committed.acks);
-        let now = self.flow_now();
-        self.forwarder.flow.committed(committed, now);
-    }
-
-    fn take_in_report(&mut self) {
-        let Some(report) = self.forwarder.reports.pop_front() else {
-            return;
-        };
-        self.story.tell(|| format!("the flow hears {report:?}"));
-        match &report {
-            Report::Done(window, outcomes) => {
-                self.story.mark(*window);
-                self.judge.told(*window, outcomes);
-                self.count(outcomes);
+            let take = forwarder.take.as_ref();
+            if take.is_some_and(|take| take.result.is_some()) {
+                self.coverage.saw(Seen::SnapshotBehindCommit);
             }
-            Report::Up(link) | Report::Unblocked(link) => self.judge.told_of(*link, true),
-            Report::Down(link) | Report::Blocked(link) => self.judge.told_of(*link, false),
-            Report::Progress(_) => {}
-        }
-        let now = self.flow_now();
-        self.forwarder
-            .flow
-            .reported(report, now, Timestamp::default());
-    }
-
-    fn count(&mut self, outcomes: &[Outcome]) {
-        for outcome in outcomes {
-            self.tally.saw(match outcome {
-                Outcome::Delivered => Seen::Delivered,
-                Outcome::Returned(_) => Seen::Returned,
-                Outcome::Nacked => Seen::Nacked,
-                Outcome::Unknown => Seen::Unknown,
-                Outcome::ChannelClosed(..) => continue,
-            });
+            self.trace.mark(applied.len() as u64);
+            self.trace
+                .log(|| format!("the flow hears of {} applied", applied.len()));
+            self.judge.heard(&applied);
         }
     }
 
-    fn take_in_taken(&mut self) {
-        let Some(result) = self.forwarder.take.take().and_then(|take| take.result) else {
-            return;
-        };
-        self.story.tell(|| {
-            let runs = result.iter().flat_map(|taken| &taken.runs);
-            let runs: Vec<Vec<_>> = runs
-                .map(|run| run.events.iter().map(|held| held.seq).collect())
-                .collect();
-            format!("the flow gets what it took: {runs:?}")
-        });
-        let now = self.flow_now();
-        self.forwarder.flow.taken(result.ok(), now);
-    }
-
-    fn ask_for_reroute(&mut self) {
-        if let Some(routing) = self.forwarder.reroute.take() {
-            self.forwarder.is_rerouting = true;
-            self.writer.inbox.push_back(Request::SetRouting(routing));
-        }
-    }
-
-    fn rerouted(&mut self) {
-        self.forwarder.is_rerouting = false;
-        let is_done = self.forwarder.rerouted.take() == Some(true);
-        while !self.writer.news.is_empty() {
-            self.take_in_news();
-        }
-        if is_done {
-            self.story.tell(|| "the flow forgets".into());
-            self.forwarder.flow.forget();
-            self.forwarder.flow.behind(self.disk.routes());
-        }
-    }
-
-    /// The snapshot is made, at any time after it was asked for.
-    pub(super) fn snapshot(&mut self) {
-        let followers_max = self.random.index(4);
-        let fails = std::mem::take(&mut self.take_fails);
-        let Some(take) = &mut self.forwarder.take else {
-            return;
-        };
-        if fails {
-            self.tally.saw(Seen::TakeFailed);
-            take.result = Some(Err(Unreadable));
-            return;
-        }
-        let is_ahead = matches!(
-            self.writer.stage,
-            Stage::Answering(_) | Stage::HandingOver(_)
-        );
-        if is_ahead || !self.writer.news.is_empty() {
-            self.tally.saw(Seen::SnapshotAheadOfNews);
-        }
-        let taken = self.disk.take(&take.request, followers_max, &self.maker);
-        self.story
-            .tell(|| format!("a take from route {}", take.request.route_id));
-        take.result = Some(Ok(taken));
-    }
-
-    pub(super) fn can_read(&self) -> bool {
-        let take = self.forwarder.take.as_ref();
-        take.is_some_and(|take| take.result.is_some() && !take.is_read)
-    }
-
-    pub(super) fn read(&mut self) {
-        if let Some(take) = &mut self.forwarder.take {
-            take.is_read = true;
-        }
-    }
-
-    /// Has it ended? Else it carries out everything the flow wants.
-    pub(super) fn act(&mut self) {
-        let has_ended = self.has_ended();
-        self.forwarder.has_to_act = false;
-        self.forwarder.acted_at = self.now;
-        let mut changes = Vec::new();
-        let now = self.flow_now();
-        while let Some(action) = self.forwarder.flow.next_action(now, Timestamp::default()) {
-            match action {
-                Action::Publish {
-                    window,
-                    link,
-                    events,
-                    ..
-                } => self.publish(window, link, events),
-                Action::Take(request) => {
-                    assert!(self.forwarder.take.is_none(), "two takes at a time");
-                    self.story.mark(request.events_max as u64);
-                    self.forwarder.take = Some(Take {
-                        request,
-                        result: None,
-                        is_read: false,
-                    });
-                }
-                Action::Change(change) => {
-                    self.changed(&change);
-                    changes.push(change);
-                }
-                Action::Reconnect(link, reason) => {
-                    self.judge.gives_up(link, now);
-                    self.tally.saw(Seen::ConfirmTimeout);
-                    self.story.tell(|| format!("reconnect {link:?}: {reason}"));
-                    self.link(link).commands.push_back(Command::Reconnect);
-                }
-            }
-        }
-        if self.forwarder.flow.waiting.is_some() {
-            self.tally.saw(Seen::WaitedForRoom);
-        }
-        if !changes.is_empty() {
-            self.writer.inbox.push_back(Request::Changes(changes));
-        }
-        if self.story.steps.is_multiple_of(AUDIT) {
-            self.audit();
-        }
-        if has_ended {
-            self.forwarder.has_ended = true;
-            self.ended();
-        }
-    }
-
-    fn publish(&mut self, window: u64, link: Link, events: Vec<Held>) {
-        self.story.mark(window);
-        self.story.tell(|| {
-            let seqs: Vec<_> = events.iter().map(|held| held.seq).collect();
+    fn publish(&mut self, window: u64, link: Link, events: Vec<QueuedEvent>) {
+        self.trace.mark(window);
+        self.trace.log(|| {
+            let seqs: Vec<_> = events.iter().map(|queued| queued.seq).collect();
             format!("window {window} on {link:?}: {seqs:?}")
         });
         assert!(
-            !self.forwarder.is_halted,
-            "window {window} goes out after the halt"
+            !self.forwarder.halt.is_cancelled(),
+            "window {window} is published after the halt"
         );
         let now = self.flow_now();
         let repeated = self.judge.published(window, link, &events, &self.disk, now);
         for _ in 0..repeated {
-            self.tally.saw(Seen::PublishedAgain);
+            self.coverage.saw(Seen::PublishedAgain);
         }
         if link == Link::Probe {
-            self.tally.saw(Seen::Probed);
+            self.coverage.saw(Seen::Probed);
         }
         let task = self.link(link);
         task.commands.push_back(Command::Publish(window, events));
     }
 
-    fn changed(&mut self, change: &Change) {
-        self.story.mark(1);
-        self.story.tell(|| format!("{change:?}"));
+    fn reported(&mut self, report: &PublisherEvent) {
+        self.trace.log(|| format!("the flow hears {report:?}"));
+        match report {
+            PublisherEvent::Done(window, outcomes) => {
+                self.trace.mark(*window);
+                self.judge.told(*window, outcomes);
+                for outcome in outcomes {
+                    self.coverage.saw(match outcome {
+                        Outcome::Delivered => Seen::Delivered,
+                        Outcome::Returned(_) => Seen::Returned,
+                        Outcome::Nacked => Seen::Nacked,
+                        Outcome::Unknown => Seen::Unknown,
+                        Outcome::ChannelClosed { .. } => continue,
+                    });
+                }
+            }
+            PublisherEvent::Up(link) | PublisherEvent::Unblocked(link) => {
+                self.judge.told_of(*link, true);
+            }
+            PublisherEvent::Down(link) | PublisherEvent::Blocked(link) => {
+                self.judge.told_of(*link, false);
+            }
+            PublisherEvent::Progress(_) => {}
+        }
+    }
+
+    fn changed(&mut self, change: &Transition) {
+        self.trace.mark(1);
+        self.trace.log(|| format!("{change:?}"));
         self.judge.changed(change, &self.disk);
-        if let Change::Defer {
-            condemned: Some(condemned),
-            ..
-        } = change
-        {
-            self.tally.saw(match condemned.reason {
-                Reason::TooLarge => Seen::CondemnedTooLarge,
-                Reason::Damaged => Seen::CondemnedDamaged,
+        self.coverage.saw(match change {
+            Transition::Complete {
+                final_state: FinalState::DeadLettered(_),
+                ..
+            } => Seen::DeadLettered,
+            Transition::Reschedule {
+                dead_letter_cause: Some(cause),
+                ..
+            } => match cause.reason {
+                DeadLetterReason::TooLarge => Seen::CondemnedTooLarge,
+                DeadLetterReason::Damaged => Seen::CondemnedDamaged,
                 _ => Seen::CondemnedRefused,
-            });
+            },
+            _ => return,
+        });
+    }
+
+    /// Takes the snapshot of the fetch, at any time after the request.
+    pub(super) fn snapshot(&mut self) {
+        let followers_max = self.random.index(4);
+        let fails = std::mem::take(&mut self.take_fails);
+        let is_ahead = matches!(
+            self.writer.stage,
+            Stage::Answering(..) | Stage::HandingOver(_)
+        );
+        let is_ahead = is_ahead || !self.forwarder.applied.is_empty();
+        let Some(take) = &mut self.forwarder.take else {
+            return;
+        };
+        if fails {
+            self.coverage.saw(Seen::TakeFailed);
+            take.result = Some(Err(JournalError::Locked("a program".into())));
+            return;
         }
-        if let Change::Settle {
-            settlement: crate::journal::Settlement::DeadLettered(_),
-            ..
-        } = change
+        if is_ahead {
+            self.coverage.saw(Seen::SnapshotAheadOfCommit);
+        }
+        self.trace
+            .log(|| format!("a fetch from route {}", take.request.route_id));
+        let fetched = self.disk.fetch(&take.request, followers_max);
+        take.result = Some(Ok(fetched));
+    }
+
+    /// Ends the fetch, which may be long after its snapshot.
+    pub(super) fn read(&mut self) {
+        if let Some(take) = self.forwarder.take.take()
+            && let Some(result) = take.result
         {
-            self.tally.saw(Seen::DeadLettered);
+            self.trace.log(|| {
+                let batches = result.iter().flat_map(|fetched| &fetched.batches);
+                let batches: Vec<Vec<_>> = batches
+                    .map(|batch| batch.events.iter().map(|queued| queued.seq).collect())
+                    .collect();
+                format!("the fetch returns {batches:?}")
+            });
+            let received = take.reply.send(result);
+            let is_awaited = received.is_ok() || self.forwarder.has_ended();
+            assert!(is_awaited, "the loop has forgotten its fetch");
         }
     }
 
-    fn has_ended(&self) -> bool {
-        let forwarder = &self.forwarder;
-        if forwarder.is_halted {
-            return forwarder.flow.is_settled();
-        }
-        let is_hopeless = !forwarder.flow.is_connected() && forwarder.flow.is_settled();
-        forwarder.is_draining && (forwarder.flow.is_idle() || is_hopeless)
-    }
-
-    /// The process is gone; what was not committed with it.
+    /// Crashes the process. What was not committed is lost.
     pub(super) fn crash(&mut self) {
-        self.story.tell(|| "crash".into());
-        if self.forwarder.is_rerouting {
-            self.tally.saw(Seen::CrashWhileRerouting);
+        self.trace.log(|| "crash".into());
+        if self.forwarder.reload.is_some() {
+            self.coverage.saw(Seen::CrashWhileRerouting);
         }
         if self.now - self.forwarder.began < 50 {
-            self.tally.saw(Seen::CrashAgainSoon);
+            self.coverage.saw(Seen::CrashAgainSoon);
         }
         self.crash_writer();
         self.boot();
     }
 
-    /// A new process on the same disk.
+    /// Starts a new process on the same disk.
     pub(super) fn boot(&mut self) {
         for link in LINKS {
             self.crash_link(link);
         }
         self.stopping = None;
-        // Without room it would not start.
+        // With a full disk it would not start.
         self.writer.is_disk_full = false;
+        if self.disk.tail().is_some() {
+            self.coverage.saw(Seen::CrashWithTail);
+        }
+        if self.random.one_in(4) {
+            // Another release may have a window of another size.
+            self.disk.window_max = window(&mut self.random, self.scenario.part_max);
+        }
         self.disk.forget_delays();
         if self.reroutes && self.random.one_in(4) {
-            self.disk.reroute(Routing::draw(&mut self.random));
+            let routing = Routing::draw(&mut self.random);
+            self.disk.reroute(routing, self.now);
+        } else {
+            self.disk.read_again(self.now);
         }
         self.judge.new_life();
         self.take_fails = false;
         let seed = self.random.next();
-        self.forwarder = Forwarder::new(&self.scenario, seed, self.now);
-        self.forwarder.flow.behind(self.disk.routes());
+        let pauses = self.pauses.subscribe();
+        self.forwarder = Forwarder::new(self.this.clone(), &self.scenario, pauses, seed, self.now);
     }
 }
 
-pub(super) fn leave_body(held: &mut Held) {
-    held.is_whole = false;
-    held.event = Arc::new(Event {
-        body: Bytes::new(),
-        ..Event::clone(&held.event)
-    });
+#[test]
+fn an_idle_loop_sleeps_until_an_input_wakes_it() {
+    let simulation = Simulation::new(0, Trace::default());
+    simulation.forward();
+    let uptime = 2 * millis(SLEEP_MAX);
+    let up = PublisherEvent::Up(Link::Main);
+    simulation.world().now = uptime;
+    simulation.world().report(up);
+    assert!(simulation.world().forwarder.is_awake(uptime));
+    simulation.forward();
+    assert_eq!(simulation.world().forwarder.wakes_at(), None);
 }

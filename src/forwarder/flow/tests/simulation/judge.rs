@@ -1,5 +1,5 @@
-//! What must be true, judged at every step from what was seen outside of the flow. A violation
-//! panics with what it is.
+//! The guarantees, checked at every step against what can be observed outside the flow. A violation
+//! panics with a description.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,39 +7,37 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::events::Fresh;
 use super::scenario::{CONFIRM_TIMEOUT, IN_FLIGHT_BYTES_MAX, MESSAGE_BYTES_MAX, Scenario};
-use crate::journal::{Ack, Change, Held, Seq, Settlement};
-use crate::rabbitmq::{Link, Outcome};
-use crate::webhook::{Event, Reason};
+use crate::journal::{FinalState, QueuedEvent, Seq, Transition, TransitionApplied};
+use crate::rabbitmq::{Link, Outcome, RefusalKind};
+use crate::webhook::{DeadLetterReason, Event};
 
-/// What this process knows of an event's last publication.
+/// The outcome of an event's latest publication by the current process, as reported to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Nothing,
     OnItsWay,
     Delivered,
     Refused,
-    /// Its channel was closed with 406 while it was alone on it.
+    /// Refused as too large, and the event was alone in its window.
     TooLarge,
     Unknown,
 }
 
-/// Everything about one accepted event.
+/// All that is known about one accepted event.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each can be true beside the others"
+    reason = "the flags are independent of each other"
 )]
 struct Entry {
     event: Arc<Event>,
     session: Option<u64>,
-    /// Among the events of its session.
-    position: usize,
+    /// The event before it in its session.
+    before: Option<Seq>,
     is_answered: bool,
     is_stored: bool,
     is_stored_as_dead_letter: bool,
-    settled: Option<Settlement>,
+    is_completed: bool,
     told: Told,
-    /// The process that was told.
-    life: u32,
     was_published: bool,
 }
 
@@ -48,33 +46,31 @@ pub(super) struct Judge {
     in_flight_max: usize,
     attempts_max: u32,
     entries: Vec<Entry>,
-    sessions: BTreeMap<u64, Session>,
-    life: u32,
-    /// Published, and the flow was not told what became of them.
-    windows: BTreeMap<u64, Window>,
-    /// Connections that carry something, as far as the flow was told.
+    /// The last event of each session.
+    sessions: BTreeMap<u64, Seq>,
+    /// Published windows whose outcomes were not reported to the flow yet.
+    windows: BTreeMap<u64, PublishWindow>,
+    /// Connections that are up and not blocked, according to the flow's inputs.
     up: BTreeSet<Link>,
-    on_their_way: usize,
-    bytes_on_their_way: u64,
-    /// Sessions that have one on its way.
+    /// Sessions with a message in flight.
     busy: BTreeSet<u64>,
-    /// Changes the flow has asked for and not heard of.
-    unmarked: BTreeSet<Seq>,
-    /// The last settlements of this process may not have reached the disk.
+    /// Changes that the flow has requested and that were not acknowledged to it.
+    awaiting_commit: BTreeSet<Seq>,
+    /// Whether the last changes of this process may not have reached the disk.
     may_repeat: bool,
 }
 
-struct Window {
+struct PublishWindow {
     seqs: Vec<Seq>,
+    bytes: u64,
     link: Link,
     since: u64,
 }
 
-#[derive(Default)]
-struct Session {
-    seqs: Vec<Seq>,
-    /// So many of the first of them are at the broker.
-    stored: usize,
+impl Entry {
+    fn is_at_broker(&self) -> bool {
+        self.is_stored || self.is_stored_as_dead_letter
+    }
 }
 
 fn index(seq: Seq) -> usize {
@@ -92,21 +88,17 @@ impl Judge {
 
     pub(super) fn appended(&mut self, seq: Seq, fresh: &Fresh) {
         assert_eq!(index(seq), self.entries.len(), "a number is used twice");
-        let position = fresh.session.map_or(0, |session| {
-            let seqs = &mut self.sessions.entry(session).or_default().seqs;
-            seqs.push(seq);
-            seqs.len() - 1
-        });
+        let session = fresh.session;
+        let before = session.and_then(|session| self.sessions.insert(session, seq));
         self.entries.push(Entry {
             event: fresh.event.clone(),
-            session: fresh.session,
-            position,
+            session,
+            before,
             is_answered: false,
             is_stored: false,
             is_stored_as_dead_letter: false,
-            settled: None,
+            is_completed: false,
             told: Told::Nothing,
-            life: 0,
             was_published: false,
         });
     }
@@ -115,73 +107,55 @@ impl Judge {
         self.entries[index(seq)].is_answered = true;
     }
 
-    /// The first deliveries of a session are in order, whatever became of earlier attempts.
-    pub(super) fn stored(&mut self, held: &Held) {
-        let entry = &mut self.entries[index(held.seq)];
-        let is_dead_letter = held.condemned.is_some() || entry.session.is_none();
-        let is_first = !entry.is_stored && !entry.is_stored_as_dead_letter;
+    /// Checks that the first deliveries of a session are in order, whatever the outcome of earlier
+    /// attempts was.
+    pub(super) fn stored(&mut self, queued: &QueuedEvent) {
+        let entry = &mut self.entries[index(queued.seq)];
+        let is_dead_letter = queued.dead_letter_cause.is_some() || entry.session.is_none();
+        let (was_there, before) = (entry.is_at_broker(), entry.before);
         entry.is_stored |= !is_dead_letter;
         entry.is_stored_as_dead_letter |= is_dead_letter;
-        if let Some(session) = entry.session
-            && is_first
-        {
-            let position = entry.position;
-            let session = self.sessions.entry(session).or_default();
-            assert_eq!(
-                position, session.stored,
-                "event {} is delivered out of order",
-                held.seq
-            );
-            session.stored += 1;
-        }
+        let is_there = |seq| self.entries[index(seq)].is_at_broker();
+        assert!(
+            was_there || before.is_none_or(is_there),
+            "event {} is delivered out of order",
+            queued.seq
+        );
     }
 
-    fn told_now(&self, seq: Seq) -> Told {
-        let entry = &self.entries[index(seq)];
-        if entry.life == self.life {
-            entry.told
-        } else {
-            Told::Nothing
-        }
-    }
-
-    fn tell(&mut self, seq: Seq, told: Told) {
-        let life = self.life;
-        let entry = &mut self.entries[index(seq)];
-        (entry.told, entry.life) = (told, life);
-    }
-
-    /// A window goes out; says how many of its events are published again.
+    /// Checks a window that is published. Returns how many of its events were published before.
     pub(super) fn published(
         &mut self,
         window: u64,
         link: Link,
-        events: &[Held],
+        events: &[QueuedEvent],
         disk: &Disk,
         now: u64,
     ) -> usize {
         assert!(!events.is_empty(), "window {window} is empty");
         let repeated = events
             .iter()
-            .filter(|held| self.entries[index(held.seq)].was_published)
+            .filter(|queued| self.entries[index(queued.seq)].was_published)
             .count();
-        for held in events {
-            assert_eq!(held.route_id, events[0].route_id, "a window has two routes");
-            self.may_be_published(held, disk, now);
-            self.tell(held.seq, Told::OnItsWay);
-            let entry = &mut self.entries[index(held.seq)];
-            entry.was_published = true;
-            self.bytes_on_their_way += held.event.body.len() as u64;
+        for queued in events {
+            assert_eq!(
+                queued.route_id, events[0].route_id,
+                "a window has two routes"
+            );
+            self.may_be_published(queued, disk, now);
+            let entry = &mut self.entries[index(queued.seq)];
+            (entry.told, entry.was_published) = (Told::OnItsWay, true);
             if let Some(session) = entry.session {
                 assert!(
                     self.busy.insert(session),
-                    "two of a session are on their way"
+                    "two events of a session are in flight"
                 );
             }
         }
-        self.on_their_way += events.len();
-        let sent = Window {
-            seqs: events.iter().map(|held| held.seq).collect(),
+        let bytes = |queued: &QueuedEvent| queued.event.body.len() as u64;
+        let sent = PublishWindow {
+            seqs: events.iter().map(|queued| queued.seq).collect(),
+            bytes: events.iter().map(bytes).sum(),
             link,
             since: now,
         };
@@ -189,107 +163,107 @@ impl Judge {
             self.windows.insert(window, sent).is_none(),
             "a window's number is used twice"
         );
-        let outstanding = self.on_their_way + self.unmarked.len();
+        self.are_few_outstanding();
+        let bytes: u64 = self.windows.values().map(|window| window.bytes).sum();
         assert!(
-            outstanding <= self.in_flight_max,
-            "{outstanding} are unconfirmed or unmarked"
-        );
-        assert!(
-            self.bytes_on_their_way <= IN_FLIGHT_BYTES_MAX || self.on_their_way == 1,
-            "{} bytes are on their way",
-            self.bytes_on_their_way
+            bytes <= IN_FLIGHT_BYTES_MAX || self.on_their_way() == 1,
+            "{bytes} bytes are in flight"
         );
         repeated
     }
 
-    fn may_be_published(&self, held: &Held, disk: &Disk, now: u64) {
-        let seq = held.seq;
-        let row = disk.pending.get(&seq);
-        let row = row.unwrap_or_else(|| panic!("event {seq} is published after it was settled"));
-        let event = disk.event(seq).expect("it has a row");
-        let entry = &self.entries[index(seq)];
-        assert!(held.is_whole, "event {seq} is published without its body");
-        assert_eq!(
-            held.event.message_id, entry.event.message_id,
-            "event {seq} got a new id"
-        );
+    fn on_their_way(&self) -> usize {
+        let windows = self.windows.values();
+        windows.map(|window| window.seqs.len()).sum()
+    }
+
+    fn are_few_outstanding(&self) {
+        let outstanding = self.on_their_way() + self.awaiting_commit.len();
         assert!(
-            Arc::ptr_eq(&held.event, event) && Arc::ptr_eq(event, &entry.event),
+            outstanding <= self.in_flight_max,
+            "{outstanding} are unconfirmed or awaiting commit"
+        );
+    }
+
+    fn may_be_published(&self, queued: &QueuedEvent, disk: &Disk, now: u64) {
+        let seq = queued.seq;
+        let row = disk.row(seq);
+        let row =
+            row.unwrap_or_else(|| panic!("event {seq} is published, and is complete or unread"));
+        let entry = &self.entries[index(seq)];
+        assert!(queued.has_body, "event {seq} is published without its body");
+        assert!(
+            Arc::ptr_eq(&queued.event, &entry.event),
             "event {seq} is not what was received"
         );
         assert_eq!(
-            held.route_id, row.route_id,
-            "event {seq} goes where it went before"
+            queued.route_id, row.route_id,
+            "event {seq} has another route on the disk"
         );
         assert_eq!(
-            held.condemned, row.condemned,
-            "event {seq} is another letter on the disk"
+            queued.dead_letter_cause, row.dead_letter_cause,
+            "event {seq} has another dead-letter cause on the disk"
         );
         assert_eq!(
-            held.attempts, row.attempts,
+            queued.attempts, row.attempts,
             "event {seq} has other attempts on the disk"
         );
-        assert!(row.due_ms <= now, "event {seq} goes out before it is due");
-        let is_good = !held.is_damaged && held.event.body.len() as u64 <= MESSAGE_BYTES_MAX;
+        assert!(row.due_ms <= now, "event {seq} is published too early");
+        let is_good = !queued.is_damaged && queued.event.body.len() as u64 <= MESSAGE_BYTES_MAX;
         assert!(
-            is_good || held.condemned.is_some(),
-            "event {seq} must not go out as it is"
+            is_good || queued.dead_letter_cause.is_some(),
+            "event {seq} must not be published as it is"
         );
         assert!(
-            held.attempts < self.attempts_max || row.is_dead_letter(),
-            "event {seq} is tried too often"
+            queued.attempts < self.attempts_max
+                || row.dead_letter_cause.is_some()
+                || entry.session.is_none(),
+            "event {seq} is published too often"
         );
-        let told = self.told_now(seq);
+        let told = self.entries[index(seq)].told;
         assert!(
             !matches!(told, Told::OnItsWay | Told::Delivered),
             "event {seq} is published again without a cause: {told:?}"
         );
         assert!(
-            !self.unmarked.contains(&seq),
+            !self.awaiting_commit.contains(&seq),
             "event {seq} is published before its change is on the disk"
         );
         self.has_no_open_predecessor(seq);
     }
 
     fn has_no_open_predecessor(&self, seq: Seq) {
-        let entry = &self.entries[index(seq)];
-        let Some(session) = entry
-            .session
-            .and_then(|session| self.sessions.get(&session))
-        else {
-            return;
+        let before = self.entries[index(seq)].before;
+        let is_done = |seq| {
+            let entry = &self.entries[index(seq)];
+            entry.is_completed || entry.told == Told::Delivered
         };
-        let Some(before) = entry.position.checked_sub(1) else {
-            return;
-        };
-        let before = session.seqs[before];
-        let is_done = self.entries[index(before)].settled.is_some()
-            || self.told_now(before) == Told::Delivered;
         assert!(
-            is_done,
-            "event {seq} goes out before event {before} is delivered"
+            before.is_none_or(is_done),
+            "event {seq} is published before event {before:?} is delivered"
         );
     }
 
-    /// The flow hears what became of a window.
+    /// Records the outcomes of a window that are reported to the flow.
     pub(super) fn told(&mut self, window: u64, outcomes: &[Outcome]) {
         let sent = self.windows.remove(&window);
         let seqs = sent.expect("only windows that went out come back").seqs;
         let is_alone = seqs.len() == 1;
-        self.on_their_way -= seqs.len();
         for (seq, outcome) in seqs.into_iter().zip(outcomes) {
             let entry = &self.entries[index(seq)];
-            self.bytes_on_their_way -= entry.event.body.len() as u64;
             if let Some(session) = entry.session {
                 self.busy.remove(&session);
             }
             let told = match outcome {
                 Outcome::Delivered => Told::Delivered,
                 Outcome::Returned(_) | Outcome::Nacked => Told::Refused,
-                Outcome::ChannelClosed(406, _) if is_alone => Told::TooLarge,
-                Outcome::ChannelClosed(..) | Outcome::Unknown => Told::Unknown,
+                Outcome::ChannelClosed {
+                    kind: RefusalKind::TooLarge,
+                    ..
+                } if is_alone => Told::TooLarge,
+                Outcome::ChannelClosed { .. } | Outcome::Unknown => Told::Unknown,
             };
-            self.tell(seq, told);
+            self.entries[index(seq)].told = told;
         }
     }
 
@@ -301,8 +275,8 @@ impl Judge {
         }
     }
 
-    /// The flow gives a connection up: only one that has confirmed nothing for too long while it
-    /// could.
+    /// Checks that the flow gives up a connection only if it was usable and has confirmed nothing
+    /// for too long.
     pub(super) fn gives_up(&self, link: Link, now: u64) {
         assert!(
             self.up.contains(&link),
@@ -315,100 +289,104 @@ impl Judge {
         );
     }
 
-    /// The flow wants an event settled or deferred.
-    pub(super) fn changed(&mut self, change: &Change, disk: &Disk) {
-        let (Change::Settle { seq, .. } | Change::Defer { seq, .. }) = change;
+    /// Checks a change that the flow requests.
+    pub(super) fn changed(&mut self, change: &Transition, disk: &Disk) {
+        let (Transition::Complete { seq, .. } | Transition::Reschedule { seq, .. }) = change;
         let seq = *seq;
-        let told = self.told_now(seq);
-        assert!(self.unmarked.insert(seq), "event {seq} has two changes");
-        let row = disk.pending.get(&seq);
-        let row = row.unwrap_or_else(|| panic!("event {seq} is changed after it was settled"));
+        let told = self.entries[index(seq)].told;
+        assert!(
+            self.awaiting_commit.insert(seq),
+            "event {seq} has two changes"
+        );
+        self.are_few_outstanding();
+        let row = disk.row(seq);
+        let row = row.unwrap_or_else(|| panic!("event {seq} is changed after it was complete"));
+        let Entry { event, session, .. } = &self.entries[index(seq)];
         match change {
-            Change::Settle { settlement, .. } => {
-                assert_eq!(told, Told::Delivered, "event {seq} is settled");
-                let reason = row.condemned.as_ref().map(|condemned| condemned.reason);
-                let reason = reason.or(row.session.is_none().then_some(Reason::Invalid));
-                let expected = reason.map_or(Settlement::Published, Settlement::DeadLettered);
-                assert_eq!(*settlement, expected, "event {seq} ends as something else");
+            Transition::Complete { final_state, .. } => {
+                assert_eq!(told, Told::Delivered, "event {seq} is completed");
+                let reason = row
+                    .dead_letter_cause
+                    .as_ref()
+                    .map(|dead_letter_cause| dead_letter_cause.reason);
+                let reason = reason.or(session.is_none().then_some(DeadLetterReason::Invalid));
+                let expected = reason.map_or(FinalState::Published, FinalState::DeadLettered);
+                assert_eq!(*final_state, expected, "event {seq} has the wrong outcome");
             }
-            Change::Defer {
+            Transition::Reschedule {
                 due_ms,
                 attempts,
-                condemned: None,
+                dead_letter_cause: None,
                 ..
             } => {
                 assert!(
                     told == Told::Refused || told == Told::TooLarge,
-                    "event {seq} is deferred: {told:?}"
+                    "event {seq} is rescheduled: {told:?}"
                 );
-                assert!(*due_ms > 0, "event {seq} is tried again at once");
+                assert!(*due_ms > 0, "event {seq} is retried without a delay");
                 assert_eq!(*attempts, row.attempts + 1, "attempts of event {seq}");
             }
-            Change::Defer {
+            Transition::Reschedule {
                 attempts,
-                condemned: Some(condemned),
+                dead_letter_cause: Some(dead_letter_cause),
                 ..
             } => {
-                assert!(row.condemned.is_none(), "event {seq} is condemned twice");
-                let is_due = match condemned.reason {
-                    Reason::TooLarge if told == Told::TooLarge => true,
-                    Reason::TooLarge => {
-                        self.entries[index(seq)].event.body.len() as u64 > MESSAGE_BYTES_MAX
-                    }
-                    Reason::Damaged => row.is_damaged,
+                assert!(
+                    row.dead_letter_cause.is_none(),
+                    "event {seq} is dead-lettered twice"
+                );
+                let is_due = match dead_letter_cause.reason {
+                    DeadLetterReason::TooLarge if told == Told::TooLarge => true,
+                    DeadLetterReason::TooLarge => event.body.len() as u64 > MESSAGE_BYTES_MAX,
+                    DeadLetterReason::Damaged => disk.unsettled[&seq].is_damaged,
                     _ => told == Told::Refused && *attempts >= self.attempts_max,
                 };
-                assert!(is_due, "event {seq} is condemned: {condemned:?}, {told:?}");
+                assert!(
+                    is_due,
+                    "event {seq} is dead-lettered: {dead_letter_cause:?}, {told:?}"
+                );
             }
         }
     }
 
-    /// A change is on the disk: nothing leaves the journal that is not at the broker.
-    pub(super) fn landed(&mut self, change: &Change) {
-        let Change::Settle {
-            seq, settlement, ..
+    /// Checks a committed change: no event may leave the journal that the broker has not stored.
+    pub(super) fn landed(&mut self, change: &Transition) {
+        let Transition::Complete {
+            seq, final_state, ..
         } = change
         else {
             return;
         };
         let entry = &mut self.entries[index(*seq)];
-        let is_there = match settlement {
-            Settlement::Published => entry.is_stored,
-            Settlement::DeadLettered(_) => entry.is_stored_as_dead_letter,
+        let is_there = match final_state {
+            FinalState::Published => entry.is_stored,
+            FinalState::DeadLettered(_) => entry.is_stored_as_dead_letter,
         };
         assert!(
             is_there,
-            "event {seq} is lost: {settlement:?}, and the broker never had it"
+            "event {seq} is lost: {final_state:?}, and the broker never had it"
         );
-        entry.settled = Some(*settlement);
+        entry.is_completed = true;
     }
 
-    /// The flow hears of changes that are on the disk.
-    pub(super) fn heard(&mut self, acks: &[Ack]) {
-        for ack in acks {
-            let (Ack::Settled { seq, .. } | Ack::Deferred { seq, .. }) = ack;
-            self.unmarked.remove(seq);
+    /// Records changes that are acknowledged to the flow.
+    pub(super) fn heard(&mut self, applied: &[TransitionApplied]) {
+        for ack in applied {
+            let (TransitionApplied::Completed { seq, .. }
+            | TransitionApplied::Rescheduled { seq, .. }) = ack;
+            self.awaiting_commit.remove(seq);
         }
     }
 
-    pub(super) fn counters_add_up(&self, disk: &Disk) {
-        let done = disk.published + disk.dead_lettered;
-        let accepted = self.entries.len() as u64;
-        assert_eq!(
-            accepted,
-            done + disk.pending.len() as u64,
-            "counters do not add up"
-        );
-    }
-
-    /// A process is gone: the next one knows only the disk.
+    /// Starts a new process, which knows only the disk.
     pub(super) fn new_life(&mut self) {
-        self.life += 1;
+        for entry in &mut self.entries {
+            entry.told = Told::Nothing;
+        }
         self.windows.clear();
         self.up.clear();
         self.busy.clear();
-        self.unmarked.clear();
-        (self.on_their_way, self.bytes_on_their_way) = (0, 0);
+        self.awaiting_commit.clear();
         self.may_repeat = false;
     }
 
@@ -416,34 +394,36 @@ impl Judge {
         self.may_repeat = true;
     }
 
-    /// A process that ended in order leaves nothing that it would publish again.
+    /// Checks that a process that ended in order leaves no event that would be published a second
+    /// time.
     pub(super) fn ended_in_order(&self, disk: &Disk) {
         if self.may_repeat {
             return;
         }
         assert_eq!(
-            self.on_their_way, 0,
-            "it ended before its windows came back"
+            self.on_their_way(),
+            0,
+            "it ended before all windows had outcomes"
         );
-        for seq in disk.pending.keys() {
-            let told = self.told_now(*seq);
+        for seq in disk.unsettled.keys() {
+            let told = self.entries[index(*seq)].told;
             assert_ne!(told, Told::Delivered, "event {seq} will be published again");
         }
     }
 
-    /// Every event that was accepted is at the broker and settled, a 2xx or not.
+    /// Checks that every committed event is at the broker and complete, whether it was answered 2xx
+    /// or not.
     pub(super) fn all_is_delivered(&self, disk: &Disk) {
-        assert!(disk.pending.is_empty(), "something is still pending");
+        assert!(disk.unsettled.is_empty(), "events are pending");
         for (position, entry) in self.entries.iter().enumerate() {
-            let is_there = entry.is_stored || entry.is_stored_as_dead_letter;
             let seq = position + 1;
             assert!(
-                is_there,
+                entry.is_at_broker(),
                 "event {seq} is lost (answered: {})",
                 entry.is_answered
             );
-            assert!(entry.settled.is_some(), "event {seq} is not settled");
+            assert!(entry.is_completed, "event {seq} is not complete");
         }
-        assert!(self.windows.is_empty() && self.unmarked.is_empty());
+        assert!(self.windows.is_empty() && self.awaiting_commit.is_empty());
     }
 }

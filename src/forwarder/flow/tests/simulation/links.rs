@@ -1,26 +1,26 @@
-//! The two connections as `rabbitmq/link` runs them: commands come in one queue, windows are
-//! refused while there is no connection, every window of a lost one is reported before the loss.
+//! The two connections, as `rabbitmq/link` runs them: commands are queued, windows are refused
+//! while there is no connection, and every window of a lost connection is reported before the loss.
 
 use std::collections::VecDeque;
 
 use super::World;
 use super::broker::Sent;
-use super::tally::Seen;
-use crate::journal::Held;
-use crate::rabbitmq::{Link, Outcome, Report};
+use super::coverage::Seen;
+use crate::journal::QueuedEvent;
+use crate::rabbitmq::{Link, Outcome, PublisherEvent};
 
 pub(super) const LINKS: [Link; 2] = [Link::Main, Link::Probe];
 
 pub(super) enum Command {
-    Publish(u64, Vec<Held>),
+    Publish(u64, Vec<QueuedEvent>),
     Reconnect,
 }
 
 pub(super) enum State {
-    /// Connects at that time; the probe link when a window asks for it.
+    /// Down. The main link connects at this time, the probe link when a window requests it.
     Down(u64),
-    /// The probe link, with the window it was asked for.
-    Connecting(u64, Vec<Held>),
+    /// The probe link is connecting for this window.
+    Connecting(u64, Vec<QueuedEvent>),
     Up,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct LinkTask {
     pub(super) commands: VecDeque<Command>,
     pub(super) state: State,
     pub(super) windows: Vec<Sent>,
-    /// The broker reads nothing from this connection.
+    /// Whether the broker reads nothing from this connection.
     pub(super) is_blocked: bool,
 }
 
@@ -56,11 +56,12 @@ impl World {
         &mut self.links[index(link)]
     }
 
-    pub(super) fn report(&mut self, report: Report) {
-        self.forwarder.reports.push_back(report);
+    pub(super) fn report(&mut self, report: PublisherEvent) {
+        // It does not listen after its end.
+        let _ = self.forwarder.reports.try_send(report);
     }
 
-    /// What was asked meanwhile is refused first.
+    /// Whether a connection attempt can end. Before it, queued commands are refused.
     pub(super) fn can_connect(&self, link: Link) -> bool {
         let task = &self.links[index(link)];
         match &task.state {
@@ -75,7 +76,7 @@ impl World {
         !task.commands.is_empty() && !matches!(task.state, State::Connecting(..))
     }
 
-    /// The link's task looks at its next command.
+    /// Processes the next command.
     pub(super) fn command(&mut self, link: Link) {
         let Some(command) = self.link(link).commands.pop_front() else {
             return;
@@ -95,19 +96,19 @@ impl World {
         }
     }
 
-    /// An attempt to connect ends.
+    /// Ends an attempt to connect.
     pub(super) fn connect(&mut self, link: Link) {
         let fails = self.broker.is_unreachable || self.broker.is_frozen;
         let delay = 10 + self.random.below(200);
         let due = self.now + delay;
-        self.story.tell(|| format!("{link:?} connects: {}", !fails));
+        self.trace.log(|| format!("{link:?} connects: {}", !fails));
         let before = std::mem::replace(&mut self.link(link).state, State::Down(due));
         let asked_by = match before {
             State::Connecting(id, events) => Some((id, events)),
             State::Down(_) | State::Up => None,
         };
         if fails {
-            self.tally.saw(Seen::ConnectFailed);
+            self.coverage.saw(Seen::ConnectFailed);
             if let Some((id, events)) = asked_by {
                 self.refuse(id, events.len());
                 self.refuse_waiting(link);
@@ -116,7 +117,7 @@ impl World {
         }
         self.link(link).state = State::Up;
         self.link(link).is_blocked = false;
-        self.report(Report::Up(link));
+        self.report(PublisherEvent::Up(link));
         if let Some((id, events)) = asked_by {
             let sent = Sent::new(id, events);
             self.link(link).windows.push(sent);
@@ -129,24 +130,25 @@ impl World {
     pub(super) fn block(&mut self, link: Link) {
         if self.link(link).is_up() && !self.link(link).is_blocked {
             self.link(link).is_blocked = true;
-            self.tally.saw(Seen::Blocked);
-            self.report(Report::Blocked(link));
+            self.coverage.saw(Seen::Blocked);
+            self.report(PublisherEvent::Blocked(link));
         }
     }
 
     pub(super) fn unblock(&mut self, link: Link) {
         if std::mem::take(&mut self.link(link).is_blocked) {
-            self.report(Report::Unblocked(link));
+            self.report(PublisherEvent::Unblocked(link));
         }
     }
 
-    /// The connection is gone: nobody knows what of the outstanding the broker has or will have.
+    /// Loses the connection. It is unknown which of its unconfirmed messages the broker has or will
+    /// have.
     pub(super) fn lose(&mut self, link: Link) {
         if !self.link(link).is_up() {
             return;
         }
-        self.tally.saw(Seen::ConnectionLost);
-        self.story.tell(|| format!("{link:?} is lost"));
+        self.coverage.saw(Seen::ConnectionLost);
+        self.trace.log(|| format!("{link:?} is lost"));
         let mut windows = std::mem::take(&mut self.link(link).windows);
         while !windows.is_empty() {
             let which = self.random.index(windows.len());
@@ -158,14 +160,14 @@ impl World {
         let due = self.now + delay;
         let task = self.link(link);
         (task.state, task.is_blocked) = (State::Down(due), false);
-        self.report(Report::Down(link));
+        self.report(PublisherEvent::Down(link));
     }
 
-    /// Without anybody who hears of it.
+    /// Loses the connection because the process has ended; nothing is reported.
     pub(super) fn crash_link(&mut self, link: Link) {
         let task = std::mem::replace(self.link(link), LinkTask::new());
         if !task.windows.is_empty() {
-            self.tally.saw(Seen::CrashWithWindow);
+            self.coverage.saw(Seen::CrashWithWindow);
         }
         for sent in task.windows {
             self.abandon(sent);
@@ -173,7 +175,7 @@ impl World {
     }
 
     fn refuse(&mut self, id: u64, events: usize) {
-        self.report(Report::Done(id, vec![Outcome::Unknown; events]));
+        self.report(PublisherEvent::Done(id, vec![Outcome::Unknown; events]));
     }
 
     fn refuse_waiting(&mut self, link: Link) {

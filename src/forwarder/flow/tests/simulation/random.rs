@@ -1,11 +1,11 @@
-//! The only chance there is: `SplitMix64`, from the seed.
+//! The only source of randomness: `SplitMix64`, from the seed.
 
 pub(super) struct Random(u64);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Self(seed);
-        // Neighbouring seeds share nothing but this step.
+        // Start from a mixed state, so that neighbouring seeds have unrelated sequences.
         random.0 = random.next();
         random
     }
@@ -18,7 +18,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to one less than that.
+    /// A number from 0 to `end - 1`.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

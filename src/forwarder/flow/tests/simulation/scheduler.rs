@@ -1,16 +1,19 @@
-//! Which of the things that can happen happens next. While faults go on, anything; afterwards
-//! only what a healthy world does by itself, and time passes only when nothing else can happen:
-//! a world that then has something to do and nothing that would do it has lost a wakeup.
+//! Chooses the next step. While there are faults, any step is possible. Afterwards only the steps
+//! of a healthy world are, and time passes only when no other step is possible. If work is left
+//! then and no timer is pending, a wakeup has been lost.
 
 use super::World;
+use super::coverage::Seen;
 use super::disk::Routing;
 use super::links::{LINKS, State, index};
-use super::scenario::{Fault, Mood};
-use super::tally::Seen;
-use super::writer::{Request, Stage, TICK};
-use crate::rabbitmq::Link;
+use super::scenario::{Behavior, Fault};
+use super::writer::{Stage, WriterRequest};
+use jiff::Timestamp;
 
-/// Of a forwarder's end, before it is halted and before it is aborted.
+use crate::rabbitmq::Link;
+use crate::telemetry::status::Pause;
+
+/// Milliseconds before a draining forwarder is halted, and again before it is aborted.
 const GRACE: u64 = 700;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +24,7 @@ pub(super) enum Step {
     Answer,
     HandOver,
     Tick,
-    Input,
-    Act,
+    Forward,
     Snapshot,
     Read,
     Command(Link),
@@ -35,7 +37,7 @@ pub(super) enum Step {
     Fault(Fault),
 }
 
-/// The end of a process, in order.
+/// The phases of an orderly stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopping {
     Draining(u64),
@@ -44,7 +46,7 @@ pub(super) enum Stopping {
 }
 
 impl World {
-    /// What goes on by itself and can happen now, with weights.
+    /// Collects the steps that are possible now without a fault, with their weights.
     fn possible(&self, steps: &mut Vec<(Step, u32)>) {
         steps.clear();
         let mut can = |step, weight, is_possible: bool| {
@@ -53,27 +55,22 @@ impl World {
             }
         };
         let writer = &self.writer;
-        let is_idle = matches!(writer.stage, Stage::Idle);
-        can(Step::Collect, 8, is_idle && !writer.inbox.is_empty());
-        can(Step::Land, 10, matches!(writer.stage, Stage::Committing(_)));
-        can(
-            Step::Answer,
-            20,
-            matches!(writer.stage, Stage::Answering(_)),
-        );
-        let can_hand_over = matches!(writer.stage, Stage::HandingOver(_)) && self.can_hand_over();
-        can(Step::HandOver, 15, can_hand_over);
-        let is_time = self.now >= writer.ticked_at + TICK;
-        can(Step::Tick, 10, is_time && writer.has_to_tick());
-        can(Step::Input, 16, self.has_input());
-        can(Step::Act, 16, self.can_act());
-        let take = self.forwarder.take.as_ref();
-        can(
-            Step::Snapshot,
-            6,
-            take.is_some_and(|take| take.result.is_none()),
-        );
-        can(Step::Read, self.scenario.reading, self.can_read());
+        let has_requests = !writer.inbox.is_empty();
+        let has_room = self.forwarder.has_room_for_commits();
+        match &writer.stage {
+            Stage::Idle => can(Step::Collect, 8, has_requests),
+            Stage::Committing(_) => can(Step::Land, 10, true),
+            Stage::Answering(..) => can(Step::Answer, 20, true),
+            Stage::HandingOver(_) => can(Step::HandOver, 15, has_room),
+            Stage::Stopped => {}
+        }
+        let is_time = self.ticks_at().is_some_and(|at| self.now >= at);
+        can(Step::Tick, 10, is_time);
+        can(Step::Forward, 20, self.forwarder.is_awake(self.now));
+        if let Some(take) = &self.forwarder.take {
+            can(Step::Snapshot, 6, take.result.is_none());
+            can(Step::Read, self.scenario.reading, take.result.is_some());
+        }
         for link in LINKS {
             can(Step::Command(link), 16, self.can_be_commanded(link));
             can(Step::Connect(link), 5, self.can_connect(link));
@@ -84,8 +81,8 @@ impl World {
         can(Step::Supervise, 8, self.can_supervise());
     }
 
-    /// One thing happens, whichever.
-    pub(super) fn happen(&mut self) {
+    /// Chooses any step, including faults.
+    pub(super) fn any_step(&mut self) -> Step {
         let mut steps = std::mem::take(&mut self.steps);
         self.possible(&mut steps);
         steps.push((Step::Time, 5));
@@ -96,26 +93,23 @@ impl World {
         steps.extend(faults.map(|(fault, weight)| (Step::Fault(*fault), *weight)));
         let step = self.choose(&steps);
         self.steps = steps;
-        self.take_step(step);
+        step
     }
 
-    /// Something that is possible happens, or else the clock goes on to what is due next.
-    /// Says whether there was anything.
-    pub(super) fn go_on(&mut self) -> bool {
+    /// Chooses a possible step. If there is none, advances the clock to the next timer.
+    pub(super) fn next_step(&mut self) -> Option<Step> {
         let mut steps = std::mem::take(&mut self.steps);
         self.possible(&mut steps);
         let step = (!steps.is_empty()).then(|| self.choose(&steps));
         self.steps = steps;
-        if let Some(step) = step {
-            self.take_step(step);
-            return true;
-        }
-        let next = self.next_timer();
-        if let Some(next) = next {
-            self.story.tell(|| format!("until {next}"));
+        if step.is_none() {
+            let left: Vec<_> = self.disk.unsettled.keys().collect();
+            let next = self.next_timer();
+            let next = next.unwrap_or_else(|| panic!("nothing will ever happen again: {left:?}"));
+            self.trace.log(|| format!("until {next}"));
             self.now = next;
         }
-        next.is_some()
+        step
     }
 
     fn choose(&mut self, steps: &[(Step, u32)]) -> Step {
@@ -130,24 +124,18 @@ impl World {
         unreachable!("less than the sum was drawn")
     }
 
-    /// The next moment at which something happens by itself.
+    /// When the next timer expires.
     fn next_timer(&self) -> Option<u64> {
-        let forwarder = &self.forwarder;
-        let is_awake = !forwarder.has_ended && !forwarder.is_rerouting;
-        let wakes_at = is_awake.then(|| forwarder.wakes_at()).flatten();
         let connects_at = match self.links[index(Link::Main)].state {
             State::Down(due) => Some(due),
             State::Connecting(..) | State::Up => None,
         };
-        let ticks_at = self
-            .writer
-            .has_to_tick()
-            .then_some(self.writer.ticked_at + TICK);
         let supervises_at = match self.stopping {
             Some(Stopping::Draining(since) | Stopping::Halting(since)) => Some(since + GRACE),
             Some(Stopping::Closing) | None => None,
         };
-        let timers = [wakes_at, connects_at, ticks_at, supervises_at];
+        let wakes_at = self.forwarder.wakes_at();
+        let timers = [wakes_at, connects_at, self.ticks_at(), supervises_at];
         timers
             .into_iter()
             .flatten()
@@ -155,9 +143,10 @@ impl World {
             .min()
     }
 
-    fn take_step(&mut self, step: Step) {
-        self.story.steps += 1;
-        self.story.mark(self.now);
+    /// Takes a step, except those of the loop.
+    pub(super) fn take_step(&mut self, step: Step) {
+        self.trace.steps += 1;
+        self.trace.mark(self.now);
         match step {
             Step::Webhook => self.post(),
             Step::Collect => self.collect(),
@@ -165,8 +154,7 @@ impl World {
             Step::Answer => self.answer(),
             Step::HandOver => self.hand_over(),
             Step::Tick => self.tick(),
-            Step::Input => self.input(),
-            Step::Act => self.act(),
+            Step::Forward => {}
             Step::Snapshot => self.snapshot(),
             Step::Read => self.read(),
             Step::Command(link) => self.command(link),
@@ -178,14 +166,16 @@ impl World {
             Step::Time => self.pass(),
             Step::Fault(fault) => self.fail_with(fault),
         }
-        if matches!(self.writer.stage, Stage::HandingOver(_)) && !self.can_hand_over() {
-            self.tally.saw(Seen::HandoverFull);
+        if matches!(self.writer.stage, Stage::HandingOver(_))
+            && !self.forwarder.has_room_for_commits()
+        {
+            self.coverage.saw(Seen::HandoverFull);
         }
     }
 
     fn post(&mut self) {
         let events = self.maker.webhook(&mut self.random, &self.scenario);
-        self.writer.inbox.push_back(Request::Append(events));
+        self.writer.inbox.push_back(WriterRequest::Append(events));
     }
 
     fn pass(&mut self) {
@@ -198,20 +188,20 @@ impl World {
     }
 
     fn fail_with(&mut self, fault: Fault) {
-        self.story.mark(fault as u64);
-        self.story.tell(|| format!("at {}: {fault:?}", self.now));
+        self.trace.mark(fault as u64);
+        self.trace.log(|| format!("at {}: {fault:?}", self.now));
         match fault {
-            Fault::Mood => {
+            Fault::Behavior => {
                 let route_id = self.random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 7]);
-                let mood = self.random.pick(&self.scenario.moods);
-                self.story.tell(|| format!("route {route_id}: {mood:?}"));
-                self.broker.moods.insert(route_id, mood);
+                let behavior = self.random.pick(&self.scenario.behaviors);
+                self.trace.log(|| format!("route {route_id}: {behavior:?}"));
+                self.broker.behaviors.insert(route_id, behavior);
             }
             Fault::LoseMain => self.lose(Link::Main),
             Fault::LoseProbe => self.lose(Link::Probe),
             Fault::Freeze => {
                 self.broker.is_frozen = !self.broker.is_frozen;
-                self.tally.saw(Seen::Frozen);
+                self.coverage.saw(Seen::Frozen);
             }
             Fault::Unreachable => self.broker.is_unreachable = !self.broker.is_unreachable,
             Fault::Block => {
@@ -229,18 +219,34 @@ impl World {
             Fault::Crash => self.crash(),
             Fault::Reroute => {
                 if self.stopping.is_none() {
-                    self.forwarder.reroute = Some(Routing::draw(&mut self.random));
+                    let routing = Routing::draw(&mut self.random);
+                    self.forwarder.reload(routing);
                 }
             }
+            Fault::Pause => self.pause(),
             Fault::Stop => self.stop(),
         }
     }
 
-    /// Everything works again, but perhaps one route.
-    pub(super) fn heal(&mut self, but: Option<(i64, Mood)>) {
-        self.story.tell(|| format!("everything works but {but:?}"));
-        self.broker.moods.clear();
-        self.broker.moods.extend(but);
+    /// An operator pauses a route or everything, or ends all pauses.
+    fn pause(&mut self) {
+        let key = self.random.below(6);
+        self.pauses.send_modify(|pauses| match key {
+            5 => pauses.clear(),
+            key => pauses.push(Pause {
+                exchange: None,
+                routing_key: (key < 4).then(|| key.to_string().into()),
+                since: Timestamp::UNIX_EPOCH,
+            }),
+        });
+        self.coverage.saw(Seen::Paused);
+    }
+
+    /// Ends all faults, except that of one route if one is given.
+    pub(super) fn heal(&mut self, but: Option<(i64, Behavior)>) {
+        self.trace.log(|| format!("everything works but {but:?}"));
+        self.broker.behaviors.clear();
+        self.broker.behaviors.extend(but);
         self.broker.is_frozen = false;
         self.broker.is_unreachable = false;
         self.broker.is_alarmed = false;
@@ -249,14 +255,13 @@ impl World {
         }
         self.writer.is_disk_full = false;
         self.take_fails = false;
+        self.pauses.send_modify(Vec::clear);
     }
 
     pub(super) fn stop(&mut self) {
-        if self.stopping.is_none() && !self.forwarder.is_rerouting {
-            self.story.tell(|| "stop: drain".into());
-            self.forwarder.reroute = None;
-            self.forwarder.is_draining = true;
-            self.forwarder.has_to_act = true;
+        if self.stopping.is_none() && self.forwarder.reload.is_none() {
+            self.trace.log(|| "stop: drain".into());
+            self.forwarder.drain.cancel();
             self.stopping = Some(Stopping::Draining(self.now));
         }
     }
@@ -265,7 +270,7 @@ impl World {
         match self.stopping {
             None => false,
             Some(Stopping::Draining(since) | Stopping::Halting(since)) => {
-                self.forwarder.has_ended || self.now >= since + GRACE
+                self.forwarder.has_ended() || self.now >= since + GRACE
             }
             Some(Stopping::Closing) => self.writer.is_stopped(),
         }
@@ -273,21 +278,19 @@ impl World {
 
     fn supervise(&mut self) {
         match self.stopping {
-            Some(Stopping::Draining(_) | Stopping::Halting(_)) if self.forwarder.has_ended => {
+            Some(Stopping::Draining(_) | Stopping::Halting(_)) if self.forwarder.has_ended() => {
                 self.close();
             }
             Some(Stopping::Draining(_)) => {
-                self.story.tell(|| "stop: halt".into());
-                self.tally.saw(Seen::Halted);
-                self.forwarder.is_halted = true;
-                self.forwarder.flow.halt();
-                self.forwarder.has_to_act = true;
+                self.trace.log(|| "stop: halt".into());
+                self.coverage.saw(Seen::Halted);
+                self.forwarder.halt.cancel();
                 self.stopping = Some(Stopping::Halting(self.now));
             }
             Some(Stopping::Halting(_)) => {
-                self.story.tell(|| "stop: abort".into());
-                self.tally.saw(Seen::Aborted);
-                self.forwarder.has_ended = true;
+                self.trace.log(|| "stop: abort".into());
+                self.coverage.saw(Seen::Aborted);
+                self.forwarder.run = None;
                 self.judge.may_repeat();
                 self.close();
             }
@@ -301,43 +304,39 @@ impl World {
     }
 
     fn close(&mut self) {
-        self.writer.news.clear();
         for link in LINKS {
             self.crash_link(link);
         }
-        self.writer.inbox.push_back(Request::Stop);
+        self.writer.inbox.push_back(WriterRequest::Stop);
         self.stopping = Some(Stopping::Closing);
     }
 
-    /// The forwarder has ended by itself.
+    /// Checks the state when the forwarder has ended by itself.
     pub(super) fn ended(&mut self) {
-        self.story.tell(|| "the forwarder has ended".into());
+        self.trace.log(|| "the forwarder has ended".into());
         self.judge.ended_in_order(&self.disk);
-        let flow = &self.forwarder.flow;
-        if self.forwarder.is_halted {
+        if self.forwarder.halt.is_cancelled() {
             return;
         }
-        if !flow.is_idle() {
-            self.tally.saw(Seen::EndedHopeless);
+        if !self.forwarder.is_idle {
+            self.coverage.saw(Seen::EndedHopeless);
             return;
         }
-        self.tally.saw(Seen::Drained);
+        self.coverage.saw(Seen::Drained);
+        if self.disk.tail().is_some() {
+            self.coverage.saw(Seen::DrainedBesideTail);
+        }
         let is_writing = !self.writer.is_at_rest();
-        let mut left = self.disk.pending.values().filter(|row| row.is_head);
-        let is_suspect = |route_id| {
-            let route = flow.routes.get(&route_id);
-            route.is_some_and(|route| route.suspect.is_some())
-        };
-        if self
-            .disk
-            .pending
-            .values()
-            .any(|row| row.is_head && is_suspect(row.route_id))
-        {
-            self.tally.saw(Seen::DrainedBesideSuspect);
+        let is_tripped = |route_id| self.forwarder.suspects.contains(&route_id);
+        if self.disk.heads().any(|head| is_tripped(head.route_id)) {
+            self.coverage.saw(Seen::DrainedBesideSuspect);
         }
         assert!(
-            is_writing || left.all(|row| row.due_ms > 0 || is_suspect(row.route_id)),
+            is_writing
+                || self
+                    .disk
+                    .heads()
+                    .all(|head| head.due_ms > 0 || is_tripped(head.route_id)),
             "it ended before everything was published that could be"
         );
     }

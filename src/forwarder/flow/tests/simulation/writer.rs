@@ -1,28 +1,31 @@
-//! The journal's thread: collects a group, commits it, answers, hands over what it brought, one
-//! step at a time, with anything between two of them. Its queue and its hand-over are those of
+//! The journal's thread: collects a group, commits it, answers, and hands the results over. Each of
+//! these is a separate step, with any other steps in between. Its queue and its handover follow
 //! `journal/writer` and `journal/handover`.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use tokio::sync::oneshot;
 
 use super::World;
-use super::disk::Routing;
+use super::coverage::Seen;
+use super::disk::{Routing, WINDOW_AGE_MAX};
 use super::events::Fresh;
-use super::tally::Seen;
-use crate::journal::{Change, Committed};
+use crate::journal::{Committed, Seq, Transition, WriteError, strip_body};
 
-/// How often the disk is looked at when nothing else happens.
+/// Interval of the upkeep when there are no requests, in milliseconds.
 pub(super) const TICK: u64 = 500;
 
-pub(super) enum Request {
+pub(super) enum WriterRequest {
     Append(Vec<Fresh>),
-    Changes(Vec<Change>),
-    SetRouting(Routing),
+    Changes(Vec<Transition>),
+    SetRouting(Routing, oneshot::Sender<Result<(), WriteError>>),
     Stop,
 }
 
 #[derive(Default)]
 pub(super) struct Group {
-    changes: Vec<Change>,
+    changes: Vec<Transition>,
     webhooks: Vec<Vec<Fresh>>,
 }
 
@@ -30,27 +33,26 @@ pub(super) struct Group {
 pub(super) enum Stage {
     #[default]
     Idle,
-    /// Waits for the fsync.
+    /// Waits for the fsync of the commit.
     Committing(Group),
-    /// On the disk; nobody was told.
-    Answering(Committed),
-    /// Answered; the forwarder was not told.
+    /// Committed, but not answered. Contains the numbers of all appended events, whether they are
+    /// handed over or not.
+    Answering(Committed, RangeInclusive<Seq>),
+    /// Answered, but not handed over to the forwarder.
     HandingOver(Committed),
-    /// Closed.
+    /// The journal is closed.
     Stopped,
 }
 
 #[derive(Default)]
 pub(super) struct Writer {
-    pub(super) inbox: VecDeque<Request>,
-    unsaved: Vec<Change>,
+    pub(super) inbox: VecDeque<WriterRequest>,
+    unsaved: Vec<Transition>,
     pub(super) stage: Stage,
     has_write_error: bool,
     is_stopping: bool,
     pub(super) is_disk_full: bool,
     pub(super) ticked_at: u64,
-    /// Handed over, not yet looked at.
-    pub(super) news: VecDeque<Committed>,
 }
 
 impl Writer {
@@ -58,18 +60,13 @@ impl Writer {
         matches!(self.stage, Stage::Idle | Stage::Stopped)
             && self.inbox.is_empty()
             && self.unsaved.is_empty()
-            && self.news.is_empty()
-    }
-
-    pub(super) fn has_to_tick(&self) -> bool {
-        matches!(self.stage, Stage::Idle) && (!self.unsaved.is_empty() || self.has_write_error)
     }
 
     pub(super) fn is_stopped(&self) -> bool {
         matches!(self.stage, Stage::Stopped)
     }
 
-    /// Of a new process on the same disk.
+    /// Starts again in a new process on the same disk.
     pub(super) fn restart(&mut self, now: u64) {
         *self = Self {
             is_disk_full: self.is_disk_full,
@@ -80,7 +77,8 @@ impl Writer {
 }
 
 impl World {
-    /// Takes what waits, or the first part of it: the rest comes while this one is committed.
+    /// Collects all waiting requests, or only the first ones, as if the rest arrived during the
+    /// commit.
     pub(super) fn collect(&mut self) {
         let mut group = Group {
             changes: std::mem::take(&mut self.writer.unsaved),
@@ -94,22 +92,24 @@ impl World {
         };
         for _ in 0..many {
             match self.writer.inbox.pop_front() {
-                Some(Request::Append(events)) if self.writer.has_write_error => {
-                    self.tally.saw(Seen::Refused503);
-                    self.story
-                        .tell(|| format!("503 to {} events", events.len()));
+                Some(WriterRequest::Append(events)) if self.writer.has_write_error => {
+                    self.coverage.saw(Seen::Refused503);
+                    self.trace.log(|| format!("503 to {} events", events.len()));
                 }
-                Some(Request::Append(events)) => group.webhooks.push(events),
-                Some(Request::Changes(changes)) => group.changes.extend(changes),
-                Some(Request::SetRouting(routing)) => self.set_routing(routing),
-                Some(Request::Stop) => {
+                Some(WriterRequest::Append(events)) => group.webhooks.push(events),
+                Some(WriterRequest::Changes(changes)) => group.changes.extend(changes),
+                Some(WriterRequest::SetRouting(routing, reply)) => {
+                    // The process may have crashed or stopped.
+                    let _ = reply.send(self.set_routing(routing));
+                }
+                Some(WriterRequest::Stop) => {
                     self.writer.is_stopping = true;
                     break;
                 }
                 None => break,
             }
         }
-        self.story.mark(group.changes.len() as u64);
+        self.trace.mark(group.changes.len() as u64);
         if group.changes.is_empty() && group.webhooks.is_empty() {
             self.end_of_group();
         } else {
@@ -117,21 +117,21 @@ impl World {
         }
     }
 
-    fn set_routing(&mut self, routing: Routing) {
+    fn set_routing(&mut self, routing: Routing) -> Result<(), WriteError> {
         let is_done = !self.writer.is_disk_full;
         if is_done {
-            self.disk.reroute(routing);
-            self.tally.saw(Seen::Rerouted);
+            self.disk.reroute(routing, self.now);
+            self.coverage.saw(Seen::Rerouted);
         } else {
-            self.writer.has_write_error = true;
-            self.tally.saw(Seen::RerouteFailed);
+            self.roll_back();
+            self.coverage.saw(Seen::RerouteFailed);
         }
-        self.story
-            .tell(|| format!("the journal reroutes: {is_done}"));
-        self.forwarder.rerouted = Some(is_done);
+        self.trace
+            .log(|| format!("the journal reroutes: {is_done}"));
+        is_done.then_some(()).ok_or(WriteError::DiskFull)
     }
 
-    /// The commit returns.
+    /// Ends the commit, successfully or not.
     pub(super) fn land(&mut self) {
         let Stage::Committing(group) = std::mem::take(&mut self.writer.stage) else {
             return;
@@ -140,89 +140,101 @@ impl World {
             self.fail(group);
             return;
         }
+        let appended = self.disk.last_seq + 1;
         let committed = self.apply(group);
         self.writer.has_write_error = false;
-        self.writer.stage = Stage::Answering(committed);
+        self.writer.stage = Stage::Answering(committed, appended..=self.disk.last_seq);
     }
 
     fn fail(&mut self, group: Group) {
-        self.tally.saw(Seen::CommitFailed);
-        self.story.tell(|| {
+        self.coverage.saw(Seen::CommitFailed);
+        self.trace.log(|| {
             let (changes, webhooks) = (group.changes.len(), group.webhooks.len());
             format!("a commit of {changes} changes, {webhooks} webhooks fails: disk full")
         });
         self.writer.unsaved = group.changes;
-        self.writer.has_write_error = true;
+        self.roll_back();
         self.end_of_group();
     }
 
-    /// The group is on the disk, whether anybody hears of it or not.
+    /// Rolls back a transaction.
+    fn roll_back(&mut self) {
+        self.writer.has_write_error = true;
+        if self.disk.tail().is_some() {
+            self.coverage.saw(Seen::ReadBackWithTail);
+        }
+        self.disk.roll_back(self.now);
+    }
+
+    /// Applies a group to the disk, whether it will be answered or not.
     fn apply(&mut self, group: Group) -> Committed {
         let mut committed = Committed::default();
         for change in group.changes {
             let ack = self.disk.change(&change);
             self.judge.landed(&change);
-            if let crate::journal::Ack::Settled {
+            if let crate::journal::TransitionApplied::Completed {
                 promoted: Some(_), ..
             } = ack
             {
-                self.tally.saw(Seen::Promoted);
+                self.coverage.saw(Seen::Promoted);
             }
-            committed.acks.push(ack);
+            committed.applied.push(ack);
         }
-        for fresh in group.webhooks.iter().flatten() {
-            let held = self.disk.append(fresh, &self.maker);
-            self.judge.appended(held.seq, fresh);
-            committed.fresh.push(held);
+        for webhook in &group.webhooks {
+            for part in webhook.chunks(self.scenario.part_max) {
+                let first = self.disk.last_seq + 1;
+                let fresh = self.disk.append(part, self.now);
+                for (seq, event) in (first..).zip(part) {
+                    self.judge.appended(seq, event);
+                }
+                committed.fresh.extend(fresh);
+            }
         }
-        self.judge.counters_add_up(&self.disk);
-        self.story.mark(committed.fresh.len() as u64);
-        self.story.tell(|| {
+        let behind = self.disk.renew_window(self.is_ageing(), self.now);
+        committed.behind.extend(behind);
+        self.trace.mark(committed.fresh.len() as u64);
+        self.trace.mark(committed.behind.len() as u64);
+        self.trace.log(|| {
             let fresh = committed.fresh.iter();
             let fresh: Vec<_> = fresh
-                .map(|held| {
+                .map(|queued| {
                     (
-                        held.seq,
-                        held.event.session().unwrap_or("reject"),
-                        held.route_id,
+                        queued.seq,
+                        queued.event.session().unwrap_or("reject"),
+                        queued.route_id,
                     )
                 })
                 .collect();
-            format!("committed {:?}, fresh {fresh:?}", committed.acks)
+            let (applied, behind) = (&committed.applied, &committed.behind);
+            let (last, tail) = (self.disk.last_seq, self.disk.tail());
+            format!(
+                "committed {applied:?}, fresh {fresh:?}, behind {behind:?}; {last}, tail {tail:?}"
+            )
         });
         committed
     }
 
-    /// The senders of the group hear their 2xx.
+    /// Answers 2xx to the senders of the group.
     pub(super) fn answer(&mut self) {
-        let Stage::Answering(mut committed) = std::mem::take(&mut self.writer.stage) else {
+        let stage = std::mem::take(&mut self.writer.stage);
+        let Stage::Answering(mut committed, appended) = stage else {
             return;
         };
-        for held in &committed.fresh {
-            self.judge.answered(held.seq);
-            self.tally.saw(Seen::Appended);
+        for seq in appended {
+            self.judge.answered(seq);
+            self.coverage.saw(Seen::Appended);
         }
         if self.random.one_in(10) && !committed.fresh.is_empty() {
-            // No memory for bodies on their way.
-            self.tally.saw(Seen::BodyLeftBehind);
-            committed
-                .fresh
-                .iter_mut()
-                .for_each(super::forwarder::leave_body);
+            // As if there were no memory for bodies during the handover.
+            self.coverage.saw(Seen::BodyLeftBehind);
+            committed.fresh.iter_mut().for_each(strip_body);
         }
         self.writer.stage = Stage::HandingOver(committed);
     }
 
-    /// Waits for room in the queue, unless nobody takes from it any more.
-    pub(super) fn can_hand_over(&self) -> bool {
-        self.writer.news.len() < self.scenario.handover_max || self.forwarder.has_ended
-    }
-
     pub(super) fn hand_over(&mut self) {
-        if let Stage::HandingOver(committed) = std::mem::take(&mut self.writer.stage)
-            && !self.forwarder.has_ended
-        {
-            self.writer.news.push_back(committed);
+        if let Stage::HandingOver(committed) = std::mem::take(&mut self.writer.stage) {
+            self.forwarder.hand_over(committed);
         }
         self.end_of_group();
     }
@@ -234,11 +246,11 @@ impl World {
         }
     }
 
-    /// The last changes, as far as the disk takes them.
+    /// Commits the last changes, unless the disk is full, and closes the journal.
     fn stop_writer(&mut self) {
         let mut changes = std::mem::take(&mut self.writer.unsaved);
         for request in std::mem::take(&mut self.writer.inbox) {
-            if let Request::Changes(more) = request {
+            if let WriterRequest::Changes(more) = request {
                 changes.extend(more);
             }
         }
@@ -251,20 +263,46 @@ impl World {
         self.writer.stage = Stage::Stopped;
     }
 
-    /// Now and then: is the disk back?
-    pub(super) fn tick(&mut self) {
-        self.writer.ticked_at = self.now;
-        if !self.writer.unsaved.is_empty() {
-            self.writer.stage = Stage::Committing(Group {
-                changes: std::mem::take(&mut self.writer.unsaved),
-                webhooks: Vec::new(),
-            });
-        } else if !self.writer.is_disk_full {
-            self.writer.has_write_error = false;
+    /// When the next upkeep is due, if there is a reason for one.
+    pub(super) fn ticks_at(&self) -> Option<u64> {
+        let writer = &self.writer;
+        if !matches!(writer.stage, Stage::Idle) {
+            return None;
         }
+        let next = writer.ticked_at + TICK;
+        if !writer.unsaved.is_empty() || writer.has_write_error || self.disk.can_load() {
+            return Some(next);
+        }
+        let since = self.disk.oldest()?.max(self.forwarder.connected_since?);
+        Some(next.max(since + WINDOW_AGE_MAX))
     }
 
-    /// The process is gone; a commit that was under way landed or did not.
+    /// Whether old events of the window get rows. Not while the broker is away, because then no
+    /// route would make room for another one.
+    fn is_ageing(&self) -> bool {
+        let since = self.forwarder.connected_since;
+        since.is_some_and(|since| self.now >= since + WINDOW_AGE_MAX)
+    }
+
+    /// Upkeep: commits pending changes if the disk has room again, and updates the window.
+    pub(super) fn tick(&mut self) {
+        self.writer.ticked_at = self.now;
+        if self.writer.unsaved.is_empty() && self.writer.has_write_error {
+            if self.writer.is_disk_full {
+                return;
+            }
+            self.writer.has_write_error = false;
+        }
+        if self.writer.unsaved.is_empty() && self.disk.can_load() {
+            self.coverage.saw(Seen::LoadedByTick);
+        }
+        self.writer.stage = Stage::Committing(Group {
+            changes: std::mem::take(&mut self.writer.unsaved),
+            webhooks: Vec::new(),
+        });
+    }
+
+    /// Crashes the writer. A commit in progress has or has not reached the disk.
     pub(super) fn crash_writer(&mut self) {
         let seen = match std::mem::take(&mut self.writer.stage) {
             Stage::Committing(group) => {
@@ -273,12 +311,12 @@ impl World {
                 }
                 Seen::CrashInCommit
             }
-            Stage::Answering(_) => Seen::CrashBeforeAnswer,
+            Stage::Answering(..) => Seen::CrashBeforeAnswer,
             Stage::HandingOver(_) => Seen::CrashBeforeHandover,
-            Stage::Idle | Stage::Stopped if self.writer.news.is_empty() => Seen::CrashAtRest,
-            Stage::Idle | Stage::Stopped => Seen::CrashWithNews,
+            Stage::Idle | Stage::Stopped if self.forwarder.applied.is_empty() => Seen::CrashAtRest,
+            Stage::Idle | Stage::Stopped => Seen::CrashWithCommits,
         };
-        self.tally.saw(seen);
+        self.coverage.saw(seen);
         self.writer.restart(self.now);
     }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make test`: installs what the tests need, runs all tests, and lists the skipped ones at the end.
+# `make test`: installs what the tests need, runs all tests, runs a failed test once more alone, and lists the
+# skipped ones at the end.
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
@@ -7,7 +8,8 @@ cd "$(dirname "$0")/.."
 DESKBRIDGE_TEST_SKIPS=$(mktemp)
 export DESKBRIDGE_TEST_SKIPS
 needs_log=$(mktemp)
-trap 'wait; rm -f "$DESKBRIDGE_TEST_SKIPS" "$needs_log"' EXIT
+log=$(mktemp)
+trap 'wait; rm -f "$DESKBRIDGE_TEST_SKIPS" "$needs_log" "$log"' EXIT
 
 # Most of the installation is waiting, so the tests are compiled meanwhile.
 scripts/test-needs.sh >"$needs_log" 2>&1 &
@@ -21,7 +23,10 @@ cat "$needs_log"
 # as long on two cores, and slow down those that measure time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}
 status=0
-cargo test --locked --no-fail-fast --features failpoints,otel "$@" || status=$?
-echo "skipped: $(wc -l <"$DESKBRIDGE_TEST_SKIPS")"
-sort "$DESKBRIDGE_TEST_SKIPS"
+cargo test --locked --no-fail-fast --features failpoints,otel "$@" 2>&1 | tee "$log" || status=$?
+if [ "$status" != 0 ] && scripts/rerun-failed.sh "$log"; then
+    status=0
+fi
+echo "skipped: $(sort -u "$DESKBRIDGE_TEST_SKIPS" | wc -l)"
+sort -u "$DESKBRIDGE_TEST_SKIPS"
 exit $status

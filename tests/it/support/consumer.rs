@@ -1,5 +1,6 @@
 //! A consumer with its own connection that collects what it receives.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -155,6 +156,21 @@ impl Consumer {
         let messages = self.inbox.messages.lock().unwrap()[self.taken..end].to_vec();
         self.taken = end;
         messages
+    }
+
+    /// Waits for the next `n` messages with an id that has not been received before. A message
+    /// whose confirm was lost with its channel or connection is published again with the same id.
+    pub async fn receive_n_distinct(&mut self, n: usize) -> Vec<Message> {
+        let received = self.inbox.messages.lock().unwrap()[..self.taken].to_vec();
+        let mut ids: HashSet<_> = received.into_iter().map(|m| m.message_id).collect();
+        let mut distinct = Vec::new();
+        while distinct.len() < n {
+            let message = self.receive().await;
+            if ids.insert(message.message_id.clone()) {
+                distinct.push(message);
+            }
+        }
+        distinct
     }
 
     /// Panics if another message arrives within `quiet`.

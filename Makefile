@@ -4,7 +4,7 @@
 # A recipe fails if any program of a pipe fails.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run demo test lint dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints mutations mutants power-loss outage flood fuzz \
+.PHONY: help run demo test lint lines dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints mutations mutants power-loss outage flood fuzz \
 	test-rabbitmq compose-test dist dist-reproducible docs package-test helm-test types types-test check-faults
 
 # The targets for newcomers are at the end of the file, so that a small terminal shows them.
@@ -44,6 +44,9 @@ test-rabbitmq: ## all tests with another RabbitMQ, as root (VERSION=4.0 or 4.3 [
 outage: ## an alarm, a frozen broker and a dead link, SECONDS=60 each: what the sender notices
 	@scripts/test-needs.sh
 	@OUTAGE_SECONDS=$(or $(SECONDS),60) cargo test --locked --release --test it outages::sender_view:: -- --nocapture --test-threads 1
+
+lines: ## lines of each room of src and of the tests, with their ceilings in lines.toml
+	@scripts/lines.sh
 
 lint: ## check formatting, clippy, dependencies, spelling and shell scripts
 	@scripts/lint.sh

@@ -3,6 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::process::script;
 
 /// Every module, with the modules that it may import.
 const MODULES: [(&str, &[&str]); 18] = [
@@ -255,4 +258,11 @@ fn pure_modules_use_no_clock_io_or_tokio() {
         files > 10,
         "only {files} files were found: this test no longer tests anything"
     );
+}
+
+#[test]
+fn no_room_is_above_its_ceiling() {
+    let counted = Command::new(script("lines.sh")).output().unwrap();
+    let table = String::from_utf8_lossy(&counted.stdout);
+    assert!(counted.status.success(), "{table}");
 }

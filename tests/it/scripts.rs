@@ -48,6 +48,7 @@ fn arguments(name: &str) -> Option<&'static [&'static str]> {
         | "dist.sh"
         | "docs.sh"
         | "helm-test.sh"
+        | "lines.sh"
         | "lint.sh"
         | "mirror.sh"
         | "mutations.sh"

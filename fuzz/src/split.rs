@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use deskbridge::webhook::signature::Keys;
 use deskbridge::webhook::split::split;
 use deskbridge::webhook::{Content, DeadLetterReason, Envelope, Event, Fields, Webhook};
 use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use super::json::{self, Expected};

@@ -1,7 +1,7 @@
 //! The identity of an event: identical for the same event, however often it is sent, across
 //! restarts, retries and replays. Depends only on source, session id and bytes.
 
-use aws_lc_rs::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256};
 use uuid::Uuid;
 
 use super::Event;

@@ -7,8 +7,8 @@ mod template;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
+use ring::digest::{Context, SHA256};
 
 use self::status::StatusRoute;
 use self::template::Template;

@@ -1,9 +1,9 @@
 //! Verifies that a body is from its source: HMAC-SHA256 over the raw bytes, keyed with any of the
 //! source's secrets. Knows header values, but not HTTP.
 
-use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 use bytes::Bytes;
 use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use ring::hmac::{self, HMAC_SHA256, Key};
 
 /// The header that carries the signature, in lower case.
 pub const HEADER: &str = "x-dd-signature";

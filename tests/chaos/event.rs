@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use crate::random::mix;

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use aws_lc_rs::{digest, hmac};
 use data_encoding::{BASE64, HEXUPPER};
 use hyper::Method;
 use jiff::Timestamp;
+use ring::{digest, hmac};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

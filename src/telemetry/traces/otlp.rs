@@ -12,7 +12,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
@@ -22,6 +21,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
     IdGenerator, SamplingDecision, ShouldSample, SpanData, SpanEvents, SpanLinks,
 };
+use ring::digest::{SHA256, digest};
 
 use self::export::Queue;
 use super::{Origin, Publication, endpoint};

@@ -12,7 +12,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto::ring;
 
 /// The first byte of a TLS handshake.
 const HANDSHAKE: u8 = 22;
@@ -38,7 +38,7 @@ impl Server {
     async fn start(cert: &Path, key: &Path, behind: Option<SocketAddr>) -> Self {
         let certificate = CertificateDer::from_pem_file(cert).unwrap();
         let key = PrivateKeyDer::from_pem_file(key).unwrap();
-        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()

@@ -4,7 +4,7 @@
 # A recipe fails if any program of a pipe fails.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run demo test lint lines dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints mutations mutants power-loss outage flood fuzz \
+.PHONY: help run demo test lint lines repeat-tests dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints mutations mutants power-loss outage flood fuzz \
 	test-rabbitmq compose-test dist dist-reproducible docs package-test helm-test types types-test check-faults
 
 # The targets for newcomers are at the end of the file, so that a small terminal shows them.
@@ -47,6 +47,9 @@ outage: ## an alarm, a frozen broker and a dead link, SECONDS=60 each: what the 
 
 lines: ## lines of each room of src and of the tests, with their ceilings in lines.toml
 	@scripts/lines.sh
+
+repeat-tests: ## make test several times; a test that passes only when it is run again fails (TIMES=10 [BUSY=1])
+	@scripts/repeat-tests.sh $(or $(TIMES),10) $(BUSY)
 
 lint: ## check formatting, clippy, dependencies, spelling and shell scripts
 	@scripts/lint.sh

@@ -31,6 +31,8 @@ BIN=/usr/lib/rabbitmq/bin
 ROOT=${RABBITMQ_ROOT-}
 INSIDE=(${ROOT:+chroot "$ROOT"})
 PLUGINS=${BROKER_PLUGINS-rabbitmq_management,rabbitmq_prometheus}
+# Erlang's schedulers do not spin while they have nothing to do: several nodes share few cores.
+IDLE="+sbwt none +sbwtdcpu none +sbwtdio none"
 START_SECONDS_MAX=60
 STOP_SECONDS_MAX=15
 
@@ -143,7 +145,7 @@ become_in_node_env() {
         RABBITMQ_CONFIG_FILE="$DIR/rabbitmq.conf" \
         RABBITMQ_ADVANCED_CONFIG_FILE="$DIR/advanced.config" \
         ERL_EPMD_PORT="$EPMD_PORT" ERL_EPMD_ADDRESS=127.0.0.1 ERL_FLAGS="-start_epmd false" \
-        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
+        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1} $IDLE" \
         RUNNING_UNDER_SYSTEMD=1 \
         "$@"
 }

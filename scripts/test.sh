@@ -9,7 +9,8 @@ DESKBRIDGE_TEST_SKIPS=$(mktemp)
 export DESKBRIDGE_TEST_SKIPS
 needs_log=$(mktemp)
 log=$(mktemp)
-trap 'wait; rm -f "$DESKBRIDGE_TEST_SKIPS" "$needs_log" "$log"' EXIT
+chaos_log=$(mktemp)
+trap 'wait; rm -f "$DESKBRIDGE_TEST_SKIPS" "$needs_log" "$log" "$chaos_log"' EXIT
 
 # Most of the installation is waiting, so the tests are compiled meanwhile.
 scripts/test-needs.sh >"$needs_log" 2>&1 &
@@ -19,11 +20,23 @@ wait $needs || { cat "$needs_log" >&2; exit 1; }
 cat "$needs_log"
 
 # With failpoints, where tests end the bridge; release builds cannot enable them (src/failpoint.rs).
-# Many tests wait for a broker or a timer, so more of them run than there are cores. Twice as many take
-# as long on two cores, and slow down those that measure time.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}
+run() {
+    cargo test --locked --no-fail-fast --features failpoints,otel "$@" 2>&1
+}
+# Many tests wait for a broker or a timer, so twice as many of them run as there are cores. More would
+# take as long, and slow down those that measure time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 status=0
-cargo test --locked --no-fail-fast --features failpoints,otel "$@" 2>&1 | tee "$log" || status=$?
+if [ $# != 0 ]; then
+    run "$@" | tee "$log" || status=$?
+else
+    # The campaign of tests/chaos mostly waits, so it runs beside the others.
+    run --test chaos >"$chaos_log" &
+    chaos=$!
+    run --lib --bins --test it | tee "$log" || status=$?
+    wait $chaos || status=$?
+    tee -a "$log" <"$chaos_log"
+fi
 if [ "$status" != 0 ] && scripts/rerun-failed.sh "$log"; then
     status=0
 fi

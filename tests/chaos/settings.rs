@@ -27,7 +27,7 @@ pub struct Settings {
     pub is_smoke: bool,
 }
 
-const SMOKE: Duration = Duration::from_secs(50);
+const SMOKE: Duration = Duration::from_secs(20);
 const SMOKE_RATE: u32 = 250;
 const RATE: u32 = 900;
 

@@ -36,6 +36,7 @@ fn arguments(name: &str) -> Option<&'static [&'static str]> {
         "compose-test/rabbitmq-entrypoint.sh" => &["no-such-server"],
         "fuzz.sh" => &["1"],
         "install.sh" => &["no-such-package"],
+        "repeat-tests.sh" => &["1"],
         "rerun-failed.sh" => &["no-such.log"],
         "run.sh" => &["demo"],
         "test-rabbitmq.sh" => &["4.3"],

@@ -14,13 +14,13 @@ use super::trace::Trace;
 use super::{Verdict, batch};
 
 /// Number of seeds in an ordinary test run.
-const SMOKE: u64 = 20_000;
+const SMOKE: u64 = 4_000;
 /// Number of seeds that a thread takes at a time.
 const CHUNK: u64 = 50;
 /// One seed in this many runs twice.
 const TWICE: u64 = 100;
 /// How often everything in [`Seen`] must have happened in an ordinary test run.
-const SEEN_MIN: u64 = 20;
+const SEEN_MIN: u64 = 4;
 /// Interval between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 

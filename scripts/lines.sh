@@ -8,6 +8,7 @@
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 
+# shellcheck disable=SC2016 # the program of awk
 find src tests -type f \( -name '*.rs' -o -name '*.sql' \) -not -path '*/node_modules/*' -print0 | xargs -0 awk '
     function total(prefix, label,    area, sum, most) {
         for (area in lines) if (index(area, prefix) == 1) { sum += lines[area]; most += ceiling[area] }

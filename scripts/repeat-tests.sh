@@ -11,7 +11,7 @@ busy=${2-}
 log=$(mktemp)
 written=$(mktemp -p .)
 others=()
-trap 'for pid in "${others[@]}"; do kill "$pid"; done; rm -f "$log" "$written"' EXIT
+trap '[ ${#others[@]} = 0 ] || kill "${others[@]}"; rm -f "$log" "$written"' EXIT
 
 if [ -n "$busy" ]; then
     for _ in 1 2; do

@@ -2,7 +2,6 @@
 //! real broker and must be found by the built binary. On a healthy broker it finds nothing.
 
 mod environment;
-mod exchanges;
 mod faults;
 mod queues;
 pub(crate) mod setup;

@@ -23,7 +23,7 @@ async fn losing_leader_or_quorum_loses_nothing() {
         .await;
     let load = Load::paced(&bridge);
     let begin = Instant::now();
-    bridge.publishes(500).await;
+    bridge.publishes(200).await;
     println!("calm: p99 {:?}", load.p99_since(begin));
 
     let leader = cluster.leader_of(&vhost, "all", 0).await.expect("a leader");
@@ -31,9 +31,9 @@ async fn losing_leader_or_quorum_loses_nothing() {
     let begin = Instant::now();
     cluster.nodes[leader].kill().await;
     // Some events may be confirmed already; the others need another leader.
-    bridge.publishes(600).await;
+    bridge.publishes(400).await;
     println!(
-        "leader dead: p99 {:?}, 600 events published after {:?}",
+        "leader dead: p99 {:?}, 400 events published after {:?}",
         load.p99_since(begin),
         begin.elapsed()
     );
@@ -42,19 +42,19 @@ async fn losing_leader_or_quorum_loses_nothing() {
     let second = (leader + 1) % 3;
     cluster.nodes[second].kill().await;
     // Messages that were in flight may still be confirmed.
-    load.accepts(500).await;
+    load.accepts(300).await;
     let before = bridge.counter("published").await;
-    load.accepts(500).await;
+    load.accepts(300).await;
     let alone = bridge.counter("published").await - before;
     assert_eq!(alone, 0, "one node of three cannot confirm");
     println!("two of three dead: p99 {:?}", load.p99_since(begin));
     assert!(bridge.ready().await);
-    assert!(bridge.status().await["backlog"]["events"].as_u64() >= Some(500));
+    assert!(bridge.status().await["backlog"]["events"].as_u64() >= Some(300));
 
     let begin = Instant::now();
     tokio::join!(cluster.nodes[leader].start(), cluster.nodes[second].start());
     println!("the nodes are back after {:?}", begin.elapsed());
-    bridge.publishes(300).await;
+    bridge.publishes(100).await;
     println!("back: p99 {:?}", load.p99_since(begin));
     load.arrives_in("all", &vhost, &bridge).await;
 }

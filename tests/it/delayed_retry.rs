@@ -305,18 +305,6 @@ async fn verify_retries_and_reports_missing_queues() {
     assert_eq!(vhost.message_count("later.rejected").await, None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn single_active_consumer_receives_everything() {
-    let vhost = Broker::shared().await.vhost().await;
-    let queues = queue("crm", "single_active_consumer = true");
-    let bridge = bridge(&vhost.amqp_url, &queues).await;
-    let mut active = Consumer::of(&vhost, "crm").await;
-    let idle = Consumer::of(&vhost, "crm").await;
-    bridge.post(array_of_new("single", 50)).await;
-    active.receive_n(50).await;
-    assert_eq!(idle.count(), 0);
-}
-
 /// Publishes a message whose headers fit into a frame until the broker adds `x-death`.
 async fn publish_with_large_headers(vhost: &Vhost, key: &str) {
     let mut headers = FieldTable::default();

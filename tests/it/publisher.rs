@@ -8,7 +8,5 @@ mod harness;
 mod login;
 mod outages;
 mod outcomes;
-mod resource_leaks;
-mod speed;
 mod tls;
 mod topology;

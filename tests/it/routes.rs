@@ -179,6 +179,7 @@ async fn missing_exchange_stops_only_its_route() {
     arrived.sort_by_key(|message| message.header("webhook-index").as_u64());
     assert_eq!(ids(&arrived), ids_of(&second), "all of them, no duplicates");
     assert_eq!(vhost.message_count(DEAD_LETTERS).await, Some(0));
+    assert_eq!(bridge.reconnects().await, 0, "the connection is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,7 +385,7 @@ async fn delivery_limit_dead_letters_rejected_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_session_delays_no_other() {
-    const BEHIND: usize = 2_000;
+    const BEHIND: usize = MANY;
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_at(&vhost.amqp_url)
         .with("unrouted.exchange = ''\nretry.attempts_max = 100000")

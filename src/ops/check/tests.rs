@@ -53,7 +53,12 @@ impl Seed {
 
     /// Checks the findings, in order, by the beginnings of their lines.
     #[track_caller]
-    fn has_for(mut self, config: &Config, expected: &[&str]) {
+    fn has_for(self, config: &Config, expected: &[&str]) {
+        self.found(config).begin_with(expected);
+    }
+
+    /// All findings except for notes.
+    fn found(mut self, config: &Config) -> Findings {
         let queue = from_value::<FoundQueue>(self.queue).unwrap();
         self.existing.queues.push(queue);
         let mut input = CheckInput::of(config);
@@ -63,7 +68,7 @@ impl Seed {
         exchanges::judge(&input, &mut list);
         statuses::judge(&input, &mut list);
         list.0.retain(|one| one.severity != Severity::Note);
-        list.begin_with(expected);
+        list
     }
 }
 
@@ -164,6 +169,90 @@ fn queue_kinds_and_states_are_reported() {
             "error: status `unknown`",
             "error: quorum queue `own` expires when it is unused",
         ]);
+}
+
+#[test]
+fn unsafe_dead_lettering_is_reported() {
+    let own = |arguments: &Value| Seed::of("4.0.2", &and(safe(), arguments));
+    own(&json!({"x-dead-letter-strategy": null})).has(&[
+        "error: quorum queue `own` dead-letters at most once: `dead-letter-strategy` is not `at-least-once`",
+    ]);
+    own(&json!({"x-overflow": "drop-head"})).has(&[
+        "error: quorum queue `own` dead-letters at most once: `at-least-once` works only with `overflow=reject-publish`",
+    ]);
+    own(&json!({"x-queue-type": "classic"}))
+        .with("type", json!("classic"))
+        .has(&[
+            "error: queue `own` is a classic queue, which confirms before it has written",
+            "error: classic queue `own` dead-letters at most once: only quorum queues can do better",
+        ]);
+    own(&json!({})).with("durable", json!(false)).has(&[
+        "error: status `created`",
+        "error: status `handled`",
+        "error: status `missed`",
+        "error: status `completed`",
+        "error: status `callback`",
+        "error: status `unknown`",
+        "error: quorum queue `own` is not durable",
+    ]);
+}
+
+/// A queue of the bridge with a policy.
+fn with_policy(name: &str, arguments: &Value, policy: &Value) -> FoundQueue {
+    from_value(json!({
+        "name": name, "type": "quorum", "durable": true, "auto_delete": false, "exclusive": false,
+        "arguments": arguments, "policy": "all", "effective_policy_definition": policy
+    }))
+    .unwrap()
+}
+
+#[test]
+fn policies_of_the_bridges_own_queues_are_reported() {
+    let unlimited = json!({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000});
+    let mut seed = Seed::of("4.0.2", &safe());
+    let forgetful = json!({"message-ttl": 1000, "max-length": 10});
+    let holding = with_policy("chat-sessions.dead-letter", &unlimited, &forgetful);
+    seed.existing.queues.push(holding);
+    seed.has(&[
+        "error: quorum queue `chat-sessions.dead-letter` drops its oldest messages (`drop-head`) beyond 10 messages",
+        "error: quorum queue `chat-sessions.dead-letter` lets messages expire after 1000 ms",
+    ]);
+
+    let mut config = with_own(None);
+    config.queues[0].retry_delay = Some(Duration::from_secs(30));
+    let mut seed = Seed::of("4.0.2", &safe());
+    let short = json!({"max-length": 3});
+    // As an earlier version declared it.
+    let rejected = with_policy("own.rejected", &unlimited, &short);
+    let arguments = json!({
+        "x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000,
+        "x-overflow": "reject-publish", "x-message-ttl": 30_000,
+        "x-dead-letter-exchange": "own.retried", "x-dead-letter-strategy": "at-least-once",
+    });
+    let retry = with_policy("own.retry", &arguments, &json!({"message-ttl": 1000}));
+    seed.existing.queues.extend([rejected, retry]);
+    let mut found = seed.found(&config);
+    found.0.retain(|one| one.problem.contains("`own.re"));
+    found.begin_with(&[
+        "error: quorum queue `own.rejected` drops its oldest messages (`drop-head`) beyond 3 messages",
+        "warning: quorum queue `own.rejected` was declared differently",
+        "warning: quorum queue `own.retry` lets messages expire after 1000 ms because of a policy",
+    ]);
+}
+
+#[test]
+fn fix_names_the_policy_to_change() {
+    let arguments = json!({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000});
+    let found = Seed::of("4.0.2", &arguments)
+        .with("policy", json!("for-own"))
+        .with("effective_policy_definition", json!({"max-length": 1000}))
+        .found(&Config::default());
+    let lines: Vec<_> = found.0.iter().map(ToString::to_string).collect();
+    let dropping =
+        "error: quorum queue `own` drops its oldest messages (`drop-head`) beyond 1000 messages";
+    let is_it = |line: &&String| line.starts_with(dropping);
+    let line = lines.iter().find(is_it).expect("it is reported");
+    assert!(line.contains("in its policy `for-own`"), "{line}");
 }
 
 #[test]

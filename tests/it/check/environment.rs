@@ -1,4 +1,4 @@
-//! Login, alarms, clock, certificates, and a management API that does not respond.
+//! Brokers, clock, certificates, and the login of the management API.
 
 use hyper::Method;
 use serde_json::json;
@@ -6,31 +6,9 @@ use serde_json::json;
 use super::setup::{Setup, TICKETS, check, finds};
 use crate::support::authority::Authority;
 use crate::support::bridge::builder::BridgeBuilder;
-use crate::support::broker::Broker;
 use crate::support::process::faketime;
 use crate::support::skip::skipped;
 use crate::support::tls_server::Server;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_vhost_and_login_are_found() {
-    let vhost = Broker::shared().await.vhost().await;
-    let wrong = vhost.amqp_url_as("guest", "not-the-password");
-    let missing = format!("{}-missing", vhost.amqp_url);
-    for url in [wrong, missing] {
-        let bridge = BridgeBuilder::at(&url)
-            .with("journal.backlog_bytes_max = \"16MiB\"\njournal.retention_bytes = \"16MiB\"")
-            .build();
-        let checked = check(&bridge).await;
-        assert_eq!(checked.code, 1, "{checked:#?}");
-        assert_eq!(checked.findings.len(), 1, "{checked:#?}");
-        assert!(
-            checked.findings[0].starts_with("error: amqp://127.0.0.1:"),
-            "{checked:#?}"
-        );
-        assert!(checked.findings[0].contains(" refuses: "), "{checked:#?}");
-        assert!(!checked.output.contains("not-the-password"), "{checked:#?}");
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_clock_is_found() {

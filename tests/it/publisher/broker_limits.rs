@@ -27,15 +27,13 @@ async fn small_frames_carry_large_messages() {
         "session-type",
         "status",
         "previous-status",
+        "webhook-id",
+        "received-at",
+        "traceparent",
+        "tracestate",
     ] {
-        large
-            .headers
-            .push((name, Header::Text(long.as_str().into())));
-    }
-    for name in ["webhook-id", "received-at", "traceparent", "tracestate"] {
-        large
-            .headers
-            .push((name, Header::Text(long.as_str().into())));
+        let value = Header::Text(long.as_str().into());
+        large.headers.push((name, value));
     }
     assert!(all_delivered(&harness.publish(vec![large]).await));
     let stored = peer.stored();

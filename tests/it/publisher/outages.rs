@@ -1,55 +1,54 @@
-//! A broker that is blocked, frozen, killed, unreachable or absent.
+//! A broker that is blocked, frozen or unreachable.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use amq_protocol::protocol::AMQPClass;
+use amq_protocol::protocol::connection::{self, AMQPMethod};
 use deskbridge::rabbitmq::{Link, Outcome, PublisherEvent};
 use deskbridge::telemetry::status::{BrokerState, BrokerStatus};
-use serde_json::json;
 
 use super::harness::{Harness, all_delivered, config, messages};
 use crate::support::broker::Broker;
+use crate::support::peer::say::{ack, blocked, method};
+use crate::support::peer::{Peer, Say, What};
 use crate::support::proxy::{Direction, Proxy};
-use crate::support::vhost::Vhost;
 use crate::support::wait::{SOON, eventually};
 
+/// The peer blocks the connection with the first message and does not read for thirteen
+/// seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_complete_after_a_memory_alarm() {
-    let broker = Broker::own().await;
-    let vhost = broker.vhost().await;
-    let mut harness = Harness::up(&config(&[&vhost.amqp_url])).await;
-    assert!(all_delivered(
-        &harness.publish(messages("chat-sessions", "k", 10)).await
-    ));
-
-    broker.raise_memory_alarm().await;
-    let mut waiting = vec![
-        harness.submit(Link::Main, false, messages("chat-sessions", "k", 10)),
-        harness.submit(
-            Link::Main,
-            true,
-            messages("chat-sessions.dead-letter", "k", 10),
-        ),
-    ];
+    let was_blocked = AtomicBool::new(false);
+    let peer = Peer::scripted(move |heard| match &heard.what {
+        What::Message(message) if !was_blocked.swap(true, Ordering::SeqCst) => Some(vec![
+            blocked("low on memory"),
+            Say::Wait(Duration::from_secs(13)),
+            unblocked(),
+            ack(message.channel, message.tag, false),
+        ]),
+        _ => None,
+    })
+    .await;
+    let mut harness = Harness::up(&config(&[&peer.url()])).await;
+    let mut waiting = vec![harness.submit(Link::Main, false, messages("chat-sessions", "k", 10))];
     harness
         .reported("blocked", |report| {
             matches!(report, PublisherEvent::Blocked(Link::Main))
         })
         .await;
     let status = harness.state_is(BrokerState::Blocked).await;
-    assert!(
-        status
-            .reason
-            .is_some_and(|reason| reason.contains("memory"))
-    );
+    assert!(status.reason.unwrap().contains("memory"));
     // While blocked, a new window cannot even open its channel.
-    waiting.push(harness.submit(Link::Main, true, messages("chat-sessions", "k", 10)));
+    for exchange in ["chat-sessions", "chat-sessions.dead-letter"] {
+        waiting.push(harness.submit(Link::Main, true, messages(exchange, "k", 10)));
+    }
     // Longer than the deadline of any call: the deadlines are suspended while blocked.
     assert!(
-        harness.is_silent_for(Duration::from_secs(12)).await,
+        harness.is_silent_for(Duration::from_secs(11)).await,
         "nothing happens while blocked"
     );
-
-    broker.clear_memory_alarm().await;
     harness
         .reported("unblocked", |report| {
             matches!(report, PublisherEvent::Unblocked(Link::Main))
@@ -62,26 +61,27 @@ async fn windows_complete_after_a_memory_alarm() {
     assert_eq!(status.reconnects, 0);
 }
 
+fn unblocked() -> Say {
+    let unblocked = AMQPMethod::Unblocked(connection::Unblocked {});
+    method(0, AMQPClass::Connection(unblocked))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_blocked_connection_leaves_no_block() {
-    let broker = Broker::own().await;
-    let vhost = broker.vhost().await;
-    let mut harness = Harness::up(&config(&[&vhost.amqp_url])).await;
-    registered(&broker, &vhost, "chat-sessions.unrouted").await;
-    broker.raise_memory_alarm().await;
+    let peer = Peer::scripted(|heard| {
+        let is_first = heard.connection == 1 && matches!(heard.what, What::Message(_));
+        let pause = Say::Wait(Duration::from_millis(500));
+        is_first.then(|| vec![blocked("low on memory"), pause, Say::Reset])
+    })
+    .await;
+    let mut harness = Harness::up(&config(&[&peer.url()])).await;
     let waiting = harness.submit(Link::Main, false, messages("chat-sessions", "k", 10));
-    harness.state_is(BrokerState::Blocked).await;
-
-    broker.kill().await;
-    assert!(
-        harness
-            .done(waiting)
-            .await
-            .iter()
-            .all(|outcome| *outcome == Outcome::Unknown)
-    );
-    harness.state_is(BrokerState::Connecting).await;
-    broker.start().await;
+    harness
+        .reported("blocked", |report| {
+            matches!(report, PublisherEvent::Blocked(Link::Main))
+        })
+        .await;
+    assert_eq!(harness.done(waiting).await, vec![Outcome::Unknown; 10]);
     harness.comes_up(Link::Main).await;
     assert!(all_delivered(
         &harness.publish(messages("chat-sessions", "k", 10)).await
@@ -91,12 +91,16 @@ async fn lost_blocked_connection_leaves_no_block() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnect_reports_windows_before_the_loss() {
-    let broker = Broker::own().await;
-    let vhost = broker.vhost().await;
-    let mut config = config(&[&vhost.amqp_url]);
+    let is_back = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&is_back);
+    let peer = Peer::scripted(move |heard| {
+        let is_frozen = heard.connection > 1 || matches!(heard.what, What::Message(_));
+        (is_frozen && !answers.load(Ordering::SeqCst)).then(|| vec![Say::Freeze])
+    })
+    .await;
+    let mut config = config(&[&peer.url()]);
     config.rabbitmq.connect_timeout = Duration::from_secs(1);
     let mut harness = Harness::up(&config).await;
-    broker.freeze();
     let ids: Vec<_> = (0..4)
         .map(|_| harness.submit(Link::Main, false, messages("chat-sessions", "k", 64)))
         .collect();
@@ -117,11 +121,8 @@ async fn reconnect_reports_windows_before_the_loss() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(
-        asked.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        asked.elapsed()
-    );
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
     done.sort_unstable();
     assert_eq!(done, ids, "every window was reported before the loss");
     // A window for a link that is down gets its outcomes at once.
@@ -137,61 +138,8 @@ async fn reconnect_reports_windows_before_the_loss() {
     harness
         .status_is("an attempt to connect has failed", is_silent)
         .await;
-    broker.thaw();
+    is_back.store(true, Ordering::SeqCst);
     harness.comes_up(Link::Main).await;
-    assert!(all_delivered(
-        &harness.publish(messages("chat-sessions", "k", 64)).await
-    ));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_broker_is_noticed_and_found_again() {
-    let broker = Broker::own().await;
-    let vhost = broker.vhost().await;
-    let mut harness = Harness::up(&config(&[&vhost.amqp_url])).await;
-    vhost
-        .declare_queue("all", json!({"x-queue-type": "quorum"}))
-        .await;
-    vhost.bind("all", "chat-sessions", "#").await;
-    registered(&broker, &vhost, "all").await;
-    registered(&broker, &vhost, "chat-sessions.unrouted").await;
-    let mut said = 0;
-    let mut outstanding = Vec::new();
-    for _ in 0..40 {
-        outstanding.push(harness.submit(Link::Main, false, messages("chat-sessions", "k", 64)));
-    }
-    said += harness.done(outstanding.remove(0)).await.len();
-
-    let killed = Instant::now();
-    broker.kill().await;
-    harness.goes_down(Link::Main).await;
-    assert!(
-        killed.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        killed.elapsed()
-    );
-    for id in outstanding {
-        let outcomes = harness.done(id).await;
-        said += outcomes
-            .iter()
-            .filter(|outcome| **outcome == Outcome::Delivered)
-            .count();
-    }
-    broker.start().await;
-    harness.comes_up(Link::Main).await;
-    let status = harness.state_is(BrokerState::Connected).await;
-    assert_eq!(status.reconnects, 1);
-    eventually(
-        "all messages reported as delivered are stored",
-        SOON,
-        || async {
-            vhost
-                .message_count("all")
-                .await
-                .is_some_and(|count| count as usize >= said)
-        },
-    )
-    .await;
     assert!(all_delivered(
         &harness.publish(messages("chat-sessions", "k", 64)).await
     ));
@@ -245,41 +193,41 @@ async fn probe_connection_is_independent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_closes_all_connections() {
-    let broker = Broker::own().await;
-    let vhost = broker.vhost().await;
-    let mut harness = Harness::up(&config(&[&vhost.amqp_url])).await;
+    let vhost = Broker::shared().await.vhost().await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let mut harness = Harness::up(&config(&[&vhost.amqp_url_through(proxy.address())])).await;
     let probe = harness.submit(Link::Probe, true, messages("chat-sessions", "k", 1));
     assert_eq!(harness.done(probe).await, [Outcome::Delivered]);
+    assert_eq!(proxy.connections_open(), 2);
     ends_within(&mut harness, Duration::from_millis(500)).await;
-    // Whether the broker reads `connection.close` before the end of the socket depends on the
-    // kernel and the broker; the bridge only has to close both connections at once.
-    eventually("the broker has seen both links close", SOON, || async {
-        connections_closed(&broker, &vhost) == 2
+    eventually("both connections are closed", SOON, || async {
+        proxy.connections_open() == 0
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_is_quick_whatever_the_broker_does() {
-    let broker = Broker::own().await;
-    let vhost = broker.vhost().await;
-    let mut frozen = Harness::up(&config(&[&vhost.amqp_url])).await;
-    let mut unread = Harness::up(&config(&[&vhost.amqp_url])).await;
-    let mut blocked = Harness::up(&config(&[&vhost.amqp_url])).await;
-    broker.raise_memory_alarm().await;
-    blocked.submit(Link::Main, false, messages("chat-sessions", "k", 1));
-    blocked.state_is(BrokerState::Blocked).await;
-    ends_within(&mut blocked, Duration::from_millis(1200)).await;
-    broker.clear_memory_alarm().await;
-
-    broker.freeze();
-    frozen.submit(Link::Main, false, messages("chat-sessions", "k", 64));
-    ends_within(&mut frozen, Duration::from_millis(1200)).await;
-    for _ in 0..200 {
-        unread.submit(Link::Main, false, messages("chat-sessions", "k", 1));
+    let frozen: fn() -> Vec<Say> = || vec![Say::Freeze];
+    let alarmed: fn() -> Vec<Say> = || vec![blocked("low on memory"), Say::Freeze];
+    for (answer, windows, size, state) in [
+        (frozen, 1, 64, BrokerState::Connected),
+        (frozen, 200, 1, BrokerState::Connected),
+        (alarmed, 1, 1, BrokerState::Blocked),
+    ] {
+        let peer =
+            Peer::scripted(move |heard| matches!(heard.what, What::Message(_)).then(answer)).await;
+        let mut harness = Harness::up(&config(&[&peer.url()])).await;
+        for _ in 0..windows {
+            harness.submit(Link::Main, false, messages("chat-sessions", "k", size));
+        }
+        eventually("the peer has a message", SOON, || async {
+            !peer.stored().is_empty()
+        })
+        .await;
+        harness.state_is(state).await;
+        ends_within(&mut harness, Duration::from_millis(1500)).await;
     }
-    ends_within(&mut unread, Duration::from_millis(1500)).await;
-    broker.thaw();
 }
 
 async fn ends_within(harness: &mut Harness, deadline: Duration) {
@@ -290,45 +238,4 @@ async fn ends_within(harness: &mut Harness, deadline: Duration) {
         .expect("it ends in time")
         .unwrap();
     println!("ended after {:?}", begin.elapsed());
-}
-
-/// How often the broker's log reports that a connection of the bridge to this vhost was closed.
-fn connections_closed(broker: &Broker, vhost: &Vhost) -> usize {
-    let logs = std::fs::read_dir(broker.dir().join("log"))
-        .unwrap()
-        .flatten();
-    let texts = logs.filter(|log| log.file_name().to_string_lossy().contains('@'));
-    let texts = texts
-        .filter_map(|log| std::fs::read_to_string(log.path()).ok())
-        .collect::<String>();
-    let is_it = |line: &&str| {
-        line.contains("clos") && line.contains(" - deskbridge, vhost") && line.contains(&vhost.name)
-    };
-    texts.lines().filter(is_it).count()
-}
-
-/// Waits until the broker has written to disk that it has this quorum queue. It does so only after
-/// half a second without work; a node that is killed earlier comes back with an empty queue that
-/// never gets a leader.
-async fn registered(broker: &Broker, vhost: &Vhost, queue: &str) {
-    let name = format!("{}_{queue}", vhost.name).into_bytes();
-    let nodes = broker.dir().join("data");
-    eventually("the queue is on the broker's disk", SOON, || async {
-        let node = std::fs::read_dir(&nodes)
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path());
-        let mut directories = node.filter_map(|path| {
-            Some(
-                path.join("quorum")
-                    .join(path.file_name()?)
-                    .join("names.dets"),
-            )
-        });
-        directories.any(|names| {
-            std::fs::read(names)
-                .is_ok_and(|names| names.windows(name.len()).any(|part| part == name))
-        })
-    })
-    .await;
 }

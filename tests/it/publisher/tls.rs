@@ -141,14 +141,6 @@ async fn check_process(
     assert_eq!([b"[".as_slice(), &message.body, b"]"].concat(), sent);
 }
 
-/// What is reported for one mistake.
-struct Told {
-    what: &'static str,
-    config: Config,
-    reason: &'static str,
-    advice: &'static str,
-}
-
 #[expect(clippy::too_many_lines, reason = "a list of mistakes")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mistake_has_a_reason_and_advice() {
@@ -184,93 +176,88 @@ async fn every_mistake_has_a_reason_and_advice() {
         .replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     std::fs::write(at("encrypted.key"), encrypted).unwrap();
     let identity = |key: &Path| Some((cert.clone(), key.to_owned()));
+    // The mistake, the reason that is reported for it, and a part of the advice.
     let told = [
-        Told {
-            what: "another authority",
-            config: with_ca(url(good.port), &theirs.ca_file),
-            reason: "an authority that is not in `rabbitmq.tls.ca_file`",
-            advice: "ssl_options.cacertfile",
-        },
-        Told {
-            what: "self-signed, as an authority",
-            config: with_ca(url(own.port), &at("own.crt")),
-            reason: "presents the certificate of an authority as its own",
-            advice: "CA:FALSE",
-        },
-        Told {
-            what: "another name",
-            config: with_ca(url(other.port), &ours.ca_file),
-            reason: "is not for `localhost` but for `bridge`",
-            advice: "subjectAltName",
-        },
-        Told {
-            what: "expired",
-            config: with_ca(url(old.port), &ours.ca_file),
-            reason: "the broker's certificate has expired",
-            advice: "clock",
-        },
-        Told {
-            what: "not yet valid",
-            config: with_ca(url(new.port), &ours.ca_file),
-            reason: "not valid yet",
-            advice: "clock",
-        },
-        Told {
-            what: "the plain port",
-            config: with_ca(config(&[&plain_port]), &ours.ca_file),
-            reason: "does not speak TLS",
-            advice: "5671",
-        },
-        Told {
-            what: "the port for TLS, without TLS",
-            config: config(&[&format!("amqp://localhost:{}", good.port)]),
-            reason: "does not speak plain AMQP",
-            advice: "5671",
-        },
-        Told {
-            what: "a key of another certificate",
-            config: with_identity(
+        (
+            "another authority",
+            with_ca(url(good.port), &theirs.ca_file),
+            "an authority that is not in `rabbitmq.tls.ca_file`",
+            "ssl_options.cacertfile",
+        ),
+        (
+            "self-signed, as an authority",
+            with_ca(url(own.port), &at("own.crt")),
+            "presents the certificate of an authority as its own",
+            "CA:FALSE",
+        ),
+        (
+            "another name",
+            with_ca(url(other.port), &ours.ca_file),
+            "is not for `localhost` but for `bridge`",
+            "subjectAltName",
+        ),
+        (
+            "expired",
+            with_ca(url(old.port), &ours.ca_file),
+            "the broker's certificate has expired",
+            "clock",
+        ),
+        (
+            "not yet valid",
+            with_ca(url(new.port), &ours.ca_file),
+            "not valid yet",
+            "clock",
+        ),
+        (
+            "the plain port",
+            with_ca(config(&[&plain_port]), &ours.ca_file),
+            "does not speak TLS",
+            "5671",
+        ),
+        (
+            "the port for TLS, without TLS",
+            config(&[&format!("amqp://localhost:{}", good.port)]),
+            "does not speak plain AMQP",
+            "5671",
+        ),
+        (
+            "a key of another certificate",
+            with_identity(
                 url(good.port),
                 &ours.ca_file,
                 identity(&at("own.key")).as_ref(),
             ),
-            reason: "belongs to another certificate than the one in",
-            advice: "openssl pkey -pubout",
-        },
-        Told {
-            what: "an encrypted key",
-            config: with_identity(
+            "belongs to another certificate than the one in",
+            "openssl pkey -pubout",
+        ),
+        (
+            "an encrypted key",
+            with_identity(
                 url(good.port),
                 &ours.ca_file,
                 identity(&at("encrypted.key")).as_ref(),
             ),
-            reason: "is encrypted with a password",
-            advice: "openssl pkey -in",
-        },
-        Told {
-            what: "a certificate of X.509 version 1",
-            config: with_identity(
+            "is encrypted with a password",
+            "openssl pkey -in",
+        ),
+        (
+            "a certificate of X.509 version 1",
+            with_identity(
                 url(good.port),
                 &ours.ca_file,
                 Some((fixture("version-1.crt"), fixture("version-1.key"))).as_ref(),
             ),
-            reason: "is of X.509 version 1",
-            advice: "openssl x509 -req -extfile",
-        },
-        Told {
-            what: "a DER file",
-            config: with_ca(url(good.port), &at("ca.der")),
-            reason: "is binary (DER)",
-            advice: "openssl x509 -inform der",
-        },
+            "is of X.509 version 1",
+            "openssl x509 -req -extfile",
+        ),
+        (
+            "a DER file",
+            with_ca(url(good.port), &at("ca.der")),
+            "is binary (DER)",
+            "openssl x509 -inform der",
+        ),
     ];
-    for Told {
-        what,
-        config,
-        reason,
-        advice,
-    } in told
-    {
+    for (what, config, reason, advice) in told {
         let mut harness = Harness::start(&config);
         let status = harness
             .status_is(what, |status| status.reason.is_some())

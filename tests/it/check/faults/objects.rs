@@ -5,7 +5,7 @@ use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
-use super::super::setup::{TICKETS, unstarted};
+use super::super::setup::{NO_LIMIT, TICKETS, unstarted};
 use super::{agrees, own_queue, safe, stopped};
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
@@ -31,101 +31,69 @@ async fn exchange(with: Value) -> (Vhost, Bridge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_declared_with_verify() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = unstarted(&vhost, "rabbitmq.topology = \"verify\"").build();
-    let checked = agrees(&bridge, 1, "error: exchange `chat-sessions.dead-letter`, ").await;
-    assert_eq!(checked.causes, 1, "{checked:#?}");
+async fn nothing_declared_is_one_cause() {
+    for (toml, code, severity, verdict) in [
+        ("rabbitmq.topology = \"verify\"", 1, "error", ""),
+        (TICKETS, 0, "warning", "degraded"),
+    ] {
+        let vhost = Broker::shared().await.vhost().await;
+        let bridge = unstarted(&vhost, toml).build();
+        let first = format!("{severity}: exchange `chat-sessions.dead-letter`, ");
+        let checked = agrees(&bridge, code, &first).await;
+        assert_eq!(checked.causes, 1, "{checked:#?}");
+        assert!(checked.verdict.starts_with(verdict), "{checked:#?}");
+        let is_waiting = checked.output.contains("wait in `chat-sessions.unrouted`");
+        assert!(!is_waiting, "{checked:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_declared_yet_is_one_cause() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = unstarted(&vhost, TICKETS).build();
-    let checked = agrees(
-        &bridge,
-        0,
-        "warning: exchange `chat-sessions.dead-letter`, ",
-    )
-    .await;
-    assert_eq!(checked.causes, 1, "{checked:#?}");
-    assert!(
-        !checked.output.contains("wait in `chat-sessions.unrouted`"),
-        "{checked:#?}"
-    );
-    assert_eq!(checked.verdict, "degraded");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_exchange_type() {
-    let (_vhost, bridge) = exchange(json!({"type": "direct"})).await;
-    let checked = agrees(
-        &bridge,
-        1,
-        "error: exchange `chat-sessions` is of type direct",
-    )
-    .await;
-    assert_eq!(checked.causes, 1, "{checked:#?}");
+async fn differently_declared_exchange() {
+    for (with, found, is_one_cause) in [
+        (json!({"type": "direct"}), "is of type direct", true),
+        (json!({"durable": false}), "is not durable", false),
+        (json!({"auto_delete": true}), "is auto-delete", false),
+    ] {
+        let (_vhost, bridge) = exchange(with).await;
+        let first = format!("error: exchange `chat-sessions` {found}");
+        let checked = agrees(&bridge, 1, &first).await;
+        assert!(checked.causes == 1 || !is_one_cause, "{checked:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn internal_exchange() {
     let (_vhost, mut bridge) = exchange(json!({"internal": true})).await;
-    let checked = agrees(&bridge, 1, "error: exchange `chat-sessions` is internal").await;
+    let first = "error: exchange `chat-sessions` is internal";
+    let checked = agrees(&bridge, 1, first).await;
     assert_eq!(checked.causes, 1, "{checked:#?}");
     assert!(!checked.output.contains("set_permissions"), "{checked:#?}");
     bridge.reconfigure("rabbitmq.management_url = \"\"");
-    let checked = agrees(&bridge, 1, "error: exchange `chat-sessions` is internal").await;
+    let checked = agrees(&bridge, 1, first).await;
     assert!(!checked.output.contains("set_permissions"), "{checked:#?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn transient_exchange() {
-    let (_vhost, bridge) = exchange(json!({"durable": false})).await;
-    agrees(&bridge, 1, "error: exchange `chat-sessions` is not durable").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn auto_delete_exchange() {
-    let (_vhost, bridge) = exchange(json!({"auto_delete": true})).await;
-    agrees(&bridge, 1, "error: exchange `chat-sessions` is auto-delete").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_alternate_exchange() {
     let (_vhost, bridge) = exchange(json!({"arguments": {}})).await;
-    agrees(
-        &bridge,
-        1,
-        "error: exchange `chat-sessions` has no alternate exchange",
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn status_without_binding() {
-    let toml = "unrouted.exchange = \"\"\n[[queues]]\nname = \"tickets\"\nkeys = [\"chat-session.created\"]\n";
-    let setup = stopped(toml).await;
-    agrees(
-        &setup.bridge,
-        1,
-        "error: status `handled`: no durable queue is bound",
-    )
-    .await;
+    let first = "error: exchange `chat-sessions` has no alternate exchange";
+    let checked = agrees(&bridge, 1, first).await;
+    let typed = r#"'^chat\\-sessions$' '{\"alternate-exchange\":\"chat-sessions.unrouted\"}'"#;
+    assert!(checked.output.contains(typed), "{typed}: {checked:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn removed_binding() {
-    let setup = stopped(TICKETS).await;
+    let mut setup = stopped(TICKETS).await;
     setup.vhost.unbind("tickets", "chat-sessions", "#").await;
-    let checked = agrees(&setup.bridge, 0, "warning: binding of queue `tickets`").await;
+    let missing = "binding of queue `tickets` to exchange `chat-sessions` with key `#` is missing";
+    let warning = format!("warning: {missing}; `serve` declares it");
+    let checked = agrees(&setup.bridge, 0, &warning).await;
     assert_eq!(checked.causes, 1, "{checked:#?}");
-}
-
-async fn own(arguments: Value, code: i32, first: &str) {
-    let setup = stopped(TICKETS).await;
-    own_queue(&setup, arguments).await;
-    agrees(&setup.bridge, code, first).await;
+    let note = "key `chat-session.created`: `chat-sessions.unrouted` (quorum), by the alternate exchange `chat-sessions.unrouted`; `tickets` (its binding is missing)";
+    assert!(checked.notes[0].ends_with(note), "{checked:#?}");
+    setup.bridge.reconfigure("rabbitmq.topology = \"verify\"");
+    agrees(&setup.bridge, 1, &format!("error: {missing}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,38 +120,59 @@ async fn full_queue_without_management() {
     agrees(&setup.bridge, 1, "error: queue `tickets` is full").await;
 }
 
+/// The arguments of a consumer's own queue, and what is reported about it.
 #[tokio::test(flavor = "multi_thread")]
-async fn limited_queue_shares_keys() {
-    let first = "warning: quorum queue `own` refuses beyond its limit and shares the keys `chat-session.missed` with `tickets`";
-    own(safe(&json!({"x-max-length-bytes": 1_000_000})), 0, first).await;
+async fn unsafe_queues() {
+    let quorum = |with: &Value| {
+        let mut arguments = json!({"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT});
+        for (name, value) in with.as_object().unwrap() {
+            arguments[name] = value.clone();
+        }
+        arguments
+    };
+    for (arguments, code, first) in [
+        (
+            safe(&json!({"x-max-length-bytes": 1_000_000})),
+            0,
+            "warning: quorum queue `own` refuses beyond its limit and shares the keys `chat-session.missed` with `tickets`",
+        ),
+        (
+            quorum(&json!({"x-max-length": 5})),
+            1,
+            "error: quorum queue `own` drops its oldest messages",
+        ),
+        (
+            quorum(&json!({"x-message-ttl": 60_000})),
+            1,
+            "error: quorum queue `own` lets messages expire",
+        ),
+        (
+            safe(&json!({"x-dead-letter-exchange": "nowhere"})),
+            1,
+            "error: the dead-letter exchange `nowhere` of quorum queue `own` does not exist",
+        ),
+    ] {
+        let setup = stopped(TICKETS).await;
+        own_queue(&setup, arguments).await;
+        agrees(&setup.bridge, code, first).await;
+        if first.ends_with("does not exist") {
+            let vhost = &setup.vhost;
+            vhost.declare_exchange("nowhere", "direct", json!({})).await;
+            let first = first.replace("does not exist", "leads to no queue");
+            agrees(&setup.bridge, 1, &first).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classic_queue() {
     let setup = stopped(TICKETS).await;
-    own_queue(&setup, safe(&json!({}))).await;
-    let limit = json!({"max-length": 10});
-    setup.vhost.policy("queues", "own", limit).await;
-    agrees(&setup.bridge, 0, first).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn queue_drops_oldest() {
-    let arguments =
-        json!({"x-queue-type": "quorum", "x-max-length": 5, "x-delivery-limit": 1_000_000_000});
-    own(
-        arguments,
-        1,
-        "error: quorum queue `own` drops its oldest messages",
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn queue_with_message_ttl() {
-    let arguments = json!({"x-queue-type": "quorum", "x-message-ttl": 60_000, "x-delivery-limit": 1_000_000_000});
-    own(
-        arguments,
-        1,
-        "error: quorum queue `own` lets messages expire",
-    )
-    .await;
+    own_queue(&setup, json!({"x-queue-type": "classic"})).await;
+    let first =
+        "error: queue `own` is a classic queue, which confirms before it has written to the disk";
+    let checked = agrees(&setup.bridge, 1, first).await;
+    let typed = " 'own' --if-empty`";
+    assert!(checked.output.contains(typed), "{checked:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,29 +183,6 @@ async fn queue_expires_by_policy() {
     let first = "error: quorum queue `tickets` expires when it is unused";
     let checked = agrees(&setup.bridge, 1, first).await;
     assert_eq!(checked.causes, 1, "{checked:#?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn classic_queue() {
-    let first = "error: queue `own` is a classic queue";
-    own(json!({"x-queue-type": "classic"}), 1, first).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_dead_letter_exchange() {
-    let arguments = safe(&json!({"x-dead-letter-exchange": "nowhere"}));
-    let first = "error: the dead-letter exchange `nowhere` of quorum queue `own` does not exist";
-    own(arguments, 1, first).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letter_exchange_without_queue() {
-    let setup = stopped(TICKETS).await;
-    let vhost = &setup.vhost;
-    vhost.declare_exchange("nowhere", "direct", json!({})).await;
-    own_queue(&setup, safe(&json!({"x-dead-letter-exchange": "nowhere"}))).await;
-    let first = "error: the dead-letter exchange `nowhere` of quorum queue `own` leads to no queue";
-    agrees(&setup.bridge, 1, first).await;
 }
 
 /// Keys of a queue that receives all statuses but `callback`.
@@ -233,45 +199,45 @@ async fn missing_unrouted_queue() {
     assert!(!is_waiting, "{checked:#?}");
 }
 
-async fn passing(options: QueueDeclareOptions, first: &str) {
-    let setup = stopped(MOST).await;
-    let channel = setup.vhost.channel().await;
-    channel
-        .queue_declare("own".into(), options, FieldTable::default())
-        .await
-        .unwrap();
-    let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
-    channel
-        .queue_bind(
-            "own".into(),
-            "chat-sessions".into(),
-            "*.callback".into(),
-            bind,
-            none,
-        )
-        .await
-        .unwrap();
-    let checked = agrees(&setup.bridge, 1, first).await;
-    assert_eq!(checked.causes, 1, "{checked:#?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn exclusive_queue() {
-    let options = QueueDeclareOptions {
+async fn exclusive_or_auto_delete_queue() {
+    let plain = QueueDeclareOptions::default();
+    let exclusive = QueueDeclareOptions {
         exclusive: true,
-        ..QueueDeclareOptions::default()
+        ..plain
     };
-    passing(options, "error: classic queue `own` is exclusive").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn auto_delete_queue() {
-    let options = QueueDeclareOptions {
+    let auto_delete = QueueDeclareOptions {
         auto_delete: true,
         durable: true,
-        ..QueueDeclareOptions::default()
+        ..plain
     };
-    passing(options, "error: classic queue `own` is auto-delete").await;
+    for (options, found) in [(exclusive, "exclusive"), (auto_delete, "auto-delete")] {
+        let setup = stopped(MOST).await;
+        let channel = setup.vhost.channel().await;
+        channel
+            .queue_declare("own".into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        // Only this connection may use an exclusive queue.
+        let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
+        channel
+            .queue_bind(
+                "own".into(),
+                "chat-sessions".into(),
+                "*.callback".into(),
+                bind,
+                none,
+            )
+            .await
+            .unwrap();
+        let problem = format!("classic queue `own` is {found}: it is deleted with ");
+        let checked = agrees(&setup.bridge, 1, &format!("error: {problem}")).await;
+        assert_eq!(checked.causes, 1, "{checked:#?}");
+        // Next to a durable queue it is only an observer's queue, and no problem.
+        setup.vhost.declare_queue("lasting", safe(&json!({}))).await;
+        setup.vhost.bind("lasting", "chat-sessions", "#").await;
+        agrees(&setup.bridge, 0, &format!("warning: {problem}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,21 +257,19 @@ async fn deleted_retry_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_dead_letters() {
-    let setup = stopped(TICKETS).await;
-    let vhost = &setup.vhost;
-    assert!(
-        vhost
-            .publish("chat-sessions.dead-letter", "nacked", b"1")
-            .await
-    );
-    agrees(&setup.bridge, 0, "warning: 1 dead letter waiting in queue").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn waiting_unrouted_messages() {
-    let setup = stopped(TICKETS).await;
-    let vhost = &setup.vhost;
-    assert!(vhost.publish("chat-sessions.unrouted", "any", b"1").await);
-    agrees(&setup.bridge, 0, "warning: 1 event that matched no binding").await;
+async fn waiting_messages() {
+    for (exchange, first) in [
+        (
+            "chat-sessions.dead-letter",
+            "warning: 1 dead letter waiting in queue",
+        ),
+        (
+            "chat-sessions.unrouted",
+            "warning: 1 event that matched no binding",
+        ),
+    ] {
+        let setup = stopped(TICKETS).await;
+        assert!(setup.vhost.publish(exchange, "nacked", b"1").await);
+        agrees(&setup.bridge, 0, first).await;
+    }
 }

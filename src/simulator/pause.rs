@@ -35,25 +35,3 @@ impl Pauses {
         is_first
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_failure_pauses_one_webhook() {
-        let pauses = Pauses::new(Duration::from_secs(10));
-        let start = Instant::now();
-        let later = |seconds| start + Duration::from_secs(seconds);
-        assert!(!pauses.covers(WebhookKind::New, start));
-        assert!(pauses.begin(WebhookKind::New, start));
-        assert!(
-            !pauses.begin(WebhookKind::New, later(5)),
-            "the pause is not extended"
-        );
-        assert!(pauses.covers(WebhookKind::New, later(9)));
-        assert!(!pauses.covers(WebhookKind::Changed, later(9)));
-        assert!(!pauses.covers(WebhookKind::New, later(10)));
-        assert!(pauses.begin(WebhookKind::New, later(10)));
-    }
-}

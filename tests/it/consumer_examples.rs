@@ -236,25 +236,14 @@ async fn recommended_permissions_suffice() {
     bridge.start().await;
     bridge.broker_is("connected").await;
     assert_eq!(bridge.status().await["broker"]["findings"], json!([]));
-    let tail = bridge
-        .command("tail", &["--json", "--count", "1"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let (tail, mut said) = super::output_pipes::following(&bridge, &["--json", "--count", "1"]);
+    super::output_pipes::is_waiting(&mut said);
+    bridge
+        .post(array_of(&[session("seen", "missed", json!({}))]))
+        .await;
     let shown = tokio::task::spawn_blocking(move || tail.wait_with_output().unwrap());
-    let posting = async {
-        loop {
-            bridge
-                .post(array_of(&[session("seen", "missed", json!({}))]))
-                .await;
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-    };
-    let shown = tokio::select! {
-        shown = tokio::time::timeout(SOON, shown) => shown.expect("tail ends").unwrap(),
-        () = posting => unreachable!("it goes on"),
-    };
+    let shown = tokio::time::timeout(SOON, shown).await;
+    let shown = shown.expect("tail ends").unwrap();
     assert!(shown.status.success(), "{shown:?}");
     assert!(
         String::from_utf8_lossy(&shown.stdout).contains("seen"),

@@ -1,5 +1,5 @@
-//! The Grafana dashboard: every query names only metrics of the bridge, and a real Prometheus
-//! answers it with values of a real bridge. Grafana itself is not part of the tests.
+//! The Grafana dashboard: a real Prometheus answers every query with values of a real bridge.
+//! Grafana itself is not part of the tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -104,23 +104,4 @@ async fn every_query_has_values_of_a_bridge() {
         [1.0],
         "still accepting"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_metric_in_the_dashboard_is_exported() {
-    let bridge = BridgeBuilder::without_broker().start().await;
-    let scraped = bridge.metrics().await;
-    let scraped: BTreeSet<_> = scraped.names().into_iter().collect();
-    let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
-    let mut named = BTreeSet::new();
-    for (_, query) in queries(&dashboard()) {
-        let words = query.split(|char| !is_word(char));
-        let metrics =
-            words.filter(|word| word.starts_with("deskbridge_") || word.starts_with("process_"));
-        named.extend(metrics.map(ToOwned::to_owned));
-    }
-    assert!(named.len() >= 25, "{named:?}");
-    for metric in named {
-        assert!(scraped.contains(metric.as_str()), "{metric} is not scraped");
-    }
 }

@@ -149,21 +149,6 @@ fn files_and_stdin_are_posted_unchanged_and_signed() {
 }
 
 #[test]
-fn numeric_secret_signs_as_written() {
-    let listener = Listener::answering("202 Accepted", "{}");
-    for secret in ["1e50000000000000", "0000000000000017"] {
-        let line = format!("send --set sources.dd.secrets={secret}");
-        assert!(listener.deskbridge(&line, b"[]").status.success());
-        let request = listener.requests().pop().unwrap();
-        assert_eq!(
-            request.signature,
-            Some(sign(secret.as_bytes(), b"[]")),
-            "{secret}"
-        );
-    }
-}
-
-#[test]
 fn url_and_secret_replace_a_source() {
     let listener = Listener::answering("202 Accepted", "{}");
     let mut command = Command::cargo_bin("deskbridge").unwrap();
@@ -241,58 +226,26 @@ fn simulation_posts_the_count_in_order() {
 }
 
 #[test]
-fn rate_is_kept() {
-    let listener = Listener::answering("202 Accepted", "{}");
-    let begin = std::time::Instant::now();
-    let output = listener.deskbridge("send --count 20 --rate 50/s --connections 2", b"");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    // The first delivery is due at once, the last one 19 / 50 s later.
-    assert!(begin.elapsed().as_millis() >= 380, "{:?}", begin.elapsed());
-    assert!(
-        text(&output.stdout).contains("20 webhooks in 0."),
-        "{}",
-        text(&output.stdout)
-    );
-}
-
-fn lines_of(requests: &[Request]) -> Vec<(Option<String>, Vec<u8>)> {
-    let mut lines: Vec<_> = requests
-        .iter()
-        .map(|request| (request.signature.clone(), request.body.clone()))
-        .collect();
-    lines.sort();
-    lines
-}
-
-#[test]
 fn seed_determines_the_posted_bytes() {
     let posted = |seed| {
         let listener = Listener::answering("202 Accepted", "{}");
         let line = format!(
             "send --count 90 --array 2 --sessions 9 --connections 3 --resend 20 --seed {seed}"
         );
-        assert!(listener.deskbridge(&line, b"").status.success());
-        lines_of(&listener.requests())
+        let output = listener.deskbridge(&line, b"");
+        assert!(output.status.success(), "{output:?}");
+        assert!(text(&output.stdout).contains("90 webhooks in "));
+        let requests = listener.requests().into_iter();
+        let mut posted: Vec<_> = requests
+            .map(|request| (request.signature, request.body))
+            .collect();
+        posted.sort();
+        posted
     };
     let first = posted(5);
     assert_eq!(first.len(), 90);
     assert_eq!(posted(5), first);
     assert_ne!(posted(6), first);
-}
-
-#[test]
-fn resent_webhook_is_identical() {
-    let listener = Listener::answering("202 Accepted", "{}");
-    let line = "send --count 300 --connections 3 --resend 30 --json";
-    let output = listener.deskbridge(line, b"");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let resent = summary["resent"].as_u64().unwrap();
-    assert!((50..130).contains(&resent), "{summary}");
-    let mut different = lines_of(&listener.requests());
-    assert_eq!(different.len(), 300);
-    different.dedup();
-    assert_eq!(different.len() as u64, 300 - resent);
 }
 
 #[test]

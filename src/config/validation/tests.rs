@@ -108,17 +108,8 @@ fn delays_are_positive_and_ordered() {
 #[test]
 fn urls_need_a_host_and_certificates_a_key() {
     wrong("rabbitmq.urls = []", "there is no broker URL");
-    for url in [
-        "http://h",
-        "amqp://",
-        "amqp://u:p@",
-        "amqp://:5672",
-        "localhost:5672",
-        "amqp://h h",
-    ] {
-        let toml = format!("rabbitmq.urls = [\"amqps://u:p@[::1]:5671/%2f\", \"{url}\"]");
-        check(&toml, &["rabbitmq.urls[1]: "]);
-    }
+    let urls = "rabbitmq.urls = [\"amqps://u:p@[::1]:5671/%2f\", \"http://h\"]";
+    check(urls, &["rabbitmq.urls[1]: "]);
     let url = "rabbitmq.management_url = ";
     wrong(&format!("{url}\"host:15672\""), "must be http://…");
     check(&format!("{url}\"http://u:p@host:15672\""), &[]);

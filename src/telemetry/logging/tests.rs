@@ -33,16 +33,6 @@ fn logged(config: &Telemetry, log: impl FnOnce(&Level)) -> String {
     sink.text()
 }
 
-#[test]
-fn text_lines_contain_no_control_characters() {
-    let text = logged(&Telemetry::default(), |_| {
-        tracing::info!(source = "a\r\n\u{1b}[31mb", "webhook refused");
-    });
-    assert!(text.contains("webhook refused"), "{text}");
-    assert_eq!(text.matches('\n').count(), 1, "{text}");
-    assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
-}
-
 /// Logs the text in every way: in the message, as `Display`, as `Debug`, as a string, as an error.
 fn log_unsafe(text: &str) {
     let error = io::Error::other(text.to_owned());
@@ -79,21 +69,8 @@ fn foreign_text_in_json_is_safe_and_equal() {
     let line = text.strip_suffix('\n').unwrap();
     assert!(is_safe(line), "{line:?}");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["level"], "INFO");
     assert_eq!(line["text"], UNSAFE);
-}
-
-#[test]
-fn json_is_one_object_per_line() {
-    let config = Telemetry {
-        log_format: LogFormat::Json,
-        ..Telemetry::default()
-    };
-    let text = logged(&config, |_| tracing::warn!(code = 503, "refused"));
-    let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-    assert_eq!(
-        (line["level"].as_str(), line["code"].as_u64()),
-        (Some("WARN"), Some(503))
-    );
 }
 
 #[test]

@@ -60,21 +60,6 @@ fn check_malformed(body: &[u8], expected: &str) {
 }
 
 #[test]
-fn published_example_is_one_unchanged_event() {
-    let body = samples::COMPLETED;
-    let event = samples::event(body);
-    assert_eq!(body.len(), 1544);
-    assert_eq!(event.body.len(), 1537);
-    assert_eq!(event.body, body[4..1541]);
-    let expected = Fields {
-        session: "1530162945-9852".into(),
-        status: "completed".into(),
-        attributes: ["request", "handled", "DeskDirectorLtd"].map(|value| Some(value.into())),
-    };
-    assert_eq!(event.content, Content::Session(expected));
-}
-
-#[test]
 fn elements_keep_position_and_bytes() {
     let elements = [
         r#"{"id":"a","status":"b"}"#,
@@ -148,40 +133,11 @@ fn other_json_values_are_malformed() {
 }
 
 #[test]
-fn element_that_is_no_object_is_invalid() {
-    check_invalid("null", "not an object but null");
-    check_invalid("true", "not an object but a boolean");
-    check_invalid("-1", "not an object but a number");
-    check_invalid(r#""{}""#, "not an object but a string");
-    check_invalid(r#"[{"id":"a","status":"b"}]"#, "not an object but an array");
-}
-
-#[test]
-fn element_needs_one_id_and_one_status_string() {
+fn element_needs_an_id_and_a_status() {
     check_invalid("{}", "missing field `id`");
     check_invalid(r#"{"status":"b"}"#, "missing field `id`");
     check_invalid(r#"{"ID":"a","status":"b"}"#, "missing field `id`");
     check_invalid(r#"{"id":"a"}"#, "missing field `status`");
-    check_invalid(
-        r#"{"id":null,"status":"b"}"#,
-        "`id` is not a string but null",
-    );
-    check_invalid(
-        r#"{"id":7,"status":"b"}"#,
-        "`id` is not a string but a number",
-    );
-    check_invalid(
-        r#"{"id":[97],"status":"b"}"#,
-        "`id` is not a string but an array",
-    );
-    check_invalid(
-        r#"{"id":"a","status":{}}"#,
-        "`status` is not a string but an object",
-    );
-    check_invalid(
-        r#"{"id":"a","status":[]}"#,
-        "`status` is not a string but an array",
-    );
     check_invalid(r#"{"id":"","status":"b"}"#, "`id` is empty");
 }
 
@@ -266,21 +222,6 @@ fn lone_surrogate_is_invalid_only_in_the_id() {
             assert_eq!(value.as_deref(), Some(read));
         }
     }
-}
-
-#[test]
-fn status_is_any_string() {
-    for status in ["", "Completed", "日本", "#.*"] {
-        assert_eq!(
-            fields(&format!(r#"{{"id":"a","status":"{status}"}}"#)).status,
-            status
-        );
-    }
-    let long = "s".repeat(200_000);
-    assert_eq!(
-        fields(&format!(r#"{{"id":"a","status":"{long}"}}"#)).status,
-        long
-    );
 }
 
 #[test]

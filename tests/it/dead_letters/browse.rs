@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{DEAD, Put, Told, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters};
+use super::{DEAD, Put, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters};
 use crate::support::broker::Broker;
 use crate::support::consumer::{Consumer, everything_in};
 use crate::support::sender::{array_of, session};
-use crate::support::terminal::shown_on;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_browses_lose_nothing_and_keep_order() {
@@ -19,20 +18,18 @@ async fn fifty_browses_lose_nothing_and_keep_order() {
         if look == 25 {
             bridge.kill().await;
         }
-        let told = match look % 3 {
-            0 => dead_letters(&bridge, "list --json").await.exits(0),
-            1 => dead_letters(&bridge, "list --json --limit 7")
-                .await
-                .exits(0),
-            _ => dead_letters(&bridge, "show --json letter-290")
-                .await
-                .exits(0),
-        };
-        let seen = told.field("id");
-        match look % 3 {
-            0 => assert_eq!(seen, expected, "look {look}"),
-            1 => assert_eq!(seen, expected[..7], "look {look}"),
-            _ => assert_eq!(seen, ["letter-290"], "look {look}"),
+        let line = [
+            "list --json",
+            "list --json --limit 7",
+            "show --json letter-290",
+            "summary --json",
+        ][look % 4];
+        let told = dead_letters(&bridge, line).await.exits(0);
+        match look % 4 {
+            0 => assert_eq!(told.field("id"), expected, "look {look}"),
+            1 => assert_eq!(told.field("id"), expected[..7], "look {look}"),
+            2 => assert_eq!(told.field("id"), ["letter-290"], "look {look}"),
+            _ => assert_eq!(told.field("count"), [300], "look {look}"),
         }
     }
     holds(&vhost, DEAD, 300).await;
@@ -114,6 +111,10 @@ async fn list_applies_its_filters() {
         all.field("reason"),
         ["invalid", "invalid", "nacked", "unroutable"]
     );
+    assert_eq!(
+        all.field("written_by"),
+        ["bridge", "bridge", "other", "other"]
+    );
     let first = &all.objects()[0];
     assert_eq!(first["position"], 1);
     assert_eq!(first["source"], "deskdirector");
@@ -182,55 +183,6 @@ async fn put_letters_behind(vhost: &crate::support::vhost::Vhost) {
     )
     .await;
     holds(vhost, DEAD, 4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn table_fits_the_terminal_and_escapes_controls() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = bridge_with(&vhost, "").await;
-    let headers = json!({
-        "dead-letter-reason": "nacked", "status": "missed", "session-id": "s\u{1b}[31m",
-        "dead-letter-detail": "a detail that is long enough to find no room on any terminal there is",
-        "dead-letter-at": "2026-01-02T04:04:05.000Z",
-        "original-exchange": "chat-sessions", "original-routing-key": "chat-session.missed",
-    });
-    let id = "53d46ec3-435e-8633-874a-52aaacb9ecc7";
-    Put::all(
-        &vhost,
-        &[Put {
-            exchange: DEAD,
-            key: "x",
-            id: Some(id),
-            headers,
-            body: b"\x1b[2J",
-        }],
-    )
-    .await;
-    holds(&vhost, DEAD, 1).await;
-    for width in [60, 80, 120] {
-        let shown = shown_on(&bridge, width, &["dead-letters", "list"]).await;
-        let table: Vec<_> = shown.lines().take(2).collect();
-        let is_within = |line: &&str| line.chars().count() <= width.into();
-        assert!(table.iter().all(is_within), "{shown}");
-        assert!(table[1].starts_with(id), "{shown}");
-        assert!(!shown.contains('\u{1b}'), "{shown:?}");
-    }
-    // `COLUMNS` describes a terminal, and standard output is none here.
-    let mut command = bridge.command("dead-letters", &["list"]);
-    let cut: Told = command.env("COLUMNS", "60").output().unwrap().into();
-    assert!(cut.text.contains("no room on any terminal there is"));
-    let whole = dead_letters(&bridge, "list").await.exits(0);
-    assert!(
-        whole.text.contains("chat-sessions chat-session.missed"),
-        "{whole:?}"
-    );
-    assert!(
-        whole.text.contains("no room on any terminal there is"),
-        "{whole:?}"
-    );
-    let shown = dead_letters(&bridge, &format!("show {id}")).await.exits(0);
-    assert!(!shown.text.contains('\u{1b}'));
-    assert!(shown.text.contains("dead-letter-detail"), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

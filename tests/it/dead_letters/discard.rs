@@ -40,19 +40,6 @@ async fn discard_removes_the_selected_and_keeps_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn discard_all_spans_many_windows() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = bridge_with(&vhost, "").await;
-    put_letters(&vhost, "a", 1_000, "nacked").await;
-    let told = dead_letters(&bridge, "discard --yes --until 1h")
-        .await
-        .exits(0);
-    let expected: Vec<_> = (0..1_000).map(|n| format!("discarded a-{n}")).collect();
-    assert!(told.text.lines().eq(expected), "{}", told.text);
-    assert_eq!(vhost.message_count(DEAD).await, Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn rest_keeps_its_order_over_many_windows() {
     let vhost = Broker::shared().await.vhost().await;
     let bridge = bridge_with(&vhost, "").await;

@@ -8,7 +8,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::json;
 
-use super::replay::{TO_EXCHANGE, begun, id_of, orders};
+use super::replay::{begun, id_of, orders};
 use super::{DEAD, Put, Told, bridge_with, dead_letters, holds, put_letters};
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::broker::Broker;
@@ -184,10 +184,7 @@ async fn lost_connection_leaves_only_in_flight_unknown() {
     let url = vhost.amqp_url_through(proxy.address());
     bridge.reconfigure(&format!("rabbitmq.urls = ['{url}']"));
     let consumer = Consumer::of(&vhost, "orders").await;
-    let told: Told = begun(&bridge, &consumer, TO_EXCHANGE, |_| proxy.close())
-        .await
-        .into();
-    let told = told.exits(1);
+    let told = Told::from(begun(&bridge, &consumer, |_| proxy.close()).await).exits(1);
     assert!(
         told.err.contains("run it again when the broker is"),
         "{}",

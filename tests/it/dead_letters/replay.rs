@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, BasicRejectOptions};
-use lapin::types::FieldTable;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{DEAD, Put, Told, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters};
+use super::{
+    DEAD, Put, Told, UNROUTED, bridge_with, dead_letters, holds, ids, put_letters, reject,
+};
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
 use crate::support::consumer::{Consumer, everything_in};
@@ -20,9 +19,7 @@ use crate::support::sender::{array_of, session};
 use crate::support::vhost::Vhost;
 use crate::support::wait::{SOON, eventually};
 
-pub(super) const LONG: Duration = Duration::from_mins(1);
-/// Where [`begun`] replays the dead letters of [`put_letters`].
-pub(super) const TO_EXCHANGE: [&str; 2] = ["--to-exchange", "orders"];
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unroutable_is_replayed_once_a_queue_is_bound() {
@@ -40,6 +37,7 @@ async fn unroutable_is_replayed_once_a_queue_is_bound() {
     let letter = dead_letters(&bridge, "list --json --session s1")
         .await
         .exits(0);
+    assert_eq!(letter.field("written_by"), ["bridge"]);
     let id = letter.field("id")[0].as_str().unwrap().to_owned();
     // The journal's count agrees with the dead letter.
     let line = ["list", "--json", "--session", "s1"];
@@ -113,17 +111,8 @@ async fn rejected_message_returns_by_its_death_history() {
         .post(array_of(&[session("s1", "missed", json!({}))]))
         .await;
     bridge.backlog_is_empty().await;
-    let channel = vhost.channel().await;
-    let options = BasicConsumeOptions::default();
-    let mut deliveries = channel
-        .basic_consume("crm".into(), "".into(), options, FieldTable::default())
-        .await
-        .unwrap();
-    let delivery = deliveries.next().await.unwrap().unwrap();
-    let reject = BasicRejectOptions { requeue: false };
-    delivery.acker.reject(reject).await.unwrap();
+    reject(&vhost, "crm", 1).await;
     holds(&vhost, DEAD, 1).await;
-    channel.close(200, "done".into()).await.unwrap();
 
     let listed = dead_letters(&bridge, "list --json --reason rejected --since 1h")
         .await
@@ -314,10 +303,9 @@ async fn refused_replays_stay_in_the_queue() {
 async fn interrupted_or_killed_replay_loses_nothing() {
     const COUNT: usize = 3_000;
     let vhost = Broker::shared().await.vhost().await;
-    let bridge = bridge_with(&vhost, "").await;
+    let mut bridge = bridge_with(&vhost, "").await;
     orders(&vhost, json!({"x-queue-type": "quorum"})).await;
     put_letters(&vhost, "a", COUNT, "nacked").await;
-    let mut bridge = bridge;
     bridge.kill().await; // only the commands may be connected
     // All messages have been requeued once: that is when their order is lost most easily.
     dead_letters(&bridge, "list --limit 1").await.exits(0);
@@ -325,7 +313,7 @@ async fn interrupted_or_killed_replay_loses_nothing() {
     let told = interrupted(&bridge, &consumer, Signal::INT).await;
     assert_eq!(told.status.code(), Some(1), "{told:?}");
     let said = String::from_utf8_lossy(&told.stderr).into_owned();
-    let done = replayed(&told.stdout, "orders k");
+    let done = replayed(&told.stdout);
     let expected: Vec<_> = (0..COUNT).map(|n| format!("a-{n}")).collect();
     assert!(
         done.len() < COUNT,
@@ -350,7 +338,7 @@ async fn interrupted_or_killed_replay_loses_nothing() {
     );
 
     let told = interrupted(&bridge, &consumer, Signal::KILL).await;
-    let done = [done, replayed(&told.stdout, "orders k")].concat();
+    let done = [done, replayed(&told.stdout)].concat();
     assert_eq!(done, expected[..done.len()]);
     // The broker requeues the unacknowledged messages of the killed command when it notices the
     // loss of its connection.
@@ -428,6 +416,11 @@ async fn forged_dead_letter_reaches_no_other_queue() {
             .contains("!: 4 messages were not written by the bridge"),
         "{listed:?}"
     );
+    let marked = listed.text.lines().filter(|line| line.contains(" ! "));
+    assert_eq!(marked.count(), 5, "the header line and all: {listed:?}");
+    let shown = dead_letters(&bridge, "show queue").await.exits(0);
+    let author = "written by       somebody else";
+    assert!(shown.text.contains(author), "{shown:?}");
 
     let told = dead_letters(&bridge, "replay --all").await.exits(1);
     assert!(
@@ -460,39 +453,6 @@ async fn forged_dead_letter_reaches_no_other_queue() {
     assert_eq!(ids(&everything_in(&vhost, "payroll").await), ["queue"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn list_marks_messages_of_other_writers() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = bridge_with(&vhost, "unrouted.exchange = ''").await;
-    bridge
-        .post(array_of(&[
-            session("s1", "missed", json!({})),
-            json!({"id": "x"}),
-        ]))
-        .await;
-    bridge.post("{").await;
-    bridge.backlog_is_empty().await;
-    holds(&vhost, DEAD, 3).await;
-    Put::all(&vhost, &[forged("other", "chat-sessions", "k", &json!({}))]).await;
-    holds(&vhost, DEAD, 4).await;
-    let listed = dead_letters(&bridge, "list --json").await.exits(0);
-    let written = listed.field("written_by");
-    assert_eq!(written.iter().filter(|by| *by == "bridge").count(), 3);
-    assert_eq!(written[3], "other");
-    let listed = dead_letters(&bridge, "list").await.exits(0);
-    let marked = listed.text.lines().filter(|line| line.contains(" ! "));
-    assert_eq!(
-        marked.count(),
-        2,
-        "the header line and one message: {listed:?}"
-    );
-    let shown = dead_letters(&bridge, "show other").await.exits(0);
-    assert!(
-        shown.text.contains("written by       somebody else"),
-        "{shown:?}"
-    );
-}
-
 pub(super) fn id_of(letter: &Value) -> String {
     letter["id"].as_str().expect("it has one").to_owned()
 }
@@ -501,14 +461,13 @@ pub(super) fn different(messages: &[Message]) -> BTreeSet<&str> {
     messages.iter().map(Message::id).collect()
 }
 
-/// The ids that a replay to this destination reported as replayed.
-pub(super) fn replayed(told: &[u8], to: &str) -> Vec<String> {
+/// The ids that a replay reported as replayed.
+fn replayed(told: &[u8]) -> Vec<String> {
     let told = String::from_utf8_lossy(told);
     let id = |line: &str| {
         let id = line
             .strip_prefix("replayed ")
-            .and_then(|rest| rest.strip_suffix(to))
-            .and_then(|rest| rest.strip_suffix(" to "));
+            .and_then(|rest| rest.strip_suffix(" to orders k"));
         id.unwrap_or_else(|| panic!("`{line}`")).to_owned()
     };
     told.lines().map(id).collect()
@@ -517,19 +476,14 @@ pub(super) fn replayed(told: &[u8], to: &str) -> Vec<String> {
 /// Starts a replay of everything and sends it a signal as soon as a hundred more messages have
 /// arrived.
 async fn interrupted(bridge: &Bridge, consumer: &Consumer, how: Signal) -> Output {
-    begun(bridge, consumer, TO_EXCHANGE, |pid| signal(pid, how)).await
+    begun(bridge, consumer, |pid| signal(pid, how)).await
 }
 
-/// Replays everything with these arguments; when a hundred more messages have arrived, calls `then`
-/// with the process id of the command.
-pub(super) async fn begun(
-    bridge: &Bridge,
-    consumer: &Consumer,
-    to: [&str; 2],
-    then: impl FnOnce(u32),
-) -> Output {
+/// Replays everything to the exchange `orders`; when a hundred more messages have arrived, calls
+/// `then` with the process id of the command.
+pub(super) async fn begun(bridge: &Bridge, consumer: &Consumer, then: impl FnOnce(u32)) -> Output {
     let before = consumer.count();
-    let line = ["replay", "--all", to[0], to[1]];
+    let line = ["replay", "--all", "--to-exchange", "orders"];
     let mut command: Command = bridge.command("dead-letters", &line);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    DEAD, UNROUTED, bridge_with, dead_letters, holds, put_letters, put_letters_of, reject,
-};
+use super::{DEAD, UNROUTED, bridge_with, dead_letters, holds, put_letters_of, reject};
 use crate::support::broker::Broker;
 use crate::support::sender::{array_of, session};
 use crate::support::terminal::shown_on;
@@ -103,20 +101,4 @@ async fn summary_counts_by_reason_and_origin() {
     holds(&vhost, UNROUTED, 1).await;
     let listed = dead_letters(&bridge, "list --json").await.exits(0);
     assert_eq!(listed.field("id")[..3], ["a-0", "a-1", "a-2"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn summary_of_many_letters_returns_them() {
-    let vhost = Broker::shared().await.vhost().await;
-    let bridge = bridge_with(&vhost, "").await;
-    // More than one prefetch window.
-    put_letters(&vhost, "letter", 300, "nacked").await;
-    for _ in 0..3 {
-        let told = dead_letters(&bridge, "summary --json").await.exits(0);
-        assert_eq!(told.field("count"), [300]);
-    }
-    holds(&vhost, DEAD, 300).await;
-    let listed = dead_letters(&bridge, "list --json").await.exits(0);
-    let expected: Vec<_> = (0..300).map(|n| format!("letter-{n}")).collect();
-    assert_eq!(listed.field("id"), expected);
 }

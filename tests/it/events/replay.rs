@@ -90,38 +90,24 @@ async fn replay_selects_by_filter_and_id() {
     .await;
     bridge.backlog_is_empty().await;
     let before = everything_in(&vhost, "all").await;
-    let replayed = async |arguments: &[&str]| -> Vec<(String, String)> {
-        done(
-            &bridge
-                .run("events", &[&["replay"], arguments].concat())
-                .await,
-        );
+    let replays = async |arguments: &[&str], expected: &[&str]| {
+        let arguments = [&["replay"], arguments].concat();
+        done(&bridge.run("events", &arguments).await);
         let messages = everything_in(&vhost, "all").await;
         let name = |message: &Message| {
-            let status = message.header("status").as_str().unwrap().to_owned();
-            (message.correlation_id.clone().unwrap(), status)
+            let status = message.header("status").as_str().unwrap();
+            format!("{} {status}", message.correlation_id.as_deref().unwrap())
         };
-        messages.iter().map(name).collect()
+        let replayed: Vec<_> = messages.iter().map(name).collect();
+        assert_eq!(replayed, expected, "{arguments:?}");
     };
-    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-        let owned = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
-        pairs.iter().map(owned).collect()
-    };
-    assert_eq!(
-        replayed(&["--session", "a"]).await,
-        pairs(&[("a", "created"), ("a", "handled")])
-    );
-    assert_eq!(
-        replayed(&["--status", "missed", "--since", "1h"]).await,
-        pairs(&[("b", "missed"), ("c", "missed")])
-    );
+    replays(&["--session", "a"], &["a created", "a handled"]).await;
+    let missed = ["b missed", "c missed"];
+    replays(&["--status", "missed", "--since", "1h"], &missed).await;
     let is_b = |message: &&Message| message.correlation_id.as_deref() == Some("b");
     let id = before.iter().find(is_b).unwrap().id();
-    assert_eq!(
-        replayed(&["4", id]).await,
-        pairs(&[("b", "missed"), ("c", "missed")])
-    );
-    assert_eq!(replayed(&["--session", "a", "--dry-run"]).await, pairs(&[]));
+    replays(&["4", id], &missed).await;
+    replays(&["--session", "a", "--dry-run"], &[]).await;
     let dry = done(
         &bridge
             .run(

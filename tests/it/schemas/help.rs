@@ -22,58 +22,35 @@ fn all(path: &[&str], found: &mut Vec<(Vec<String>, String)>) {
 }
 
 #[test]
-fn every_command_help_has_an_example() {
-    let mut found = Vec::new();
-    all(&[], &mut found);
-    assert!(found.len() > 10, "{found:?}");
-    for (path, help) in found {
-        let example = help.split_once("Example").map(|(_, examples)| examples);
-        let line = ["deskbridge"]
-            .into_iter()
-            .chain(path.iter().map(String::as_str));
-        let line = line.collect::<Vec<_>>().join(" ");
-        assert!(
-            example.is_some_and(|example| example.contains(&line)),
-            "{line}: {help}"
-        );
-    }
-}
-
-#[test]
-fn completions_name_every_command() {
-    let names = commands(&printed(&["--help"]));
-    assert!(names.contains(&"completions".to_owned()), "{names:?}");
-    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let script = printed(&["completions", shell]);
-        for name in &names {
-            assert!(
-                script.contains(name.as_str()),
-                "{shell} does not know {name}"
-            );
-        }
-        assert!(script.contains("config"), "{shell}");
-    }
-}
-
-#[test]
-fn every_command_has_a_manual_page() {
+fn every_command_has_an_example_and_a_manual_page() {
     let dir = tempfile::TempDir::new().unwrap();
     printed(&["man", &dir.path().display().to_string()]);
     let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(page("deskbridge.1"), printed(&["man"]));
     let mut found = Vec::new();
     all(&[], &mut found);
-    for (path, _) in found {
-        let name = [vec!["deskbridge".to_owned()], path].concat().join("-");
+    assert!(found.len() > 10, "{found:?}");
+    for (path, help) in found {
+        let words = [vec!["deskbridge".to_owned()], path].concat();
+        let (line, name) = (words.join(" "), words.join("-"));
+        let example = help.split_once("Example").map(|(_, examples)| examples);
+        assert!(
+            example.is_some_and(|example| example.contains(&line)),
+            "{line}: {help}"
+        );
         let page = page(&format!("{name}.1"));
         assert!(page.contains(&format!(".TH {name} 1")), "{name}: {page}");
         assert!(page.contains("Example"), "{name}: {page}");
     }
 }
 
-/// Bash uses the generated script for completion.
+/// Every shell gets a script; Bash uses its one for completion.
 #[test]
 fn bash_completes_a_partial_command() {
+    for shell in ["elvish", "fish", "powershell", "zsh"] {
+        let script = printed(&["completions", shell]);
+        assert!(script.contains("dead-letters"), "{shell}: {script}");
+    }
     let script = printed(&["completions", "bash"]);
     let program = format!(
         "{script}\nCOMP_WORDS=(deskbridge comp); COMP_CWORD=1; _deskbridge deskbridge comp deskbridge; echo \"${{COMPREPLY[@]}}\""

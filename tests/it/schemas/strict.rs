@@ -68,11 +68,16 @@ fn strict_schema_has_the_fields_of_the_tolerant_one() {
     let (tolerant, strict) = (document(&["schema"]), document(&["schema", "--strict"]));
     assert_eq!(all_paths(&strict), all_paths(&tolerant));
     assert_eq!(strict["required"], tolerant["required"]);
-    for name in strict["definitions"].as_object().unwrap().keys() {
-        assert_eq!(strict["definitions"][name]["title"], **name);
-        is_typed(&strict["definitions"][name]);
+    let definitions = strict["definitions"].as_object().unwrap();
+    for (name, definition) in definitions {
+        assert_eq!(definition["title"], **name);
     }
-    is_typed(&strict);
+    for object in definitions.values().chain([&strict]) {
+        is_typed(object);
+        for field in object["properties"].as_object().into_iter().flatten() {
+            assert!(field.1["description"].is_string(), "{field:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 # A recipe fails if any program of a pipe fails.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run demo test lint lines repeat-tests dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints mutations mutants power-loss outage flood fuzz \
+.PHONY: help run demo test lint style lines repeat-tests dependencies bench bench-scale bench-micro bench-table simulate chaos failpoints mutations mutants power-loss outage flood fuzz \
 	test-rabbitmq compose-test dist dist-reproducible docs package-test helm-test types types-test check-faults
 
 # The targets for newcomers are at the end of the file, so that a small terminal shows them.
@@ -51,7 +51,10 @@ lines: ## lines of each room of src and of the tests, with their ceilings in lin
 repeat-tests: ## make test several times; a test that passes only when it is run again fails (TIMES=10 [BUSY=1])
 	@scripts/repeat-tests.sh $(or $(TIMES),10) $(BUSY)
 
-lint: ## check formatting, clippy, dependencies, spelling and shell scripts
+style: ## check formatting, spelling and shell scripts
+	@scripts/style.sh
+
+lint: ## the same, clippy and dependencies
 	@scripts/lint.sh
 
 dependencies: ## check licences, bans, sources of all dependencies; advisories if they can be fetched

@@ -11,15 +11,10 @@ run() {
     "$@" || failed+=("$*")
 }
 
-run cargo fmt --all --check
+run scripts/style.sh
 run cargo clippy --locked --all-targets -- -D warnings
 run cargo clippy --locked --all-targets --all-features -- -D warnings
 run scripts/dependencies.sh
-# typos and shellcheck are installed as Python packages too.
-run scripts/python.sh
-run .dev/python/bin/typos
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
-run .dev/python/bin/shellcheck "${scripts[@]}"
 
 [ ${#failed[@]} = 0 ] || {
     printf 'lint: failed, or could not be run: %s\n' "${failed[@]}" >&2

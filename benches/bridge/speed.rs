@@ -57,7 +57,7 @@ pub async fn measure(place: &Place, settings: &Settings) -> Result<Value, String
             break;
         }
         if number > 0 {
-            speed = speed.begun_anew().await;
+            speed = speed.restarted().await;
         }
         speed.round(number, &mut rounds).await;
     }
@@ -104,7 +104,7 @@ fn peak_mib(rounds: &Rounds, subject: &str) -> f64 {
 impl Speed<'_> {
     /// Starts every round with an empty journal: beyond `retention_bytes` each event costs the
     /// deletion of another, and only later rounds would pay for that.
-    async fn begun_anew(self) -> Self {
+    async fn restarted(self) -> Self {
         self.bridge.end().await;
         let bridge = Subject::usual(self.place, BRIDGE).await;
         let speed = Self { bridge, ..self };

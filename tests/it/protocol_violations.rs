@@ -111,7 +111,7 @@ async fn violations_lose_nothing_and_reconnect() {
     for (number, name) in names.chain(["silence after the greeting"]).enumerate() {
         let begin = std::time::Instant::now();
         eventually(
-            &format!("the bridge connects anew after {name}"),
+            &format!("the bridge connects again after {name}"),
             LONG,
             || async { peer.connections() > number + 1 },
         )

@@ -56,6 +56,7 @@ fn arguments(name: &str) -> Option<&'static [&'static str]> {
         | "package-test.sh"
         | "python.sh"
         | "simulate.sh"
+        | "style.sh"
         | "test-needs.sh"
         | "test-packages.sh"
         | "test.sh" => &[],

@@ -70,7 +70,7 @@ async def consume(name, keys, handle):
 
 
 async def open_queue(connection, name):
-    """The queue as it is, whoever declared it: another declaration with other arguments would be refused (406)."""
+    """The existing queue: a declaration with other arguments would be refused (406)."""
     channel = await connection.channel()
     try:
         return channel, await channel.declare_queue(name, passive=True)

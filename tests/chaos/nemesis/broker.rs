@@ -56,7 +56,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
             let close = ["close_all_connections", vhost[0], vhost[1], "chaos"];
             broker.ctl(&close).await;
             let is_new = until(SHOWS_WITHIN, async || stage.proxy.connections() > before).await;
-            seen(is_new, "the bridge connected anew")
+            seen(is_new, "the bridge connected again")
         }
     }
 }

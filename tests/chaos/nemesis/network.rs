@@ -93,7 +93,7 @@ async fn disturb(proxy: &Proxy, planned: &Planned) -> Evidence {
 
 async fn reconnected(proxy: &Proxy, before: usize) -> Evidence {
     let is_new = until(SHOWS_WITHIN, async || proxy.connections() > before).await;
-    seen(is_new, "the bridge connected anew")
+    seen(is_new, "the bridge connected again")
 }
 
 async fn blackhole(proxy: &Proxy, planned: &Planned, directions: &[Direction]) -> Evidence {

@@ -14,7 +14,7 @@ const KEEP = 7 * 86_400_000; // how long a message_id is remembered, in millisec
 type Session = { session: string; received: string; status: string; name: string; remindAt?: number };
 type Change = { messageId?: string; at: number } & Session; // one line of the file
 
-/** What was done and where sessions stand: in memory, and in a file of changes that is written anew at each start. */
+/** What was done and where sessions stand: in memory, and in a file of changes that is rewritten at each start. */
 class State {
   readonly done = new Map<string, Change>();
   readonly sessions = new Map<string, Session>();

@@ -54,7 +54,7 @@ async function consumeOnce(name: string, keys: string[], handle: Handle, stop: A
     await channel.prefetch(PREFETCH);
     for (const key of keys) await channel.bindQueue(name, EXCHANGE, key);
     const { consumerTag } = await channel.consume(name, (message) => {
-      if (!message) return void connection.close(); // the queue was deleted: begin anew
+      if (!message) return void connection.close(); // the queue was deleted: start again
       const session = message.properties.correlationId ?? '';
       // The messages of a session one after another, sessions side by side.
       const turn = (lanes.get(session) ?? Promise.resolve()).then(() => work(message));
@@ -70,7 +70,7 @@ async function consumeOnce(name: string, keys: string[], handle: Handle, stop: A
   }
 }
 
-/** A channel on which the queue is there, whoever declared it: other arguments would be refused (406). */
+/** A channel on which the queue exists: a declaration with other arguments would be refused (406). */
 async function openQueue(connection: ChannelModel, name: string): Promise<Channel> {
   const open = async (): Promise<Channel> => {
     const channel = await connection.createChannel();

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Runs each failed test of a run of `cargo test` once more, alone. Succeeds if at most two tests failed and
-# each passes now; prints `FLAKY name` for them. A target that did not finish, does not compile, or failed in
-# a doc test is not run again.
+# Runs each failed test of some runs of `cargo test` once more, alone. Succeeds if at most two tests failed and
+# each passes now; prints `FLAKY name` for them. A run that failed for another reason (a target that crashed or
+# does not compile, a doc test) stays failed.
 #
-#   scripts/rerun-failed.sh LOG
+#   scripts/rerun-failed.sh LOG FAILED_RUNS
 
 . "$(dirname "$0")/strict.sh" || exit
 cd "$(dirname "$0")/.."
 log=$1
+failed_runs=$2
 most=2
+again=$(mktemp)
+trap 'rm -f "$again"' EXIT
 
 # The lines `TARGET NAME` of all failed tests.
 failed=$(awk '
@@ -20,11 +23,13 @@ failed=$(awk '
 ' "$log")
 count=$(grep -c . <<<"$failed" || true)
 counted=$(awk '/^test result: FAILED\./ { for (i = 2; i <= NF; i++) if ($i == "failed;") sum += $(i - 1) } END { print sum + 0 }' "$log")
-# Without a result line of its own, a target has crashed or has not been compiled.
+# A target without a result line has crashed, a run without a list of failed targets has not begun to test.
 finished=$(grep -c '^test result: FAILED\.' "$log" || true)
 targets=$(grep -c '^error: test failed, to rerun pass' "$log" || true)
+explained=$(grep -cE '^error: [0-9]+ targets? failed:$' "$log" || true)
 
-if [ "$count" = 0 ] || [ "$count" != "$counted" ] || [ "$finished" != "$targets" ]; then
+if [ "$count" = 0 ] || [ "$count" != "$counted" ] || [ "$finished" != "$targets" ] \
+    || [ "$explained" != "$failed_runs" ]; then
     echo "error: not only tests failed, see above"
     exit 1
 fi
@@ -36,10 +41,13 @@ flaky=()
 while read -r target name; do
     echo "== once more, alone: $name"
     if [ "$target" = --doc ] \
-        || ! cargo test --locked --features failpoints,otel "$target" -- --exact --include-ignored "$name" </dev/null; then
+        || ! cargo test --locked --features failpoints,otel "$target" -- --exact --include-ignored "$name" \
+            </dev/null 2>&1 | tee "$again"; then
         echo "error: $name failed again"
         exit 1
     fi
+    # A name that matches no test would pass, too.
+    grep -q '^test result: ok\. 1 passed' "$again" || { echo "error: $name was not run again"; exit 1; }
     flaky+=("$name")
 done <<<"$failed"
 printf 'FLAKY %s\n' "${flaky[@]}"

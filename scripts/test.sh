@@ -26,20 +26,19 @@ run() {
 # Many tests wait for a broker or a timer, so twice as many of them run as there are cores. More would
 # take as long, and slow down those that measure time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
-status=0
+failed_runs=0
 if [ $# != 0 ]; then
-    run "$@" | tee "$log" || status=$?
+    run "$@" | tee "$log" || failed_runs=1
 else
     # The campaign of tests/chaos mostly waits, so it runs beside the others.
     run --test chaos >"$chaos_log" &
     chaos=$!
-    run --lib --bins --test it | tee "$log" || status=$?
-    wait $chaos || status=$?
+    run --lib --bins --test it | tee "$log" || failed_runs=$((failed_runs + 1))
+    wait $chaos || failed_runs=$((failed_runs + 1))
     tee -a "$log" <"$chaos_log"
 fi
-if [ "$status" != 0 ] && scripts/rerun-failed.sh "$log"; then
-    status=0
-fi
+status=0
+[ $failed_runs = 0 ] || scripts/rerun-failed.sh "$log" $failed_runs || status=$?
 echo "skipped: $(sort -u "$DESKBRIDGE_TEST_SKIPS" | wc -l)"
 sort -u "$DESKBRIDGE_TEST_SKIPS"
 exit $status

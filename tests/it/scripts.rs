@@ -36,7 +36,7 @@ fn arguments(name: &str) -> Option<&'static [&'static str]> {
         "compose-test/rabbitmq-entrypoint.sh" => &["no-such-server"],
         "fuzz.sh" | "repeat-tests.sh" => &["1"],
         "install.sh" => &["no-such-package"],
-        "rerun-failed.sh" => &["no-such.log"],
+        "rerun-failed.sh" => &["no-such.log", "1"],
         "run.sh" => &["demo"],
         "test-rabbitmq.sh" => &["4.3"],
         "types.sh" => &["write"],

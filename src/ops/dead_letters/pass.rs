@@ -322,7 +322,7 @@ impl Pass<'_> {
         self.unreported.push_back((handled, removals));
     }
 
-    /// Reports what is certain by now. A report that nobody receives is lost.
+    /// Reports what is certain by now. Reports are dropped if the receiver is gone.
     async fn report(&mut self) {
         let confirmed = self.queue.confirmed_removals();
         let is_certain = |(_, removals): &mut (_, u64)| *removals <= confirmed;

@@ -294,38 +294,3 @@ fn write_holder(file: &mut File) -> io::Result<()> {
             .unwrap_or_default()
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn second_holder_is_refused_with_the_holders_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = Directory::open(dir.path()).unwrap();
-        let second = Directory::open(dir.path()).unwrap_err().to_string();
-        assert!(
-            second.contains(&format!("process {}", std::process::id())),
-            "{second}"
-        );
-        drop(first);
-        Directory::open(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn directory_and_lock_are_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b");
-        let _held = Directory::open(&path).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
-        assert_eq!(
-            fs::metadata(path.join(LOCK)).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-    }
-}

@@ -53,25 +53,3 @@ pub(super) fn of_webhook(webhook: &Webhook) -> u64 {
 pub(super) fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_body_weighs_less_than_its_row() {
-        assert!((100..300).contains(&of_part(60)), "{}", of_part(60));
-    }
-
-    #[test]
-    fn row_over_half_a_page_takes_a_page() {
-        assert!(of_part(2200) >= PAGE);
-        assert!(of_part(1000) < 1600);
-    }
-
-    #[test]
-    fn large_body_weighs_little_more_than_its_bytes() {
-        assert!(of_part(1 << 20) < (1 << 20) + 10_000);
-        assert!(of_part(u64::MAX) > u64::MAX / 2);
-    }
-}

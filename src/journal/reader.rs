@@ -118,28 +118,6 @@ impl Reader {
         fetched
     }
 
-    /// How often statements were prepared again, and how often they ran.
-    #[cfg(test)]
-    pub(super) fn plans_and_runs(&self) -> (i32, i32) {
-        [DUE_HEADS, FRESH_HEADS, NEXT_DUE, FOLLOWERS, ROW]
-            .map(|statement| {
-                self.database
-                    .prepare_cached(statement)
-                    .expect("it is cached")
-            })
-            .iter()
-            .map(|statement| {
-                let status = |of| statement.get_status(of);
-                (
-                    status(StatementStatus::RePrepare),
-                    status(StatementStatus::Run),
-                )
-            })
-            .fold((0, 0), |(plans, batches), (more, ran)| {
-                (plans + more, batches + ran)
-            })
-    }
-
     /// Steps of SQLite's virtual machine so far: the measure of cost in tests.
     #[cfg(test)]
     pub(super) fn steps(&self) -> u64 {

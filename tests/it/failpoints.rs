@@ -14,8 +14,8 @@ use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::{Ledger, Load};
 use crate::support::proxy::Proxy;
-use crate::support::sender::array_of_new;
 use crate::support::vhost::Vhost;
+use crate::support::wait::{SOON, eventually};
 
 /// The environment variable that arms a failpoint in the binary under test.
 const FAILPOINT: &str = "DESKBRIDGE_FAILPOINT";
@@ -91,6 +91,10 @@ impl Walker {
         self.bridge.start().await;
         self.ledger.arrives_at(&self.consumer).await;
         self.bridge.backlog_is_empty().await;
+        eventually("every array has arrived whole", SOON, || async {
+            self.ledger.torn(&self.consumer.all()).is_empty()
+        })
+        .await;
     }
 
     fn provoke(&mut self, place: Failpoint, provocations: u64) {
@@ -256,49 +260,6 @@ async fn crash_during_migration_loses_nothing() {
         assert_eq!(bridge.status().await["backlog"]["events"], 4, "{name}");
         assert!(!bridge.journal_dir().join("journal.db.new").exists());
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn array_is_stored_whole_or_not_at_all() {
-    for (place, pass, held) in [
-        (Failpoint::JournalAppendBefore, 1, 0),
-        (Failpoint::JournalAppendBefore, 2, 0),
-        (Failpoint::JournalAppendAfter, 2, 0),
-        (Failpoint::JournalAppendAfter, 3, 0),
-        (Failpoint::HttpAnswerBefore, 1, 3),
-    ] {
-        let name = place.name();
-        let mut bridge = BridgeBuilder::at(&format!("amqp://{}", free_address()))
-            .environment(FAILPOINT, &format!("{name}=abort@{pass}"))
-            .start()
-            .await;
-        let answer = bridge.try_post(array_of_new("whole", 3)).await;
-        assert!(answer.is_err(), "{name}: {answer:?}");
-        assert_eq!(bridge.exit().await.status.signal(), Some(6), "{name}");
-        bridge.set_environment(FAILPOINT, None);
-        bridge.start().await;
-        let events = bridge.status().await["backlog"]["events"].clone();
-        assert_eq!(events, held, "{name}, pass {pass}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn request_panic_is_500_for_that_request_only() {
-    let vhost = Broker::shared().await.vhost().await;
-    let armed = format!("{}=panic@2", Failpoint::HttpAnswerBefore.name());
-    let bridge = BridgeBuilder::new(&vhost)
-        .environment(FAILPOINT, &armed)
-        .start()
-        .await;
-    let mut codes = Vec::new();
-    for number in 0..4 {
-        let body = array_of_new(&format!("panic-{number}"), 1);
-        codes.push(bridge.post(body).await.status);
-    }
-    assert_eq!(codes, [202, 500, 202, 202]);
-    bridge.says("failpoint http/answer/before").await;
-    bridge.broker_is("connected").await;
-    bridge.backlog_is_empty().await;
 }
 
 /// A bridge that accepts must be able to forward: if any of its parts fails, the process ends, so

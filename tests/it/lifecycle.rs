@@ -6,6 +6,5 @@ mod journal;
 mod journal_directory;
 mod reload;
 mod service;
-mod signals;
 mod start;
 mod stop;

@@ -3,7 +3,6 @@
 //! wrong with them.
 
 mod admin_hosts;
-mod evictions;
 mod heads;
 mod paths;
 mod source_status;

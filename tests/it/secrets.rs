@@ -407,50 +407,6 @@ async fn running_bridge_shows_no_secret() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_key_file_is_reported_but_not_shown() {
-    let dir = TempDir::new().unwrap();
-    let authority = crate::support::authority::Authority::new(dir.path(), "ours");
-    let (cert, key) = authority.issue(dir.path(), "bridge");
-    let pem = fs::read_to_string(&key).unwrap();
-    fs::write(&key, pem.replace('\n', " ")).unwrap();
-    // The files are only read once a TCP connection is open.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("amqps://{}", listener.local_addr().unwrap());
-    let bridge = BridgeBuilder::at(&url)
-        .with(&format!(
-            "rabbitmq.tls = {{ cert_file = {cert:?}, key_file = {key:?} }}"
-        ))
-        .start()
-        .await;
-    bridge.broker_is("refused").await;
-    let status = bridge.status().await;
-    let problem = "has lost its line breaks";
-    let broker = &status["broker"];
-    assert!(
-        broker["reason"].as_str().unwrap().contains(problem),
-        "{broker}"
-    );
-    assert!(
-        broker["advice"].as_str().unwrap().contains("byte for byte"),
-        "{broker}"
-    );
-    let run = bridge.run("check", &[]).await;
-    let checked = String::from_utf8(run.stdout).unwrap();
-    let line = checked.lines().find(|line| line.contains(problem));
-    assert!(
-        line.is_some_and(|line| line.contains("byte for byte")),
-        "{checked}"
-    );
-    let log = bridge.says(problem).await;
-    let body = pem.lines().nth(1).unwrap();
-    let as_bytes = format!("{:?}", &body.as_bytes()[..8]);
-    let as_bytes = as_bytes.trim_matches(['[', ']']);
-    for text in [checked, log, bridge.stderr(), status.to_string()] {
-        assert!(!text.contains(body) && !text.contains(as_bytes), "{text}");
-    }
-}
-
 #[test]
 fn verify_names_the_secret_that_signed() {
     let dir = TempDir::new().unwrap();

@@ -40,12 +40,7 @@ fn flow_within(in_flight_bytes_max: u64) -> Flow {
 
 /// The head of a new session for each number.
 fn held(seq: Seq, route_id: RouteId, name: &str) -> QueuedEvent {
-    held_of(&format!("s{seq}"), seq, route_id, name)
-}
-
-/// The head of a session.
-fn held_of(session: &str, seq: Seq, route_id: RouteId, name: &str) -> QueuedEvent {
-    let body = format!(r#"{{"id":"{session}","status":"created","name":"{name}"}}"#);
+    let body = format!(r#"{{"id":"s{seq}","status":"created","name":"{name}"}}"#);
     QueuedEvent {
         seq,
         event: Arc::new(samples::event(body)),

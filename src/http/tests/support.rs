@@ -215,6 +215,19 @@ impl Bridge {
         client.answer().await
     }
 
+    /// The statuses of all answers to these bytes, after which the client closes its write half.
+    pub(super) async fn statuses(&self, bytes: &[u8]) -> Vec<u16> {
+        let mut client = self.connect().await;
+        client.send(bytes).await;
+        // The bridge may have closed already.
+        _ = client.stream.shutdown().await;
+        let rest = client.rest().await;
+        let answers = rest.split("HTTP/1.").skip(1);
+        answers
+            .filter_map(|answer| answer.get(2..5)?.parse().ok())
+            .collect()
+    }
+
     /// Number of sessions stored so far.
     pub(super) fn held(&self) -> usize {
         self.shelf

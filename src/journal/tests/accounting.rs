@@ -8,8 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::support::*;
+use crate::journal::reader::Reader;
 use crate::journal::schema::PAGE_BYTES;
-use crate::journal::{FinalState, QueuedEvent, Seq, TransitionApplied};
+use crate::journal::{FinalState, QueuedEvent, RouteId, Seq, SessionBatch, TransitionApplied};
 use crate::telemetry::status::Totals;
 use crate::webhook::{DeadLetterReason, Event, Webhook};
 
@@ -29,8 +30,10 @@ enum Step {
     Wait(u64),
     /// Every event of the window gets a row.
     Age,
+    /// Whether one status has another exchange from now on.
     Reload(bool),
-    Restart,
+    /// As `Reload`, with a new process.
+    Restart(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..5000u64).prop_map(Step::Wait),
         1 => Just(Step::Age),
         1 => any::<bool>().prop_map(Step::Reload),
-        1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Restart),
     ]
 }
 
@@ -61,6 +64,10 @@ struct World {
     /// Pending events by session, in order; a reject counts as a session of its own.
     queues: BTreeMap<String, Vec<QueuedEvent>>,
     last_seq: Seq,
+    /// Rescheduled events and their attempts.
+    attempts: BTreeMap<Seq, u32>,
+    /// Events that became dead letters.
+    condemned: BTreeMap<Seq, DeadLetterReason>,
     /// Events that the forwarder of this process knows about.
     known: BTreeSet<Seq>,
 }
@@ -72,6 +79,8 @@ impl World {
             is_rerouted: false,
             queues: BTreeMap::new(),
             last_seq: 0,
+            attempts: BTreeMap::new(),
+            condemned: BTreeMap::new(),
             known: BTreeSet::new(),
         }
     }
@@ -112,7 +121,9 @@ impl World {
                 self.known.extend(queue.iter().map(|held| held.seq));
                 self.known.insert(seq);
             }
-            queue.push(told.unwrap_or_else(|| not_told(seq, event)));
+            let queued = told.unwrap_or_else(|| not_told(seq, event));
+            let event = Arc::clone(event);
+            queue.push(QueuedEvent { event, ..queued });
         }
         assert!(fresh.is_empty(), "{fresh:?}");
     }
@@ -137,6 +148,46 @@ impl World {
         };
         assert_eq!(told, seq);
         assert_eq!(promoted.is_some(), next.is_some());
+        if let Some((route_id, next)) = promoted.zip(next) {
+            let batches = fetched(&mut self.bench.reader(), route_id);
+            assert!(batches.iter().any(|batch| batch.events[0].seq == next));
+        }
+    }
+
+    /// The heads that can be fetched. Checks that each event is what was received, has its current
+    /// route, and follows its predecessor.
+    fn handed_out(&self) -> Vec<Seq> {
+        let routing = self.routing();
+        let queues: BTreeMap<Seq, &Vec<QueuedEvent>> = self
+            .queues
+            .values()
+            .map(|queue| (queue[0].seq, queue))
+            .collect();
+        let (mut reader, mut found) = (self.bench.reader(), Vec::new());
+        for route_id in reader.routes().unwrap() {
+            for batch in fetched(&mut reader, route_id) {
+                let head = batch.events[0].seq;
+                found.push(head);
+                let queue = queues.get(&head).expect("it is the head of its session");
+                assert!(batch.events.len() <= queue.len(), "{batch:?}");
+                for (held, received) in batch.events.iter().zip(*queue) {
+                    assert_eq!((held.seq, held.is_damaged), (received.seq, false));
+                    assert_eq!(held.event, received.event);
+                    assert_eq!(held.is_head, held.seq == head);
+                    let attempts = self.attempts.get(&held.seq).copied();
+                    assert_eq!(held.attempts, attempts.unwrap_or_default());
+                    let reason = self.condemned.get(&held.seq).copied();
+                    assert_eq!(held.dead_letter_cause, reason.map(letter));
+                    let route = match reason {
+                        Some(reason) => routing.dead_letter_route(reason),
+                        None => routing.route(&held.event),
+                    };
+                    assert_eq!(held.route, route);
+                }
+            }
+        }
+        found.sort_unstable();
+        found
     }
 
     fn walk(&mut self, step: &Step) {
@@ -154,11 +205,14 @@ impl World {
             Step::Reschedule(choice, due) => {
                 if let Some((_, held)) = self.head(*choice) {
                     self.bench.change(deferred(&held, *due));
+                    self.attempts.insert(held.seq, 3);
                 }
             }
             Step::Condemn(choice, reason) => {
                 if let Some((_, held)) = self.head(*choice) {
                     self.bench.change(dead_letter_cause(&held, *reason));
+                    self.attempts.insert(held.seq, 12);
+                    self.condemned.insert(held.seq, *reason);
                 }
             }
             Step::Refused(choice) => self.refuse(*choice),
@@ -169,7 +223,7 @@ impl World {
                 self.bench.store.set_routing(self.routing()).unwrap();
                 while self.bench.store.reroute().unwrap().is_some() {}
             }
-            Step::Restart => {}
+            Step::Restart(_) => {}
         }
     }
 
@@ -235,7 +289,7 @@ impl World {
             heads
         };
         assert_eq!(bench.heads(), heads);
-        assert_eq!(handed_out(bench), heads);
+        assert_eq!(self.handed_out(), heads);
         let events: usize = self.queues.values().map(Vec::len).sum();
         assert_eq!(totals.backlog_events, events as u64);
         assert_eq!(bench.unsettled().len(), events);
@@ -265,9 +319,11 @@ impl World {
         assert_eq!(format!("{:?}", self.bench.heads()), before);
     }
 
-    fn restarted(mut self) -> Self {
+    fn restarted(mut self, is_rerouted: bool) -> Self {
+        self.is_rerouted = is_rerouted;
         let (routing, totals) = (self.routing(), self.bench.store.totals());
         self.bench = self.bench.reopen(&routing);
+        while self.bench.store.reroute().unwrap().is_some() {}
         self.known.clear();
         // Rows that a smaller window has caused stay, and more may be added: only their size
         // changes.
@@ -287,11 +343,11 @@ impl World {
 }
 
 /// An event that was not handed over by any commit.
-fn not_told(seq: Seq, event: &Event) -> QueuedEvent {
+fn not_told(seq: Seq, event: &Arc<Event>) -> QueuedEvent {
     let routing = routing(None);
     QueuedEvent {
         seq,
-        event: Arc::new(event.clone()),
+        event: Arc::clone(event),
         routed_status: routing.routed_status(event).into(),
         route: routing.route(event),
         route_id: 0,
@@ -303,22 +359,12 @@ fn not_told(seq: Seq, event: &Event) -> QueuedEvent {
     }
 }
 
-/// The heads of everything that can be fetched, long after all delays; checks that each event is
-/// what was received.
-fn handed_out(bench: &Bench) -> Vec<Seq> {
-    let mut reader = bench.reader();
-    let mut found = Vec::new();
-    for route_id in reader.routes().unwrap() {
-        let mut all = request(route_id);
-        all.now_ms = 1_000_000;
-        all.events_max = 1000;
-        for run in reader.fetch(&all).unwrap().batches {
-            assert!(run.events.iter().all(|held| !held.is_damaged), "{run:?}");
-            found.push(run.events[0].seq);
-        }
-    }
-    found.sort_unstable();
-    found
+/// Everything of a route that can be fetched, long after all delays.
+fn fetched(reader: &mut Reader, route_id: RouteId) -> Vec<SessionBatch> {
+    let mut all = request(route_id);
+    all.now_ms = 1_000_000;
+    all.events_max = 1000;
+    reader.fetch(&all).unwrap().batches
 }
 
 proptest! {
@@ -335,8 +381,8 @@ proptest! {
         world.bench.store.bound_window(window_max);
         for step in steps {
             world.walk(&step);
-            if let Step::Restart = step {
-                world = world.restarted();
+            if let Step::Restart(is_rerouted) = step {
+                world = world.restarted(is_rerouted);
                 world.bench.store.bound_window(window_max);
                 world.bench.store.load_window_now();
             }

@@ -1,7 +1,7 @@
 //! What commands read while the writer runs, and the control requests that they leave for it.
 
 use super::support::*;
-use crate::journal::archive::{Archive, EventState, Selection, Survey};
+use crate::journal::archive::{Archive, Selection};
 use crate::journal::{ControlOutbox, ControlRequest, FinalState, Seq};
 use crate::webhook::DeadLetterReason;
 
@@ -59,38 +59,6 @@ fn pages_return_every_event_once_in_order() {
         all(&archive, &large, true),
         (vec![2501, 2502, 2503], 4),
         "few at a time"
-    );
-}
-
-#[test]
-fn state_is_the_outcome_of_an_event() {
-    let mut bench = Bench::new();
-    let events = bench.append(&[("a", "created"), ("b", "created"), ("c", "created")]);
-    bench.change(published(&events[0]));
-    bench.change(settle(
-        &events[1],
-        FinalState::DeadLettered(DeadLetterReason::Nacked),
-    ));
-    let archive = Archive::open(bench.dir.path(), routing(None)).unwrap();
-    for (state, expected) in [
-        (EventState::Published, [1]),
-        (EventState::DeadLettered, [2]),
-        (EventState::Pending, [3]),
-    ] {
-        let selection = Selection {
-            state: Some(state),
-            ..Selection::default()
-        };
-        assert_eq!(all(&archive, &selection, false).0, expected);
-        assert_eq!(archive.entry(expected[0]).unwrap().unwrap().state(), state);
-    }
-    let survey = archive.survey(&Selection::default()).unwrap();
-    assert_eq!(
-        survey,
-        Survey {
-            events: 3,
-            pending: 1
-        }
     );
 }
 

@@ -69,6 +69,16 @@ fn overwrite(path: &Path, page: u64, with: u8) {
         .unwrap();
 }
 
+/// The closed journal, with the first page of a table or index destroyed.
+fn without(bench: &Bench, table: &str) -> (tempfile::TempDir, PathBuf) {
+    let root = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{table}'");
+    let root = u64::try_from(bench.number(&root)).unwrap();
+    bench.store.checkpoint().unwrap();
+    let (dir, path) = closed(bench);
+    overwrite(&path, root, 0x5a);
+    (dir, path)
+}
+
 fn unsettled(store: &Store) -> Vec<(Seq, String)> {
     let sql = "SELECT seq, session FROM events WHERE seq NOT IN (SELECT seq FROM settled)
                ORDER BY seq";
@@ -199,11 +209,7 @@ fn event_with_pending_row_is_always_copied() {
     bench.change(published(&events[1]));
     let lie = "UPDATE completed SET runs = '[[1,2]]', first = 1";
     bench.store.database().execute(lie, []).unwrap();
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
-    let root = u64::try_from(bench.number(root)).unwrap();
-    bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(&bench);
-    overwrite(&path, root, 0x5a);
+    let (dir, _path) = without(&bench, "outcomes");
     let reopened = reopen(dir.path());
     assert!(reopened.set_aside.is_some());
     let carried = unsettled(&reopened.store);
@@ -272,11 +278,7 @@ fn database_without_pending_events_loses_none() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created"), ("b", "created")]);
     bench.commit(&[published(&events[0]), published(&events[1])], &[]);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'webhooks'";
-    let root = u64::try_from(bench.number(root)).unwrap();
-    bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(&bench);
-    overwrite(&path, root, 0x5a);
+    let (dir, _path) = without(&bench, "webhooks");
     let mut reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
     // No number is used twice, either.
@@ -299,11 +301,7 @@ fn kept_body_is_copied_with_its_number() {
         &events[1],
         FinalState::DeadLettered(DeadLetterReason::TooLarge),
     ));
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'pending_session'";
-    let root = u64::try_from(bench.number(root)).unwrap();
-    bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(&bench);
-    overwrite(&path, root, 0x5a);
+    let (dir, _path) = without(&bench, "pending_session");
     let reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
     let kept = "SELECT count(*) FROM events JOIN settled USING (seq)
@@ -328,10 +326,7 @@ fn kept_body_is_copied_with_its_number() {
 #[test]
 fn copied_events_are_fetched_unchanged() {
     let (bench, _) = journal(3);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
-    let root = u64::try_from(bench.number(root)).unwrap();
-    let (dir, path) = closed(&bench);
-    overwrite(&path, root, 0x5a);
+    let (dir, path) = without(&bench, "outcomes");
     let reopened = reopen(dir.path());
     assert_eq!(reopened.set_aside.unwrap().1, 0);
     let mut reader = Reader::open(&path, reopened.store.window()).unwrap();
@@ -348,10 +343,7 @@ fn copied_events_are_fetched_unchanged() {
 #[test]
 fn interrupted_swap_is_completed_at_the_next_start() {
     let (bench, backlog) = journal(3);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
-    let root = u64::try_from(bench.number(root)).unwrap();
-    let (dir, path) = closed(&bench);
-    overwrite(&path, root, 0x5a);
+    let (dir, path) = without(&bench, "outcomes");
     let damaged = fs::read(&path).unwrap();
     let aside = reopen(dir.path()).set_aside.unwrap().0;
     let new = fs::read(&path).unwrap();
@@ -388,14 +380,10 @@ fn interrupted_creation_begins_again() {
 #[test]
 fn large_database_is_checked_only_when_suspected() {
     let (bench, _) = journal(3);
-    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'outcomes'";
-    let root = u64::try_from(bench.number(root)).unwrap();
     let large = "INSERT INTO settings VALUES ('large', hex(zeroblob(33 << 20)))";
     bench.store.database().execute_batch(large).unwrap();
-    bench.store.checkpoint().unwrap();
-    let (dir, path) = closed(&bench);
+    let (dir, path) = without(&bench, "outcomes");
     assert!(fs::metadata(&path).unwrap().len() > 64 << 20);
-    overwrite(&path, root, 0x5a);
     let unsuspected = reopen(dir.path());
     assert_eq!(unsuspected.set_aside, None);
     drop(unsuspected);
@@ -409,10 +397,7 @@ fn table_and_indexes_replace_each_other() {
     for lost in ["pending", "pending_session", "pending_head"] {
         let (bench, backlog) = journal(80);
         let before = unsettled(&bench.store);
-        let root = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{lost}'");
-        let root = u64::try_from(bench.number(&root)).unwrap();
-        let (_dir, path) = closed(&bench);
-        overwrite(&path, root, 0x5a);
+        let (_dir, path) = without(&bench, lost);
         let damaged = fs::read(&path).unwrap();
         assert_eq!(check(&path, &damaged, &before), backlog, "{lost}");
     }

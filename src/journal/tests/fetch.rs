@@ -1,5 +1,5 @@
-//! What a fetch returns: events of the window, rescheduled ones that are due, followers; not those
-//! that are skipped.
+//! The limits of a fetch, and bodies of any size. `accounting` shows that a fetch returns every head
+//! once, with its followers in order.
 
 use super::support::*;
 use crate::journal::reader::{FetchRequest, Reader};
@@ -19,38 +19,6 @@ fn fetch(reader: &mut Reader, route_id: RouteId, with: impl FnOnce(&mut FetchReq
     let mut request = request(route_id);
     with(&mut request);
     reader.fetch(&request).unwrap()
-}
-
-#[test]
-fn heads_come_with_followers_of_their_route_only() {
-    let mut bench = Bench::new();
-    let events = bench.append(&[
-        ("a", "created"),
-        ("b", "handled"),
-        ("a", "completed"),
-        ("c", "created"),
-    ]);
-    let mut reader = bench.reader();
-    let fetched = fetch(&mut reader, events[0].route_id, |_| {});
-    assert_eq!(runs(&fetched), [vec![1, 3], vec![4]]);
-    assert!(!fetched.has_more);
-    assert!(fetched.batches.iter().all(|run| !run.has_more));
-    assert_eq!(fetched.batches[0].events[1].route, events[2].route);
-    assert!(!fetched.batches[0].events[1].is_head);
-    let held = &fetched.batches[0].events[0];
-    assert_eq!(held.event, events[0].event);
-    assert_eq!(held.route_id, events[0].route_id);
-    assert_eq!(held.routed_status, events[0].routed_status);
-    assert!(held.is_head && !held.is_damaged);
-}
-
-#[test]
-fn rejects_are_fetched_unchanged() {
-    let mut bench = Bench::new();
-    let held = bench.commit(&[], &[webhook(&["7"])]).fresh.remove(0);
-    let fetched = fetch(&mut bench.reader(), held.route_id, |_| {});
-    assert_eq!(fetched.batches[0].events[0].event, held.event);
-    assert!(!fetched.batches[0].events[0].is_damaged);
 }
 
 /// A body of this many bytes, without repeated parts.
@@ -81,18 +49,6 @@ fn bodies_of_any_size_are_fetched_unchanged() {
         let body = "SELECT length(bodies) FROM webhooks";
         assert_eq!(bench.number(body), i64::try_from(length).unwrap());
     }
-}
-
-#[test]
-fn known_heads_are_skipped() {
-    let mut bench = Bench::new();
-    let route_id =
-        bench.append(&[("a", "created"), ("b", "created"), ("c", "created")])[0].route_id;
-    let fetched = fetch(&mut bench.reader(), route_id, |request| {
-        request.skip = vec![1, 3];
-    });
-    assert_eq!(runs(&fetched), [[2]]);
-    assert!(!fetched.has_more);
 }
 
 #[test]
@@ -198,54 +154,4 @@ fn due_retries_come_first_for_at_most_half() {
     assert!(none.has_more);
     let exactly = of(&mut reader, 10, 100);
     assert_eq!(runs(&exactly)[0], [6]);
-}
-
-#[test]
-fn routes_with_events_are_listed_once() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.reader().routes().unwrap(), Vec::<RouteId>::new());
-    let events = bench.append(&[
-        ("a", "created"),
-        ("b", "created"),
-        ("b", "missed"),
-        ("c", "handled"),
-    ]);
-    let expected = vec![events[0].route_id, events[3].route_id];
-    assert_eq!(bench.reader().routes().unwrap(), expected);
-    bench.change(published(&events[1]));
-    assert!(
-        bench
-            .reader()
-            .routes()
-            .unwrap()
-            .contains(&events[2].route_id)
-    );
-}
-
-/// Covers damaged bodies and damaged values in the other columns: neither blocks the route.
-#[test]
-fn damaged_event_is_flagged_and_handed_out() {
-    let check = |change: &str| {
-        for has_row in [false, true] {
-            let mut bench = Bench::new();
-            let route_id = bench.append(&[("a", "created")])[0].route_id;
-            if has_row {
-                bench.empty_window();
-            }
-            let changed = bench.store.database().execute(change, []).unwrap();
-            assert_eq!(changed, 1, "{change}");
-            let fetched = fetch(&mut bench.reader(), route_id, |_| {});
-            assert_eq!(seqs(&fetched.batches[0].events), [1], "{change}");
-            assert!(fetched.batches[0].events[0].is_damaged, "{change}");
-        }
-    };
-    check("UPDATE webhooks SET bodies = CAST(replace(bodies, 'created', 'cre4ted') AS BLOB)");
-    check("UPDATE webhooks SET bodies = x''");
-    check("UPDATE webhooks SET fields = replace(fields, '\"a\"', '\"b\"')");
-    check("UPDATE webhooks SET fields = replace(fields, '\"a\"', 'null')");
-    check("UPDATE webhooks SET fields = CAST(replace(fields, 'a', x'ff') AS TEXT)");
-    check("UPDATE webhooks SET fields = ''");
-    check("UPDATE webhooks SET source = CAST(x'ff' AS TEXT)");
-    check("UPDATE webhooks SET fields = '[\"00\",0,1,\"a\",\"created\",null,null,null]'");
-    check("DELETE FROM webhooks");
 }

@@ -2,24 +2,7 @@
 //! behind it.
 
 use super::support::*;
-use crate::journal::{FinalState, TransitionApplied};
-use crate::webhook::DeadLetterReason;
-
-#[test]
-fn first_pending_event_of_a_session_is_its_head() {
-    let mut bench = Bench::new();
-    let events = bench.append(&[
-        ("a", "created"),
-        ("b", "created"),
-        ("a", "handled"),
-        ("b", "missed"),
-        ("a", "completed"),
-    ]);
-    assert_eq!(seqs(&events), [1, 2, 3, 4, 5]);
-    let told: Vec<bool> = events.iter().map(|held| held.is_head).collect();
-    assert_eq!(told, [true, true, false, false, false]);
-    assert_eq!(bench.heads(), [1, 2]);
-}
+use crate::journal::TransitionApplied;
 
 #[test]
 fn equal_ids_of_two_sources_are_independent() {
@@ -28,65 +11,6 @@ fn equal_ids_of_two_sources_are_independent() {
     let committed = bench.commit(&[], &[webhook(&[session("a", "created")]), other]);
     assert!(committed.fresh.iter().all(|held| held.is_head));
     assert_eq!(bench.heads(), [1, 2]);
-}
-
-#[test]
-fn completing_a_head_promotes_the_next_of_any_route() {
-    let mut bench = Bench::new();
-    let events = bench.append(&[("a", "created"), ("b", "created"), ("a", "handled")]);
-    assert_ne!(events[0].route_id, events[2].route_id);
-    let ack = bench.change(published(&events[0]));
-    let promoted = Some(events[2].route_id);
-    assert_eq!(ack, TransitionApplied::Completed { seq: 1, promoted });
-    assert_eq!(bench.heads(), [2, 3]);
-    let last = bench.change(published(&events[2]));
-    assert_eq!(
-        last,
-        TransitionApplied::Completed {
-            seq: 3,
-            promoted: None
-        }
-    );
-}
-
-#[test]
-fn every_reject_is_a_head() {
-    let mut bench = Bench::new();
-    let events = bench
-        .commit(&[], &[webhook(&["1", "{}", r#"{"id":"a","status":"x"}"#])])
-        .fresh;
-    assert!(events.iter().all(|held| held.is_head));
-    assert_eq!(&*events[0].routed_status, "invalid");
-    assert_eq!(&*events[2].routed_status, "unknown");
-    let ack = bench.change(settle(
-        &events[0],
-        FinalState::DeadLettered(DeadLetterReason::Invalid),
-    ));
-    assert_eq!(
-        ack,
-        TransitionApplied::Completed {
-            seq: 1,
-            promoted: None
-        }
-    );
-    assert_eq!(bench.heads(), [2, 3]);
-}
-
-#[test]
-fn event_after_one_completed_in_its_group_is_a_head() {
-    let mut bench = Bench::new();
-    let first = bench.append(&[("a", "created")]);
-    let next = webhook(&[session("a", "handled")]);
-    let committed = bench.commit(&[published(&first[0])], &[next]);
-    assert_eq!(
-        committed.applied,
-        [TransitionApplied::Completed {
-            seq: 1,
-            promoted: None
-        }]
-    );
-    assert!(committed.fresh[0].is_head);
-    assert_eq!(bench.heads(), [2]);
 }
 
 #[test]
@@ -134,34 +58,6 @@ fn rescheduled_event_stays_the_head_until_due() {
 }
 
 #[test]
-fn dead_letter_changes_route_and_keeps_its_cause() {
-    let mut bench = Bench::new();
-    let events = bench.append(&[("a", "created"), ("a", "handled")]);
-    let ack = bench.change(dead_letter_cause(&events[0], DeadLetterReason::Unroutable));
-    let TransitionApplied::Rescheduled { route_id, .. } = ack else {
-        panic!("{ack:?}");
-    };
-    assert_ne!(route_id, events[0].route_id);
-    let mut bench = bench.reopen(&routing(None));
-    let fetched = bench.reader().fetch(&request(route_id)).unwrap();
-    let held = &fetched.batches[0].events[0];
-    assert_eq!(
-        held.dead_letter_cause,
-        Some(letter(DeadLetterReason::Unroutable))
-    );
-    assert_eq!(held.attempts, 12);
-    assert_eq!(&*held.route.exchange, "chat-sessions.dead-letter");
-    assert_eq!(&*held.route.routing_key, "unroutable");
-    assert_eq!(&*held.routed_status, "created");
-    bench.change(settle(
-        held,
-        FinalState::DeadLettered(DeadLetterReason::Unroutable),
-    ));
-    assert_eq!(bench.heads(), [2]);
-    assert!(bench.is_balanced());
-}
-
-#[test]
 fn transition_of_a_completed_event_counts_nothing() {
     for retention in [WEEK, std::time::Duration::ZERO] {
         let mut bench = Bench::keeping(retention, u64::MAX);
@@ -178,18 +74,6 @@ fn transition_of_a_completed_event_counts_nothing() {
         }
         assert_eq!(bench.store.totals(), totals);
         assert_eq!(bench.heads(), [2]);
-    }
-}
-
-#[test]
-fn event_numbers_are_never_reused() {
-    let mut bench = Bench::keeping(std::time::Duration::ZERO, 0);
-    for round in 1..=3 {
-        let events = bench.append(&[("a", "created")]);
-        assert_eq!(seqs(&events), [round]);
-        bench.change(published(&events[0]));
-        assert_eq!(bench.number("SELECT count(*) FROM events"), 0);
-        bench = bench.reopen(&routing(None));
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -120,22 +119,6 @@ fn directory_of_that_name_is_refused() {
         |dir| fs::create_dir(dir.join("journal.db")).unwrap(),
         is_refused,
     );
-}
-
-#[test]
-fn unreadable_database_is_refused() {
-    if rustix::process::geteuid().is_root() {
-        // The user root can read everything.
-        return;
-    }
-    let unreadable = |dir: &Path| {
-        killed(dir, "");
-        let mode = fs::Permissions::from_mode(0o000);
-        fs::set_permissions(dir.join("journal.db"), mode).unwrap();
-    };
-    check(unreadable, |error| {
-        matches!(error, OpenError::Schema(SchemaError::Open { .. }))
-    });
 }
 
 #[test]

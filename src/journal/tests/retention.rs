@@ -89,18 +89,6 @@ fn oldest_is_deleted_first_over_the_limit() {
     assert_eq!(bench.column("SELECT seq FROM events"), [1, 2]);
 }
 
-#[test]
-fn zero_retention_deletes_after_the_last_event() {
-    let mut bench = Bench::keeping(Duration::ZERO, u64::MAX);
-    let events = bench.append(&[("a", "created"), ("a", "handled")]);
-    bench.change(published(&events[0]));
-    assert_eq!(bench.unsettled(), [2]);
-    bench.change(published(&events[1]));
-    assert_eq!(bench.number("SELECT count(*) FROM webhooks"), 0);
-    assert_eq!(bench.number("SELECT count(*) FROM completed"), 0);
-    assert!(bench.is_balanced());
-}
-
 /// The id of a deleted row must not be reused: a row with an old id would never be swept.
 #[test]
 fn later_completions_are_deleted_too() {

@@ -34,32 +34,6 @@ fn handed_out(bench: &Bench) -> Vec<(Seq, String)> {
 }
 
 #[test]
-fn reload_gives_pending_events_their_new_route() {
-    let mut bench = Bench::new();
-    bench.append(&[("a", "created"), ("a", "handled"), ("b", "created")]);
-    bench
-        .store
-        .set_routing(routing(Some(("created", "urgent"))))
-        .unwrap();
-    assert_eq!(exchanges(&mut bench), ["urgent", "chat-sessions", "urgent"]);
-    let next = bench.append(&[("c", "created")]);
-    assert_eq!(&*next[0].route.exchange, "urgent");
-    assert_eq!(bench.heads(), [1, 3, 4]);
-}
-
-#[test]
-fn start_gives_pending_events_their_new_route() {
-    let mut bench = Bench::new();
-    bench.append(&[("a", "created"), ("b", "archived")]);
-    let mut bench = bench.reopen(&routing(Some(("archived", "old"))));
-    assert_eq!(exchanges(&mut bench), ["chat-sessions", "old"]);
-    let route_id = bench.reader().routes().unwrap()[1];
-    let fetched = bench.reader().fetch(&request(route_id)).unwrap();
-    assert_eq!(&*fetched.batches[0].events[0].routed_status, "archived");
-    assert!(bench.is_balanced());
-}
-
-#[test]
 fn dead_letter_follows_only_its_exchange() {
     let mut bench = Bench::new();
     let events = bench.append(&[("a", "created")]);
@@ -74,21 +48,6 @@ fn dead_letter_follows_only_its_exchange() {
     let moved = Arc::new(settings::routing(&letters).unwrap());
     bench.store.set_routing(moved).unwrap();
     assert_eq!(exchanges(&mut bench), ["letters"]);
-}
-
-#[test]
-fn more_than_a_page_of_events_is_rerouted() {
-    let mut bench = Bench::new();
-    let sessions: Vec<String> = (0..250).map(|id| format!("s{id}")).collect();
-    let sessions: Vec<(&str, &str)> = sessions.iter().map(|id| (id.as_str(), "created")).collect();
-    bench.append(&sessions[..50]);
-    bench.append(&sessions[50..]);
-    bench.empty_window();
-    bench
-        .store
-        .set_routing(routing(Some(("created", "urgent"))))
-        .unwrap();
-    assert_eq!(exchanges(&mut bench), vec!["urgent"; 250]);
 }
 
 /// No transaction reads the whole backlog, and nothing is published to its old route.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::journal::Seq;
-use crate::webhook::routing::Routing;
 
 /// A full window of four events; events 5 to 8 are not read yet. Each is one webhook of one
 /// session.
@@ -30,15 +29,6 @@ fn settle_first(bench: &mut Bench) -> Seq {
 }
 
 #[test]
-fn events_beyond_the_window_are_not_handed_over() {
-    let bench = full(["a", "b", "c", "d", "e", "f", "g", "h"]);
-    assert_eq!(bench.heads(), [1, 2, 3, 4]);
-    assert_eq!(bench.number("SELECT count(*) FROM pending"), 0);
-    assert_eq!(bench.unsettled().len(), 8);
-    assert!(bench.is_balanced());
-}
-
-#[test]
 fn tail_is_read_in_order_when_a_quarter_is_free() {
     let mut bench = full(["a", "b", "c", "d", "e", "f", "g", "h"]);
     let route_id = bench.reader().routes().unwrap()[0];
@@ -53,38 +43,6 @@ fn tail_is_read_in_order_when_a_quarter_is_free() {
     assert!(bench.append(&[("i", "created")]).is_empty());
     bench.commit(&changes[2..], &[]);
     assert_eq!(bench.heads(), [5, 6, 7, 8]);
-}
-
-#[test]
-fn event_does_not_overtake_an_unfetched_one() {
-    let mut bench = full(["a", "b", "c", "d", "e", "f", "a", "a"]);
-    while bench.tail() < Seq::MAX {
-        settle_first(&mut bench);
-    }
-    bench.store.bound_window(100);
-    // Pending are 7 and 8, which were read but not handed over, and possibly others.
-    let fresh = bench.append(&[("a", "created")]).remove(0);
-    assert!(!fresh.is_head && !fresh.has_body && fresh.event.body.is_empty());
-    let next = bench.append(&[("a", "created")]).remove(0);
-    assert!(next.has_body, "the forwarder knows that there is more");
-    let other = bench.append(&[("x", "created")]).remove(0);
-    assert!(other.is_head && other.has_body);
-}
-
-#[test]
-fn tail_events_behind_a_refused_one_get_a_row() {
-    let mut bench = full(["a", "b", "c", "d", "a", "e", "f", "g"]);
-    let route_id = bench.reader().routes().unwrap()[0];
-    let fetched = bench.reader().fetch(&request(route_id)).unwrap();
-    let refused = &fetched.batches[0].events[0];
-    assert_eq!(refused.seq, 1);
-    bench.change(deferred(refused, 1000));
-    bench.change(published(&fetched.batches[1].events[0]));
-    assert!(bench.tail() > 5);
-    let rows = bench.column("SELECT seq FROM pending ORDER BY seq");
-    assert_eq!(rows, [1, 5]);
-    assert_eq!(bench.number("SELECT sum(head) FROM pending"), 1);
-    assert!(!bench.heads().contains(&5));
 }
 
 /// Of a webhook that was read from the tail, one event got a row, and the other was in the window.
@@ -102,27 +60,6 @@ fn webhook_of_the_tail_is_kept_while_it_has_a_row() {
     bench.change(published(&fetched.batches[0].events[0]));
     bench.store.sweep(bench.now, &bench.retention, 100).unwrap();
     assert_eq!(bench.unsettled(), [1, 2]);
-}
-
-#[test]
-fn start_reads_a_window_and_reload_reroutes_the_rest() {
-    let bench = full(["a", "b", "c", "d", "e", "f", "g", "h"]);
-    let mut bench = bench.reopen(&routing(None));
-    assert_eq!(bench.heads(), [1, 2, 3, 4, 5, 6, 7, 8]);
-    bench.store.bound_window(4);
-    bench.store.load_window_now();
-    assert_eq!((bench.heads(), bench.tail()), (vec![1, 2, 3, 4], 5));
-    let elsewhere: std::sync::Arc<Routing> = routing(Some(("created", "elsewhere")));
-    bench.store.set_routing(elsewhere).unwrap();
-    assert_eq!(bench.tail(), 5);
-    while bench.tail() < Seq::MAX {
-        settle_first(&mut bench);
-    }
-    let mut reader = bench.reader();
-    let routes = reader.routes().unwrap();
-    let fetched = reader.fetch(&request(routes[0])).unwrap();
-    assert_eq!(&*fetched.batches[0].events[0].route.exchange, "elsewhere");
-    assert_eq!(routes.len(), 1);
 }
 
 #[test]

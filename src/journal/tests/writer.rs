@@ -63,25 +63,6 @@ async fn until(what: &str, is_true: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, wait).await.expect(what);
 }
 
-fn events_in(dir: &Path) -> i64 {
-    let database = rusqlite::Connection::open(dir.join("journal.db")).unwrap();
-    let sql = "SELECT count(*) FROM events";
-    database.query_row(sql, [], |row| row.get(0)).unwrap()
-}
-
-#[tokio::test]
-async fn answered_webhook_is_visible_to_other_processes() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open(&config(&dir));
-    for events in [2, 4, 6, 8, 10] {
-        let elements = [session("a", "created"), session("b", "created")];
-        opened.journal.append(webhook(&elements)).await.unwrap();
-        assert_eq!(events_in(dir.path()), events);
-    }
-    assert_eq!(opened.journal.totals().backlog_events, 10);
-    assert_eq!(seqs(&next(&mut opened.committed).await.fresh), [1, 2]);
-}
-
 #[tokio::test]
 async fn waiting_webhooks_share_a_commit_and_stay_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -246,24 +227,6 @@ async fn failed_transitions_are_written_later() {
 }
 
 #[tokio::test]
-async fn removed_database_refuses_webhooks_and_forwards() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open(&config(&dir));
-    let fresh = append(&mut opened, &["a", "a", "b"]).await;
-    fs::remove_dir_all(dir.path()).unwrap();
-    let failing = WriteError::DiskFailing;
-    let refused = opened.journal.append(webhook(&[session("c", "x")])).await;
-    assert_eq!(refused, Err(failing.clone()));
-    assert_eq!(opened.journal.refusal(), Some(failing.clone()));
-    for held in &fresh {
-        opened.journal.change(vec![published(held)]);
-        assert_eq!(next(&mut opened.committed).await.applied.len(), 1);
-    }
-    assert_eq!(opened.journal.totals().backlog_events, 0);
-    assert_eq!(opened.journal.refusal(), Some(failing));
-}
-
-#[tokio::test]
 async fn replaced_database_is_noticed_without_a_webhook() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(&config(&dir));
@@ -399,47 +362,6 @@ fn ruin_pending(dir: &Path) {
     database
         .execute("INSERT INTO settings VALUES ('ruined', '1')", [])
         .unwrap();
-}
-
-#[tokio::test]
-async fn panic_of_the_writer_fails_the_journal() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open_observed(&config(&dir), Box::new(|_| panic!("on purpose")));
-    let mut failures = opened.journal.failures();
-    let lost = opened.journal.append(webhook(&[session("a", "x")])).await;
-    assert_eq!(lost, Err(WriteError::Closed));
-    let failure = tokio::time::timeout(PATIENCE, failures.wait_for(Option::is_some)).await;
-    assert!(!failure.unwrap().unwrap().as_ref().unwrap().is_damage);
-    assert_eq!(opened.journal.refusal(), Some(WriteError::Closed));
-}
-
-#[tokio::test]
-async fn wal_is_reset_after_long_readers_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open(&Config {
-        retention: Duration::ZERO,
-        ..config(&dir)
-    });
-    let wal = dir.path().join("journal.db-wal");
-    let size = || fs::metadata(&wal).unwrap().len();
-    let large = format!(r#"{{"id":"a","status":"x","x":"{}"}}"#, "x".repeat(1 << 20));
-    let reader = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
-    reader
-        .execute_batch("BEGIN; SELECT count(*) FROM events")
-        .unwrap();
-    for _ in 0..48 {
-        opened.journal.append(webhook(&[&large])).await.unwrap();
-        let held = next(&mut opened.committed).await.fresh.remove(0);
-        opened.journal.change(vec![published(&held)]);
-        next(&mut opened.committed).await;
-    }
-    assert!(size() > 40 << 20, "{}", size());
-    reader.execute_batch("COMMIT").unwrap();
-    for _ in 0..16 {
-        append(&mut opened, &["b"]).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(size() <= 16 << 20, "{}", size());
 }
 
 /// Overlapping readers, like fetches under load: at each moment there is at least one.

@@ -22,6 +22,16 @@ fn descriptors(bridge: &Bridge) -> usize {
     std::fs::read_dir(dir).unwrap().count()
 }
 
+/// Memory was bounded, and the descriptors of the attackers are closed.
+async fn check_resources(bridge: &Bridge, at_rest: usize) {
+    let most = bridge.rss_bytes_max();
+    assert!(most <= MEMORY_BYTES_MAX, "{most} bytes");
+    eventually("their descriptors are closed", SOON, || async {
+        descriptors(bridge) <= at_rest + 4
+    })
+    .await;
+}
+
 /// Clients that continue until they are stopped.
 #[derive(Default)]
 struct Crowd {
@@ -115,15 +125,7 @@ async fn slow_connections_delay_no_webhook() {
     answers.report("900 slow connections", &before);
     let closed = crowd.closed_by_bridge.load(Ordering::Relaxed);
     assert!(closed > 225, "only {closed} slow connections were closed");
-    assert!(
-        bridge.rss_bytes_max() <= MEMORY_BYTES_MAX,
-        "{}",
-        bridge.rss_bytes_max()
-    );
-    eventually("their descriptors are closed", SOON, || async {
-        descriptors(&bridge) <= at_rest + 4
-    })
-    .await;
+    check_resources(&bridge, at_rest).await;
 }
 
 /// One short connection: it does something and closes, gracefully or not.
@@ -195,13 +197,5 @@ async fn short_connections_delay_no_webhook() {
         answers.count() > 10,
         "the flood ended before genuine webhooks were sent"
     );
-    assert!(
-        bridge.rss_bytes_max() <= MEMORY_BYTES_MAX,
-        "{}",
-        bridge.rss_bytes_max()
-    );
-    eventually("their descriptors are closed", SOON, || async {
-        descriptors(&bridge) <= at_rest + 4
-    })
-    .await;
+    check_resources(&bridge, at_rest).await;
 }

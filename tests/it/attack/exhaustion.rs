@@ -137,30 +137,19 @@ async fn check(name: &str, crowd: &[(Attack, usize)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_bodies_delay_no_webhook() {
-    check("idle bodies", &[(Attack::IdleBody, 1100)]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn unfinished_bodies_delay_no_webhook() {
-    check("unfinished bodies", &[(Attack::UnfinishedBody, 4)]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn large_heads_do_not_exhaust_memory() {
-    check("heads of 30 KB", &[(Attack::LargeHead, 1020)]).await;
-    check("heads of 16 KB", &[(Attack::LargestHead, 1020)]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn combined_attacks_delay_no_webhook() {
+async fn occupied_resources_delay_no_webhook() {
+    let single = [
+        ("idle bodies", (Attack::IdleBody, 1100)),
+        ("unfinished bodies", (Attack::UnfinishedBody, 4)),
+        ("heads of 30 KB", (Attack::LargeHead, 1020)),
+    ];
     check(
-        "idle bodies, unfinished bodies and large heads",
-        &[
-            (Attack::IdleBody, 1100),
-            (Attack::UnfinishedBody, 4),
-            (Attack::LargeHead, 1020),
-        ],
+        "idle bodies, unfinished bodies and heads of 30 KB",
+        &single.map(|(_, crowd)| crowd),
     )
     .await;
+    check("heads of 16 KB", &[(Attack::LargestHead, 1020)]).await;
+    for (name, crowd) in size(&single[..0], &single[..]) {
+        check(name, &[*crowd]).await;
+    }
 }

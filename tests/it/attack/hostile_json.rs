@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::bridge::builder::on_shared_broker;
 use crate::support::consumer::Consumer;
@@ -82,6 +81,7 @@ fn invalid() -> Vec<String> {
     let too_deep = format!(r#","n":{}{}"#, "[".repeat(128), "]".repeat(128));
     let mut invalid = vec![
         element(&"i".repeat(256), "created", ""),
+        element(&"i".repeat(10_000_000), "created", ""),
         element("", "created", ""),
         element("\\udc00", "created", ""),
         element("twice", "created", r#","id":"twice""#),
@@ -89,6 +89,8 @@ fn invalid() -> Vec<String> {
         element("deep", "created", &too_deep),
     ];
     let texts = [
+        r#"{"id":1,"status":"created"}"#,
+        r#"{"status":"created"}"#,
         "null",
         "7",
         "[]",
@@ -98,8 +100,6 @@ fn invalid() -> Vec<String> {
         r#"{"id":"1","status":null}"#,
     ];
     invalid.extend(texts.map(str::to_owned));
-    invalid
-        .extend([r#"{"id":1,"status":"created"}"#, r#"{"status":"created"}"#].map(str::to_owned));
     invalid
 }
 
@@ -135,7 +135,7 @@ async fn unusual_sessions_arrive_and_invalid_do_not() {
         .iter()
         .find(|message| message.correlation_id.as_deref() == Some("half-a-pair"));
     assert_eq!(half.unwrap().header("status"), "\u{fffd}");
-    let letters = letters.receive_n(invalid.len()).await;
+    let letters = letters.receive_n_within(invalid.len(), 3 * SOON).await;
     for element in &invalid {
         let letter = letters
             .iter()
@@ -143,78 +143,8 @@ async fn unusual_sessions_arrive_and_invalid_do_not() {
         let letter = letter.unwrap_or_else(|| panic!("no dead letter: {element:.200}"));
         assert_eq!(letter.header("dead-letter-reason"), "invalid");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_megabyte_id_alone_is_dead_lettered() {
-    let (vhost, bridge) = on_shared_broker("").await;
-    let mut everything = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
-    let mut letters = Consumer::of(&vhost, "chat-sessions.dead-letter").await;
-    let [one, two] = ["one", "two"].map(|id| element(id, "created", ""));
-    let huge = element(&"i".repeat((10 << 20) - 200), "created", "");
-    let answer = bridge.post(format!("[{one},{huge},{two}]")).await;
-    assert_eq!(answer.status, 202);
-    let arrived = everything.receive_n(2).await;
-    assert!([one, two].iter().all(|element| {
-        arrived
-            .iter()
-            .any(|message| message.body == element.as_bytes())
-    }));
-    let letter = letters.receive_n_within(1, 3 * SOON).await.remove(0);
-    assert_eq!(letter.body.len(), huge.len());
-    assert!(letter.body == huge.as_bytes(), "not byte for byte");
-    assert!(
-        bridge.rss_bytes_max() <= 64 << 20,
-        "{}",
-        bridge.rss_bytes_max()
-    );
-}
-
-/// A million keys that would collide in a hash table cost a single pass over the text.
-#[tokio::test(flavor = "multi_thread")]
-async fn key_floods_and_brackets_parse_in_linear_time() {
-    let bridge = super::genuine_sender::alone().start().await;
-    let size = 8 << 20;
-    let filled = |piece: &dyn Fn(usize) -> String| {
-        let mut text = String::new();
-        for number in 0.. {
-            if text.len() >= size {
-                break;
-            }
-            text.push_str(&piece(number));
-        }
-        text
-    };
-    let plain = format!(",\"n\":\"{}\"", "x".repeat(size));
-    let keys = filled(&|number| format!(",\"{number:06x}\":0"));
-    let same = filled(&|_| ",\"k\":0".to_owned());
-    let brackets = format!(",\"n\":{}{}", "[".repeat(size / 2), "]".repeat(size / 2));
-    let objects = format!(
-        ",\"n\":{}0{}",
-        "{\"\":".repeat(size / 5),
-        "}".repeat(size / 5)
-    );
-    let mut times = Vec::new();
-    for (more, accepted) in [
-        (&plain, 1),
-        (&plain, 1),
-        (&keys, 1),
-        (&same, 1),
-        (&brackets, 0),
-        (&objects, 0),
-    ] {
-        let body = format!("[{}]", element("flood", "created", more));
-        let begin = Instant::now();
-        let answer = bridge.post(body).await;
-        times.push(begin.elapsed());
-        assert_eq!(answer.json()["accepted"], accepted, "{}", answer.text());
-    }
-    // Parsing that is quadratic in any of these would take hours.
-    let longest = times[2..].iter().max().unwrap();
-    assert!(
-        *longest < 10 * times[1] + Duration::from_secs(2),
-        "{times:?}"
-    );
+    let most = bridge.rss_bytes_max();
+    assert!(most <= 64 << 20, "{most} bytes");
 }
 
 /// Prints which of the files Python parses as a JSON array or object. Its extensions to RFC 8259

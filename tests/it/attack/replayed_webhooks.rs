@@ -1,35 +1,11 @@
 //! A recorded genuine webhook is sent again and again. It cannot be told from a retry, so it is
-//! accepted each time, with the same ids. Only the size limit of the journal bounds it.
-
-use std::collections::BTreeSet;
+//! accepted each time. Only the size limit of the journal bounds it.
 
 use serde_json::json;
 
 use super::genuine_sender::alone;
-use super::size;
-use crate::support::bridge::builder::on_shared_broker;
-use crate::support::consumer::Consumer;
 use crate::support::load::post_many;
 use crate::support::sender::{array_of, session};
-use crate::support::wait::SOON;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn replay_is_published_with_equal_message_ids() {
-    let (vhost, bridge) = on_shared_broker("").await;
-    let mut everything = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
-    let body = array_of(&[
-        session("again-1", "created", json!({})),
-        session("again-2", "missed", json!({})),
-    ]);
-    let times = size(500, 10_000);
-    let answers = post_many(bridge.address(), &body, times).await;
-    assert_eq!(answers, [(202, times)].into());
-    let messages = everything.receive_n_within(2 * times, 6 * SOON).await;
-    let ids: BTreeSet<_> = messages.iter().map(|message| message.id()).collect();
-    assert_eq!(ids.len(), 2, "{ids:?}");
-    bridge.backlog_is_empty().await;
-    assert_eq!(bridge.counter("accepted").await, 2 * times as u64);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replays_stop_at_the_journal_limit() {

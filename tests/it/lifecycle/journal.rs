@@ -61,19 +61,6 @@ async fn newer_journal_is_refused_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreign_file_and_directory_are_refused_unchanged() {
-    let mut bridge = BridgeBuilder::without_broker().build();
-    let dir = bridge.journal_dir();
-    let database = dir.join("journal.db");
-    std::fs::create_dir(&dir).unwrap();
-    std::fs::write(&database, "somebody's notes").unwrap();
-    check_refused(&mut bridge, &["journal.db"]).await;
-    std::fs::remove_file(&database).unwrap();
-    std::fs::create_dir(&database).unwrap();
-    check_refused(&mut bridge, &["journal.db"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn unreadable_journal_is_refused_unchanged() {
     let test = "unreadable_journal_is_refused_unchanged";
     if !is_root(test) {
@@ -91,48 +78,6 @@ async fn unreadable_journal_is_refused_unchanged() {
     let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o000);
     std::fs::set_permissions(&database, mode).unwrap();
     check_refused(&mut bridge, &["journal.db"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn unwritable_journal_is_refused() {
-    let test = "unwritable_journal_is_refused";
-    if !is_root(test) {
-        return;
-    }
-    let builder = BridgeBuilder::without_broker().for_user(61_002);
-    let journal = builder.dir().join("journal");
-    std::fs::create_dir(&journal).unwrap(); // owned by root, mode 0755
-    let mut bridge = builder.build();
-    let exit = bridge.run_to_exit().await;
-    let said = bridge.stderr();
-    assert!(matches!(exit.status.code(), Some(1 | 2)), "{said}");
-    assert!(
-        said.contains("journal") && said.contains("belongs to user 0"),
-        "{said}"
-    );
-    assert_eq!(content(&journal), BTreeMap::new());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn files_are_private_whatever_the_umask() {
-    use std::os::unix::fs::PermissionsExt;
-    let mut bridge = BridgeBuilder::without_broker()
-        .under(&["sh", "-c", "umask 0; exec \"$@\"", "sh"])
-        .start()
-        .await;
-    assert_eq!(bridge.post(array_of_new("held", 1)).await.status, 202);
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let dir = bridge.journal_dir();
-    assert_eq!(mode(&dir), 0o700);
-    let files = std::fs::read_dir(&dir).unwrap().map(Result::unwrap);
-    let modes: BTreeMap<_, _> = files
-        .map(|file| (file.file_name(), mode(&file.path())))
-        .collect();
-    assert!(
-        modes.len() >= 4 && modes.values().all(|mode| *mode == 0o600),
-        "{modes:?}"
-    );
-    bridge.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,23 +16,14 @@ async fn unknown_host_is_421() {
         client.answer().await.unwrap()
     };
     for path in ["/livez", "/readyz", "/status", "/metrics"] {
-        for host in [
-            "localhost:9180",
-            "127.0.0.1",
-            "[::1]:9180",
-            "Bridge.Example.Net",
-        ] {
-            let answer = ask(path, &format!("Host: {host}\r\n")).await;
-            assert_eq!(answer.status, 200, "{path} of {host}");
-        }
-        for host in ["rebound.example", "127.0.0.1.rebound.example:9180", ""] {
-            let answer = ask(path, &format!("Host: {host}\r\n")).await;
-            assert_eq!(answer.status, 421, "{path} of {host}");
-            let problem = answer.json();
-            assert_eq!(problem["status"], 421);
-            let detail = problem["detail"].as_str().unwrap();
-            assert!(detail.contains("admin.hosts"), "{detail}");
-        }
+        let ours = ask(path, "Host: Bridge.Example.Net\r\n").await;
+        assert_eq!(ours.status, 200, "{path}");
+        let other = ask(path, "Host: rebound.example\r\n").await;
+        assert_eq!(other.status, 421, "{path}");
+        let problem = other.json();
+        assert_eq!(problem["status"], 421);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("admin.hosts"), "{detail}");
     }
     let two = "Host: localhost\r\nHost: rebound.example\r\n";
     assert_eq!(ask("/status", two).await.status, 421);
@@ -41,7 +32,7 @@ async fn unknown_host_is_421() {
     let line = bridge.says("unknown-host").await;
     assert!(line.contains("rebound.example"), "{line}");
     assert!(line.contains("listener=\"admin\""), "{line}");
-    assert_eq!(refused(&bridge, "unknown-host").await, 14.0);
+    assert_eq!(refused(&bridge, "unknown-host").await, 6.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,11 +26,6 @@ impl Metrics {
         self.matching(name, labels).map(|(_, value)| value).sum()
     }
 
-    /// Whether there is a sample with these labels.
-    pub fn has_where(&self, name: &str, labels: &[(&str, &str)]) -> bool {
-        self.matching(name, labels).next().is_some()
-    }
-
     /// Metric names without labels.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.0.keys().map(|sample| bare(sample)).collect();

@@ -118,11 +118,6 @@ impl RawClient {
         }
     }
 
-    /// The local address of the connection.
-    pub fn address(&self) -> SocketAddr {
-        self.stream.local_addr().unwrap()
-    }
-
     /// Writes these bytes; ignores an error (the other side closed), since the answer shows the
     /// result.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {

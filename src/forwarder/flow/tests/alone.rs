@@ -4,49 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{IN_FLIGHT_MAX, committed, flow, flow_within, held, held_of};
+use super::{committed, flow, flow_within, held};
 use crate::backoff::Backoff;
 use crate::forwarder::flow::outcomes::NACKED_FACTOR;
-use crate::forwarder::flow::{Action, BUFFERED_FACTOR, Flow};
-use crate::journal::{Committed, Fetched, QueuedEvent, RouteId, Transition, TransitionApplied};
+use crate::forwarder::flow::{Action, Flow};
+use crate::journal::{Fetched, RouteId};
 use crate::rabbitmq::{Link, Outcome, PublisherEvent};
-use crate::webhook::DeadLetterReason;
-
-#[test]
-fn unsendable_events_become_dead_letters() {
-    let damaged = QueuedEvent {
-        is_damaged: true,
-        ..held(1, 1, "")
-    };
-    let large = held(2, 1, &"x".repeat(100));
-    for (event, reason) in [
-        (damaged, DeadLetterReason::Damaged),
-        (large, DeadLetterReason::TooLarge),
-    ] {
-        let mut flow = flow();
-        flow.reported(PublisherEvent::Up(Link::Main), 0, Timestamp::default());
-        flow.committed(committed(vec![event]), 0);
-        let action = flow.next_action(0, Timestamp::default());
-        let Some(Action::Transition(Transition::Reschedule {
-            dead_letter_cause: Some(dead_letter_cause),
-            ..
-        })) = action
-        else {
-            panic!("{reason:?}: {action:?}");
-        };
-        assert_eq!(dead_letter_cause.reason, reason);
-    }
-}
-
-#[test]
-fn unpublishable_events_stay_in_the_journal() {
-    let mut flow = flow();
-    let buffered_max = BUFFERED_FACTOR * IN_FLIGHT_MAX;
-    let many = 4 * buffered_max;
-    let fresh = (1..).take(many).map(|seq| held(seq, seq % 50, ""));
-    flow.committed(committed(fresh.collect()), 0);
-    assert_eq!(flow.buffered, buffered_max, "of {many}");
-}
 
 #[test]
 fn late_events_are_resent_after_the_connection_ended() {
@@ -115,34 +78,6 @@ fn full_route_buffer_does_not_block_other_routes() {
         flow.reported(PublisherEvent::Done(window, delivered), 0, wall);
     }
     assert_eq!(takes_and_windows(&mut flow).0, [1]);
-}
-
-/// The journal hands over an event without its body if it had no room for it. The body is read
-/// later, and the session's later events must wait for it.
-#[test]
-fn event_without_body_is_not_overtaken() {
-    let wall = Timestamp::default();
-    let of_session = |seq, has_body| QueuedEvent {
-        is_head: seq == 1,
-        has_body,
-        ..held_of("s", seq, 1, "")
-    };
-    let mut flow = flow();
-    flow.reported(PublisherEvent::Up(Link::Main), 0, wall);
-    flow.committed(committed(vec![of_session(1, true)]), 0);
-    let (_, windows) = takes_and_windows(&mut flow);
-    flow.committed(committed(vec![of_session(3, false)]), 0);
-    flow.committed(committed(vec![of_session(4, true)]), 0);
-    let delivered = vec![Outcome::Delivered];
-    flow.reported(PublisherEvent::Done(windows[0], delivered), 0, wall);
-    assert_eq!(takes_and_windows(&mut flow), (vec![], vec![]));
-    let mut settled = Committed::default();
-    let promoted = Some(1);
-    settled
-        .applied
-        .push(TransitionApplied::Completed { seq: 1, promoted });
-    flow.committed(settled, 0);
-    assert_eq!(takes_and_windows(&mut flow), (vec![1], vec![]));
 }
 
 /// Counts the duplicates that the other queues of a key receive while one of them is full.

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use reload::{ConfigLoader, LoadResult};
-pub use stop::Signals;
+pub use stop::{Signals, StopSignals};
 
 use self::parts::Parts;
 use crate::config::sources::Secret;
@@ -137,6 +137,10 @@ fn sources(config: &Config) -> impl Iterator<Item = Source> {
         name: Arc::from(name.as_str()),
         awaits_secret: source.is_signed() && source.secrets.is_empty(),
         secret_names: secret_names(source),
+        kept_secrets: source
+            .kept_secrets()
+            .map(|(_, path, _)| path.display().to_string().into())
+            .collect(),
         keys: if source.is_signed() {
             Keys::new(source.secrets.iter().map(Secret::expose))
         } else {

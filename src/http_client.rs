@@ -2,19 +2,26 @@
 //! the size and time of an answer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
+use std::vec;
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::{self, Builder};
 use hyper_util::rt::TokioExecutor;
 use rustls_pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tower::service_fn;
+use tower::util::ServiceFn;
+
+use crate::slow_call;
 
 /// Maximum size of an answer's body. The bridge's answers are much shorter.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -23,7 +30,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client with a pool of keep-alive connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct Client(legacy::Client<HttpsConnector<HttpConnector<Lookup>>, Full<Bytes>>);
+
+/// Resolves host names by [`slow_call`].
+type Lookup = ServiceFn<fn(Name) -> BoxFuture<'static, io::Result<vec::IntoIter<SocketAddr>>>>;
 
 /// A complete response.
 pub struct Answer {
@@ -54,7 +64,13 @@ impl Client {
         connections: usize,
         authorities: Option<Vec<CertificateDer<'static>>>,
     ) -> io::Result<Self> {
-        let mut tcp = HttpConnector::new();
+        let lookup: Lookup = service_fn(|name: Name| {
+            let host = name.to_string();
+            // The connector sets the port.
+            let call = move || (host, 0).to_socket_addrs();
+            Box::pin(async move { slow_call::run(name.as_str(), call).await.flatten() })
+        });
+        let mut tcp = HttpConnector::new_with_resolver(lookup);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(TIMEOUT / 3));

@@ -38,5 +38,6 @@ pub mod ops;
 pub mod rabbitmq;
 pub mod settings;
 pub mod simulator;
+pub mod slow_call;
 pub mod telemetry;
 pub mod webhook;

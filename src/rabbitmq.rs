@@ -31,6 +31,7 @@ pub mod topology;
 pub mod url;
 mod version;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ use self::url::{BrokerUrl, UrlError};
 pub use self::version::Version;
 use crate::config::Config;
 use crate::config::rabbitmq::Tls;
+use crate::config::secrets;
+use crate::config::sources::Secret;
+use crate::slow_call;
 use crate::telemetry::status::BrokerStatus;
 
 /// How to reach the broker, and which topology it must have.
@@ -56,6 +60,8 @@ use crate::telemetry::status::BrokerStatus;
 pub struct ConnectConfig {
     /// Brokers to try in turn; at least one.
     pub urls: Vec<BrokerUrl>,
+    /// The file that contains the URLs, and their heartbeat. After a refused login it is read again.
+    url_file: Option<(PathBuf, Duration)>,
     /// Files with certificates and key; used for `amqps` URLs only.
     pub tls: Tls,
     /// Limit for one connection attempt: TCP, TLS and AMQP handshake together.
@@ -78,15 +84,10 @@ impl ConnectConfig {
     /// If a URL is not a valid broker URL, or none is configured.
     pub fn from_config(config: &Config) -> Result<Self, UrlError> {
         let rabbitmq = &config.rabbitmq;
-        let mut urls = Vec::new();
-        for url in &rabbitmq.urls {
-            urls.push(BrokerUrl::parse(url.expose())?.with_heartbeat(rabbitmq.heartbeat));
-        }
-        if urls.is_empty() {
-            return Err(UrlError::None);
-        }
+        let file = rabbitmq.urls_from.clone();
         Ok(Self {
-            urls,
+            urls: parse(&rabbitmq.urls, rabbitmq.heartbeat)?,
+            url_file: file.map(|file| (file, rabbitmq.heartbeat)),
             tls: rabbitmq.tls.clone(),
             connect_timeout: rabbitmq.connect_timeout,
             reconnect_delay_min: rabbitmq.reconnect_delay_min,
@@ -96,15 +97,35 @@ impl ConnectConfig {
         })
     }
 
-    fn endpoints(&self) -> Endpoints {
-        let (min, max) = (self.reconnect_delay_min, self.reconnect_delay_max);
-        Endpoints::new(self.urls.len(), min, max, Instant::now())
+    /// Reads the file with the URLs again. `None` if there is none, if it does not answer in time, or
+    /// if it has no valid URL.
+    async fn read_urls_again(&self) -> Option<Vec<BrokerUrl>> {
+        let (file, heartbeat) = self.url_file.clone()?;
+        let read = move || parse(&secrets::read_broker_urls(&file).ok()?, heartbeat).ok();
+        let reading = slow_call::run("rabbitmq.url_file", read);
+        let read = tokio::time::timeout(self.connect_timeout, reading);
+        read.await.ok()?.ok()?
     }
+
+    fn endpoints(&self, count: usize) -> Endpoints {
+        let (min, max) = (self.reconnect_delay_min, self.reconnect_delay_max);
+        Endpoints::new(count, min, max, Instant::now())
+    }
+}
+
+fn parse(urls: &[Secret], heartbeat: Duration) -> Result<Vec<BrokerUrl>, UrlError> {
+    let parse = |url: &Secret| Ok(BrokerUrl::parse(url.expose())?.with_heartbeat(heartbeat));
+    let urls: Vec<_> = urls.iter().map(parse).collect::<Result<_, _>>()?;
+    if urls.is_empty() {
+        return Err(UrlError::None);
+    }
+    Ok(urls)
 }
 
 /// Sends commands to the links. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Publisher {
+    settings: watch::Sender<ConnectConfig>,
     main: mpsc::UnboundedSender<Command>,
     probe: mpsc::UnboundedSender<Command>,
 }
@@ -126,6 +147,17 @@ impl Publisher {
     /// no effect while the link is down.
     pub fn reconnect(&self, link: Link, reason: String) {
         self.command(link, Command::Reconnect(reason));
+    }
+
+    /// Replaces the settings from the next connection on. A connection to a broker that is no longer
+    /// among the URLs is dropped.
+    pub fn configure(&self, mut settings: ConnectConfig) {
+        self.settings.send_if_modified(|current| {
+            settings.retries_rejected = current.retries_rejected;
+            let is_other = settings.urls != current.urls;
+            *current = settings;
+            is_other
+        });
     }
 
     /// Replaces the topology. It is declared or checked immediately if the main link is connected,
@@ -158,8 +190,9 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Publisher, watch::Receiver<BrokerStatus>, JoinHandle<()>) {
     let declarer = Declarer::new(settings.topology.clone());
+    let settings = watch::Sender::new(settings);
     let shared = Arc::new(Shared {
-        settings,
+        settings: settings.clone(),
         declarer,
         status: BrokerStatusCell::new(),
         reports,
@@ -183,10 +216,15 @@ pub fn start(
             main_link.run(),
             probe_link.run(),
             retry_queues::keep_retrying(&shared),
-            certificate_expiry::keep_reading(&shared.settings, &shared.status, &shared.shutdown)
+            certificate_expiry::keep_reading(&shared)
         );
     });
-    (Publisher { main, probe }, status, links)
+    let publisher = Publisher {
+        settings,
+        main,
+        probe,
+    };
+    (publisher, status, links)
 }
 
 /// The connection that a window is published on. Stalled and unavailable routes are probed on a

@@ -122,6 +122,7 @@ impl Bridge {
             name: name.into(),
             keys,
             awaits_secret: false,
+            kept_secrets: Arc::default(),
             secret_names: Vec::new(),
         };
         let sources = [

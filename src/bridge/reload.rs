@@ -1,21 +1,31 @@
-//! Reload on SIGHUP: applies the sources, routes, queues and log level of the new configuration,
+//! Reload on SIGHUP: applies the sources, routes, queues, broker URLs and log level of the new
+//! configuration,
 //! and declares what is missing on the broker. An invalid configuration is rejected as a whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Bridge;
+use crate::config::finding::ConfigFinding;
+use crate::config::rabbitmq::RabbitMq;
 use crate::config::telemetry::Telemetry;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, paths};
 use crate::forwarder::Reroute;
+use crate::rabbitmq::ConnectConfig;
 use crate::rabbitmq::topology::Topology;
+use crate::slow_call;
 use crate::telemetry::status::ReloadStatus;
 use crate::webhook::routing::Routing;
 
+/// Limit for reading the configuration and its secret files again.
+const READING_MAX: Duration = Duration::from_secs(5);
+
 /// Loads the configuration again.
-pub type ConfigLoader = Box<dyn Fn() -> LoadResult + Send + Sync>;
+pub type ConfigLoader = Arc<dyn Fn() -> LoadResult + Send + Sync>;
 
 /// The loaded configuration, or its findings, one sentence each.
 pub type LoadResult = Result<Loaded, Vec<String>>;
@@ -23,9 +33,26 @@ pub type LoadResult = Result<Loaded, Vec<String>>;
 impl Bridge {
     pub(super) async fn reload(&mut self, reload: &ConfigLoader) {
         let mut waiting_for_restart = Vec::new();
-        let findings = match reload() {
-            Ok(loaded) => {
-                for finding in &loaded.missing_secrets {
+        let findings = match load(reload).await {
+            Ok(mut loaded) => {
+                for (name, source) in &mut loaded.config.sources {
+                    if let Some(running) = self.config.sources.get(name) {
+                        source.keep_secrets(running);
+                    }
+                    for (key, _, problem) in source.kept_secrets() {
+                        tracing::warn!(
+                            "sources.{name}.{key}: {problem}; its last secret stays in use"
+                        );
+                    }
+                }
+                let is_missing = |finding: &&ConfigFinding| {
+                    let mut sources = loaded.config.sources.iter();
+                    sources.any(|(name, source)| {
+                        let key = format!("sources.{name}.");
+                        source.secrets.is_empty() && finding.key.starts_with(&key)
+                    })
+                };
+                for finding in loaded.missing_secrets.iter().filter(is_missing) {
                     tracing::warn!("{finding}");
                 }
                 waiting_for_restart = sections_needing_restart(&self.config, &loaded.config);
@@ -74,6 +101,10 @@ impl Bridge {
         }
         // Before the routes: a new exchange has to exist when its first event is published. Also
         // without a change: somebody may have deleted a declared object.
+        match ConnectConfig::from_config(&new) {
+            Ok(settings) => self.publisher.configure(settings),
+            Err(error) => return vec![error.to_string()],
+        }
         self.publisher.redeclare(Topology::plan(&new));
         let has_new_routes =
             (&new.routing, &new.dead_letter) != (&self.config.routing, &self.config.dead_letter);
@@ -99,6 +130,18 @@ impl Bridge {
     }
 }
 
+async fn load(reload: &ConfigLoader) -> LoadResult {
+    let reload = Arc::clone(reload);
+    let reading = slow_call::run("configuration", move || reload());
+    match timeout(READING_MAX, reading).await {
+        Ok(loaded) => loaded.unwrap_or_else(|error| Err(vec![error.to_string()])),
+        Err(_) => Err(vec![format!(
+            "reading {} took longer than {READING_MAX:?}",
+            paths::being_read()
+        )]),
+    }
+}
+
 /// The running configuration, with those sections of the new one that need no restart.
 fn with_reloadable(running: &Config, read: Config) -> Config {
     Config {
@@ -107,10 +150,20 @@ fn with_reloadable(running: &Config, read: Config) -> Config {
         unrouted: read.unrouted,
         dead_letter: read.dead_letter,
         queues: read.queues,
+        rabbitmq: with_urls(&running.rabbitmq, &read.rabbitmq),
         telemetry: Telemetry {
             log_format: running.telemetry.log_format,
             ..read.telemetry
         },
+        ..running.clone()
+    }
+}
+
+fn with_urls(running: &RabbitMq, read: &RabbitMq) -> RabbitMq {
+    RabbitMq {
+        urls: read.urls.clone(),
+        url_file: read.url_file.clone(),
+        urls_from: read.urls_from.clone(),
         ..running.clone()
     }
 }
@@ -120,7 +173,10 @@ fn sections_needing_restart(running: &Config, read: &Config) -> Vec<&'static str
     let changed = [
         ("http", running.http != read.http),
         ("admin", running.admin != read.admin),
-        ("rabbitmq", running.rabbitmq != read.rabbitmq),
+        (
+            "rabbitmq",
+            with_urls(&running.rabbitmq, &read.rabbitmq) != read.rabbitmq,
+        ),
         ("retry", running.retry != read.retry),
         ("journal", running.journal != read.journal),
         ("shutdown", running.shutdown != read.shutdown),

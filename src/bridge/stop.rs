@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -18,27 +19,64 @@ const HALT_MARGIN: Duration = Duration::from_secs(2);
 const CLOSE_MARGIN: Duration = Duration::from_secs(1);
 /// After a disk failure, how long the process waits until the answers to open requests are sent.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Minimum time between two log lines about the same ignored signal.
+const IGNORED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The signals that the bridge handles: SIGTERM, SIGINT and SIGHUP. Create this before anything is
-/// started, because by default each of them ends the process.
+/// The signals that the bridge handles. Create this before anything is started, because by default
+/// each of them ends the process.
 pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    /// SIGTERM and SIGINT.
+    pub stop: StopSignals,
     hang_up: Signal,
 }
 
+/// The signals that stop the bridge.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Waits for the next of them.
+    pub async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 impl Signals {
-    /// Installs the signal handlers.
+    /// Installs the signal handlers. Must be called within a tokio runtime. SIGUSR1, SIGUSR2 and
+    /// SIGALRM are logged. Where a limit on file sizes (`ulimit -f`) sends SIGXFSZ, the write fails
+    /// like one to a full disk.
     ///
     /// # Errors
     /// The operating system refused a handler.
     pub fn listen() -> Result<Self, BridgeError> {
         let listen = |kind| signal(kind).map_err(BridgeError::Signals);
+        for (name, kind) in [
+            ("SIGUSR1", SignalKind::user_defined1()),
+            ("SIGUSR2", SignalKind::user_defined2()),
+            ("SIGALRM", SignalKind::alarm()),
+            ("SIGXFSZ", SignalKind::from_raw(Number::XFSZ.as_raw())),
+        ] {
+            tokio::spawn(log_ignored(name, listen(kind)?));
+        }
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
+            stop: StopSignals {
+                terminate: listen(SignalKind::terminate())?,
+                interrupt: listen(SignalKind::interrupt())?,
+            },
             hang_up: listen(SignalKind::hangup())?,
         })
+    }
+}
+
+async fn log_ignored(name: &str, mut signal: Signal) {
+    while signal.recv().await.is_some() {
+        tracing::warn!(signal = name, "signal ignored");
+        tokio::time::sleep(IGNORED_INTERVAL).await;
     }
 }
 
@@ -58,12 +96,14 @@ impl Bridge {
         loop {
             tokio::select! {
                 () = &mut watchdog => {}
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                () = signals.stop.recv() => break,
                 _ = signals.hang_up.recv() => {
                     service::reloading();
-                    self.reload(&reload).await;
-                    service::ready();
+                    tokio::select! {
+                        () = self.reload(&reload) => service::ready(),
+                        () = &mut watchdog => {}
+                        () = signals.stop.recv() => break,
+                    }
                 }
                 _ = self.failures.changed() => return self.fail().await,
                 part = self.tasks.ended() => return Err(BridgeError::Ended(part)),
@@ -78,8 +118,7 @@ impl Bridge {
         tokio::select! {
             () = self.stop(Instant::now() + grace) => return Ok(()),
             () = watchdog => {}
-            _ = signals.terminate.recv() => {}
-            _ = signals.interrupt.recv() => {}
+            () = signals.stop.recv() => {}
         }
         tracing::warn!(
             "second signal received; exiting now, unpublished events stay in the journal"

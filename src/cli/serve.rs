@@ -2,19 +2,21 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Mutex;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
-use deskbridge::bridge::{Bridge, BridgeError, ConfigLoader, Signals};
-use deskbridge::config::layers::Layers;
+use deskbridge::bridge::{Bridge, BridgeError, ConfigLoader, Signals, StopSignals};
+use deskbridge::config::{Loaded, paths};
 use deskbridge::journal::OpenError;
-use deskbridge::settings;
+use deskbridge::slow_call;
 use deskbridge::telemetry::logging::{self, LoggingError};
 use listenfd::ListenFd;
 use tokio::runtime::{Builder, Runtime};
 
 use super::failure::failed;
+use super::output::say;
 use super::{ConfigArguments, Exit, LIMITS_ADVICE};
 
 pub const AFTER_HELP: &str = "\
@@ -33,7 +35,10 @@ Example:
 /// Worker threads for HTTP and the broker. The journal has a thread of its own.
 const WORKERS_MAX: usize = 4;
 
-/// Blocking threads, which read the journal, split large webhooks and resolve host names.
+/// Interval at which a file that does not answer is named while the configuration is read.
+const READING_WARN: Duration = Duration::from_secs(5);
+
+/// Blocking threads, which read the journal and split large webhooks.
 const BLOCKING_MAX: usize = 16;
 
 /// How long an idle blocking thread is kept: practically forever, so that no webhook fails because
@@ -43,7 +48,20 @@ const BLOCKING_KEPT: Duration = Duration::from_hours(24 * 365);
 /// Runs the bridge until a signal stops it.
 pub fn run(layering: &ConfigArguments) -> anyhow::Result<Exit> {
     let webhooks = inherited_socket()?;
-    let loaded = layering.load_to_run()?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(serve(layering, webhooks));
+    // Tasks that hang on a frozen broker or a failed disk must not keep the process alive.
+    runtime.shutdown_background();
+    result.map(|()| Exit::Done)
+}
+
+async fn serve(layering: &ConfigArguments, webhooks: Option<TcpListener>) -> anyhow::Result<()> {
+    // Starts the first blocking thread, which is kept (`BLOCKING_KEPT`).
+    let _ = tokio::task::spawn_blocking(|| {}).await;
+    let mut signals = Signals::listen().map_err(explain)?;
+    let Some(loaded) = load(layering.clone(), &mut signals.stop).await? else {
+        return Ok(());
+    };
     let logging = logging::init(&loaded.config.telemetry).map_err(|why| {
         let advice = match why {
             LoggingError::Thread(_) => LIMITS_ADVICE,
@@ -54,19 +72,30 @@ pub fn run(layering: &ConfigArguments) -> anyhow::Result<Exit> {
     for finding in &loaded.missing_secrets {
         tracing::warn!("{finding}");
     }
-    let reload = reload(layering.layers());
-    let runtime = runtime()?;
-    let result = runtime.block_on(async {
-        // Starts the first blocking thread, which is kept (`BLOCKING_KEPT`).
-        let _ = tokio::task::spawn_blocking(|| {}).await;
-        let signals = Signals::listen()?;
-        Bridge::start(loaded, Some(logging), webhooks)?
-            .run(signals, reload)
-            .await
-    });
-    // Tasks that hang on a frozen broker or a failed disk must not keep the process alive.
-    runtime.shutdown_background();
-    result.map(|()| Exit::Done).map_err(explain)
+    // Opening the journal takes long if its disk does not answer, or if much of it has to be copied.
+    let start = move || Bridge::start(loaded, Some(logging), webhooks);
+    let bridge = tokio::select! {
+        started = tokio::task::spawn_blocking(start) => started?.map_err(explain)?,
+        () = signals.stop.recv() => return Ok(()),
+    };
+    bridge
+        .run(signals, reload(layering.clone()))
+        .await
+        .map_err(explain)
+}
+
+/// Reads the configuration. Says which file it waits for. `None` if a signal stops it.
+async fn load(layering: ConfigArguments, stop: &mut StopSignals) -> anyhow::Result<Option<Loaded>> {
+    let mut loading = pin!(slow_call::run("configuration", move || layering.load_to_run()));
+    loop {
+        tokio::select! {
+            loaded = &mut loading => return Ok(Some(loaded??)),
+            () = stop.recv() => return Ok(None),
+            () = tokio::time::sleep(READING_WARN) => {
+                say(format_args!("deskbridge: waiting for {}", paths::being_read()));
+            }
+        }
+    }
 }
 
 /// The listening socket that a service manager passes (`LISTEN_FDS`), so that it outlives the process
@@ -82,10 +111,11 @@ fn inherited_socket() -> anyhow::Result<Option<TcpListener>> {
     })
 }
 
-fn reload(layers: Layers) -> ConfigLoader {
-    Box::new(move || {
-        settings::load(&layers)
-            .map_err(|error| error.findings.iter().map(ToString::to_string).collect())
+/// Looks for the configuration file again: it may not have existed at the start.
+fn reload(layering: ConfigArguments) -> ConfigLoader {
+    Arc::new(move || {
+        let loaded = layering.load();
+        loaded.map_err(|error| error.findings.iter().map(ToString::to_string).collect())
     })
 }
 

@@ -138,6 +138,10 @@ fn webhooks(screen: &mut Screen, status: &RunningStatus, now: Timestamp) {
     for source in &status.sources {
         screen.labelled(label, &Style::new(), &received(source, now));
         label = "";
+        for file in &source.kept_secrets {
+            let text = format!("  {file} has no secret; its last one stays in use");
+            screen.labelled(label, &Style::new().yellow(), &text);
+        }
         if let Some(refused) = &source.last_refused {
             let at = refused.at.map_or_else(|| "?".into(), |at| age(at, now));
             let text = format!(

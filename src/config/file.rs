@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::environment::SECTIONS;
 use super::finding::ConfigFinding;
+use super::paths;
 
 /// Every key of the configuration is shorter, so a longer name could be a secret.
 const KEY_BYTES_MAX: usize = 32;
@@ -19,7 +20,7 @@ const QUOTED_PATH: &str = "a key in quotes that contains `.` or `[`; \
 /// Reads a file and parses it as TOML.
 pub(super) fn read(path: &Path) -> Result<Value, Vec<ConfigFinding>> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = paths::reading(path, || fs::read_to_string(path)).map_err(|error| {
         vec![ConfigFinding::new("", format!("cannot read the file: {error}")).at(Some(&name))]
     })?;
     parse(&name, &text)

@@ -2,6 +2,7 @@
 //! secret is masked.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Serialize, Serializer};
 
@@ -18,6 +19,33 @@ pub(super) fn original(path: &Path) -> Option<PathBuf> {
     let (directory, prefix) = CREDENTIALS;
     let name = path.strip_prefix(directory).ok()?.to_str()?;
     Some(Path::new(SECRETS).join(name.strip_prefix(prefix)?))
+}
+
+/// The file that is being read.
+static BEING_READ: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+fn note(path: Option<&Path>) {
+    let mut being_read = BEING_READ.lock().unwrap_or_else(PoisonError::into_inner);
+    *being_read = path.map(Path::to_owned);
+}
+
+/// Opens and reads a file of the configuration. Meanwhile, [`being_read`] names it, because a pipe
+/// or a dead mount may never answer.
+pub(super) fn reading<T>(path: &Path, read: impl FnOnce() -> T) -> T {
+    note(Some(path));
+    let result = read();
+    note(None);
+    result
+}
+
+/// The file of the configuration that is being read, in backquotes.
+#[must_use]
+pub fn being_read() -> String {
+    let being_read = BEING_READ.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*being_read {
+        Some(path) => format!("`{}`", path.display()),
+        None => "the configuration".into(),
+    }
 }
 
 /// The path, or `***` if neither the file nor its parent directory exists: then the text could be

@@ -24,6 +24,9 @@ pub struct RabbitMq {
     /// A file with the URLs, one per line or separated by commas.
     #[serde(serialize_with = "super::paths::serialize_one")]
     pub url_file: Option<PathBuf>,
+    /// The file that `urls` were read from, unless a stronger layer sets `urls`.
+    #[serde(skip)]
+    pub urls_from: Option<PathBuf>,
     /// URL of the management API, used by `check`; empty: not used.
     #[serde(serialize_with = "super::http_url::serialize")]
     pub management_url: Secret,
@@ -90,6 +93,7 @@ impl Default for RabbitMq {
         Self {
             urls: vec![Secret::new(URL)],
             url_file: None,
+            urls_from: None,
             management_url: Secret::new(""),
             management_url_file: None,
             topology: TopologyMode::Declare,

@@ -41,7 +41,6 @@ pub(super) fn resolve(config: &mut Config, urls_and_file: Ordering) -> Resolved 
 }
 
 fn resolve_source(name: &str, source: &mut SourceConfig, resolved: &mut Resolved) {
-    let mut absent = Vec::new();
     for (index, path) in source.secret_files.iter().enumerate() {
         let key = format!("sources.{name}.secret_files[{index}]");
         match read_secret(path) {
@@ -50,7 +49,7 @@ fn resolve_source(name: &str, source: &mut SourceConfig, resolved: &mut Resolved
                 source.read_from.push(index);
             }
             Err(unread) if unread.is_absent && source.await_secret => {
-                absent.push((key, unread.problem));
+                source.absent.push((index, unread.problem));
             }
             Err(unread) => {
                 let problem = format!("{unread}; put the secret of the webhook into it");
@@ -61,15 +60,18 @@ fn resolve_source(name: &str, source: &mut SourceConfig, resolved: &mut Resolved
     if source.secrets.is_empty() && source.is_signed() {
         resolved
             .missing_secrets
-            .extend(missing_secrets(name, &absent));
+            .extend(missing_secrets(name, &source.absent));
     }
 }
 
 /// One finding for all files that a source waits for: one secret is enough.
-fn missing_secrets(name: &str, absent: &[(String, String)]) -> Option<ConfigFinding> {
+fn missing_secrets(name: &str, absent: &[(usize, String)]) -> Option<ConfigFinding> {
     let (key, advice) = match absent {
         [] => return None,
-        [(key, _)] => (key.clone(), "put the secret of the webhook into it"),
+        [(index, _)] => (
+            format!("sources.{name}.secret_files[{index}]"),
+            "put the secret of the webhook into it",
+        ),
         _ => (
             format!("sources.{name}.secret_files"),
             "put the secret of the webhook into one of them",
@@ -152,6 +154,7 @@ fn resolve_broker(
             let advice = "; put the URL of the broker into it";
             let text = read_urls(key, path, advice, wrong_url, missing);
             rabbitmq.urls = split_urls(&text);
+            rabbitmq.urls_from = Some(path.clone());
         }
         (Some(_), Ordering::Equal) => {
             let problem = "`urls` is set too; set only one of the two";
@@ -164,6 +167,14 @@ fn resolve_broker(
         rabbitmq.management_url =
             Secret::new(read_urls(key, path, "", management_problem, missing));
     }
+}
+
+/// Reads the broker URLs in a file again.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read_broker_urls(path: &Path) -> Result<Vec<Secret>, SecretFileError> {
+    read(path).map(|text| split_urls(&text))
 }
 
 /// The text of a URL file; empty if it cannot be read. `advice` follows the reason.
@@ -240,7 +251,7 @@ pub struct SecretFileError {
 /// Reads a text file without its byte order mark and surrounding white space.
 fn read(path: &Path) -> Result<String, SecretFileError> {
     let shown = paths::in_words(path);
-    let (problem, is_absent) = match read_bounded(path) {
+    let (problem, is_absent) = match paths::reading(path, || read_bounded(path)) {
         Ok(bytes) => match text(&bytes).map(str::trim) {
             Some("") => (format!("the file {shown} is empty"), true),
             Some(text) => return Ok(text.to_owned()),

@@ -22,6 +22,9 @@ pub struct SourceConfig {
     /// Indices in `secret_files`: where the last `read_from.len()` entries of `secrets` came from.
     #[serde(skip)]
     pub read_from: Vec<usize>,
+    /// Files without a secret, as indices in `secret_files`, and why. Only with `await_secret`.
+    #[serde(skip)]
+    pub absent: Vec<(usize, String)>,
     /// Whether a signature is required.
     pub signature: SignatureMode,
     /// Start without a secret. While the files are missing or empty, every request of this source
@@ -34,6 +37,39 @@ impl SourceConfig {
     #[must_use]
     pub fn is_signed(&self) -> bool {
         self.signature == SignatureMode::Required
+    }
+
+    /// Keeps the running secret of each file that has none now.
+    pub fn keep_secrets(&mut self, running: &Self) {
+        let read_before = running
+            .secrets
+            .iter()
+            .rev()
+            .zip(running.read_from.iter().rev());
+        for (index, _) in &self.absent {
+            let path = &self.secret_files[*index];
+            let kept = read_before
+                .clone()
+                .find(|(_, file)| running.secret_files[**file] == *path);
+            if let Some((secret, _)) = kept {
+                let place = self.read_from.partition_point(|read| read < index);
+                let written = self.secrets.len() - self.read_from.len();
+                self.secrets.insert(written + place, secret.clone());
+                self.read_from.insert(place, *index);
+            }
+        }
+    }
+
+    /// The files whose last secret stays in use because they have none now: key, path and problem.
+    pub fn kept_secrets(&self) -> impl Iterator<Item = (String, &Path, &str)> {
+        let kept = self
+            .absent
+            .iter()
+            .filter(|(index, _)| self.read_from.contains(index));
+        kept.map(|(index, problem)| {
+            let path = &*self.secret_files[*index];
+            (format!("secret_files[{index}]"), path, problem.as_str())
+        })
     }
 
     /// The key of the secret at this index in `secrets`, and the file it was read from, if any.

@@ -25,6 +25,7 @@ use super::json::Json;
 use super::problem::Problem;
 use super::refused::{Peer, RefusalReason};
 use super::sources::Sources;
+use crate::foreign;
 use crate::telemetry::exposition;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{BrokerStatus, Pause, ReloadStatus, RetryingStatus, RouteStatus};
@@ -98,7 +99,14 @@ impl<H: EventStore> Admin<H> {
 async fn readyz<H: EventStore>(State(admin): State<Arc<Admin<H>>>) -> Response {
     let unready_reasons = admin.unready_reasons();
     if unready_reasons.is_empty() {
-        "ready\n".into_response()
+        let mut lines = vec!["ready".to_owned()];
+        for source in admin.sources.status() {
+            lines.extend(source.kept_secrets.iter().map(|file| {
+                let (name, file) = (&source.name, foreign::line(file));
+                format!("{name}: {file} has no secret; its last one stays in use")
+            }));
+        }
+        (lines.join("\n") + "\n").into_response()
     } else {
         Problem::unavailable(unready_reasons.join("; "), 1).into_response()
     }

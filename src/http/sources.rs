@@ -19,6 +19,8 @@ pub struct Source {
     pub keys: Keys,
     /// Display name of each key, in the order of the keys; never the secret itself.
     pub secret_names: Vec<Arc<str>>,
+    /// Files without a secret whose last secret stays in use.
+    pub kept_secrets: Arc<[Arc<str>]>,
     /// Whether its secret is still missing; until it is there, every body is refused.
     pub awaits_secret: bool,
 }
@@ -78,13 +80,15 @@ impl Sources {
     /// The status of each source, sorted by name.
     #[must_use]
     pub fn status(&self) -> Vec<SourceStatus> {
-        let mut names = self.names();
-        names.sort();
-        let status = |name: Arc<str>| {
-            let status = self.history(&name, |history| history.status.clone());
-            SourceStatus { name, ..status }
+        let sources = self.current.load();
+        let mut sources: Vec<_> = sources.values().collect();
+        sources.sort_by_key(|source| &source.name);
+        let status = |source: &Arc<Source>| SourceStatus {
+            name: Arc::clone(&source.name),
+            kept_secrets: source.kept_secrets.clone(),
+            ..self.history(&source.name, |history| history.status.clone())
         };
-        names.into_iter().map(status).collect()
+        sources.into_iter().map(status).collect()
     }
 
     /// Records a complete and verified webhook; `secret` is the position of the key that signed it.

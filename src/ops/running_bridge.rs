@@ -84,6 +84,7 @@ pub struct RunningSource {
     pub name: String,
     pub last_received: Option<Timestamp>,
     pub last_secret: Option<String>,
+    pub kept_secrets: Vec<String>,
     pub last_refused: Option<RunningRefusal>,
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::{CertificateError, Error as RustlsError};
-use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::ConnectConfig;
+use super::link::Shared;
 use super::pem;
-use super::status_cell::BrokerStatusCell;
 use super::url::BrokerUrl;
 use crate::config::rabbitmq::Tls;
+use crate::slow_call;
 use crate::telemetry::status::CertificateRole;
 
 /// Interval at which the certificate files are read again.
@@ -78,27 +78,22 @@ pub fn expires_at(validities: &[Validity], now: Timestamp) -> Option<Timestamp> 
     latest.or_else(|| validities.iter().map(until).max())
 }
 
-/// Publishes to the broker status when the certificates in the files of `[rabbitmq.tls]` expire.
-/// Runs until shutdown, and ends at once if no URL uses TLS.
-pub(super) async fn keep_reading(
-    settings: &ConnectConfig,
-    status: &BrokerStatusCell,
-    shutdown: &CancellationToken,
-) {
-    if !settings.urls.iter().any(BrokerUrl::is_tls) {
-        return;
-    }
-    loop {
-        let tls = settings.tls.clone();
-        let read = tokio::task::spawn_blocking(move || read(&tls)).await;
-        for (role, until) in read.unwrap_or_default() {
-            status.set_certificate(role, until);
+/// Publishes to the broker status when the certificates in the files of `[rabbitmq.tls]` expire, as
+/// long as some URL uses TLS. Runs until shutdown.
+pub(super) async fn keep_reading(shared: &Shared) {
+    let reading = async {
+        loop {
+            let ConnectConfig { urls, tls, .. } = shared.settings();
+            if urls.iter().any(BrokerUrl::is_tls) {
+                let read = slow_call::run("certificates", move || read(&tls)).await;
+                for (role, until) in read.unwrap_or_default() {
+                    shared.status.set_certificate(role, until);
+                }
+            }
+            tokio::time::sleep(INTERVAL).await;
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
-    }
+    };
+    shared.shutdown.run_until_cancelled(reading).await;
 }
 
 /// Reads the expiry of each file; `None` for one that cannot be read, which connecting reports.

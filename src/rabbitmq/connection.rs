@@ -5,7 +5,7 @@ mod greeting;
 mod relay;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::tls::diagnosis::{self, Words};
 use super::tls::{self, TlsError};
 use super::url::{self, BrokerUrl};
 use crate::config::rabbitmq::Tls;
+use crate::slow_call;
 
 /// Shown in the management UI.
 const CONNECTION_NAME: &str = "deskbridge";
@@ -256,9 +257,9 @@ async fn open(
         .map_err(|source| ConnectError::Tcp { address, source })?;
     let stream = if url.is_tls() {
         let files = tls.clone();
-        let connector = tokio::task::spawn_blocking(move || tls::connector(&files))
+        let connector = slow_call::run("certificates", move || tls::connector(&files))
             .await
-            .expect("reading certificates does not panic")?;
+            .map_err(|source| ConnectError::Tcp { address, source })??;
         stream
             .into_rustls(&connector, url.host())
             .await
@@ -360,9 +361,12 @@ async fn resolve(url: &BrokerUrl) -> Result<Vec<SocketAddr>, ConnectError> {
         host: url.host().into(),
         source,
     };
-    let found = tokio::net::lookup_host((url.host(), url.port()))
-        .await
-        .map_err(failed)?;
+    if let Ok(ip) = url.host().parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, url.port())]);
+    }
+    let (host, port) = (url.host().to_owned(), url.port());
+    let lookup = slow_call::run(url.host(), move || (host, port).to_socket_addrs());
+    let found = lookup.await.flatten().map_err(failed)?;
     let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
     if addresses.is_empty() {
         Err(failed(io::ErrorKind::NotFound.into()))

@@ -19,6 +19,7 @@ use super::queue_depths;
 use super::status_cell::BrokerStatusCell;
 use super::topology::Topology;
 use super::topology::declare::Declarer;
+use super::url::BrokerUrl;
 use super::version;
 use super::{ConnectConfig, Link, Outcome, PublishWindow, PublisherEvent};
 use crate::failpoint::{self, Failpoint};
@@ -42,7 +43,7 @@ pub(super) enum Command {
 
 /// State that both links and the retry task share.
 pub(super) struct Shared {
-    pub(super) settings: ConnectConfig,
+    pub(super) settings: watch::Sender<ConnectConfig>,
     pub(super) declarer: Declarer,
     pub(super) status: BrokerStatusCell,
     pub(super) reports: mpsc::Sender<PublisherEvent>,
@@ -50,6 +51,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn settings(&self) -> ConnectConfig {
+        self.settings.borrow().clone()
+    }
+
+    /// The URL of the broker in use.
+    pub(super) fn url(&self) -> BrokerUrl {
+        let url = self.status.endpoint();
+        url.unwrap_or_else(|| self.settings.borrow().urls[0].clone())
+    }
+
+    /// Reads the URLs again. The login may have been replaced in their file.
+    async fn read_urls_again(&self) {
+        if let Some(urls) = self.settings().read_urls_again().await {
+            self.settings.send_if_modified(|settings| {
+                let is_other = settings.urls != urls;
+                settings.urls = urls;
+                is_other
+            });
+        }
+    }
+
     /// Copies the findings about the topology, and the number of objects that were declared again,
     /// to the broker status.
     pub(super) fn show_findings(&self) {
@@ -60,16 +82,15 @@ impl Shared {
 
     /// Reads the version of the broker in use, for the finding about it.
     async fn check_version(&self) {
-        let url = &self.settings.urls[self.status.endpoint()];
-        if let Some(version) = version::of(url, &self.settings.tls).await {
+        if let Some(version) = version::of(&self.url(), &self.settings().tls).await {
             self.status.set_version_finding(version::finding(version));
         }
     }
 
     /// Declares or checks the whole topology on a connection to the broker in use.
     async fn declare(&self, connection: &OpenConnection) -> Result<(), CallError> {
-        let url = &self.settings.urls[self.status.endpoint()];
-        let applied = self.declarer.apply(connection, url, &self.settings.tls);
+        let (url, tls) = (self.url(), self.settings().tls);
+        let applied = self.declarer.apply(connection, &url, &tls);
         applied.await.map(drop)
     }
 }
@@ -99,18 +120,39 @@ impl LinkTask {
 
     async fn run_main(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut endpoints = shared.settings.endpoints();
+        let mut changes = shared.settings.subscribe();
+        let mut urls = shared.settings().urls;
+        let mut endpoints = shared.settings().endpoints(urls.len());
         loop {
             let (index, due) = endpoints.next(Instant::now());
-            let pause = tokio::time::sleep_until(due);
-            let Some(()) = self.answer_unknown_during(pause).await else {
-                return;
+            let is_refused = endpoints.is_refused();
+            let pause = async {
+                let pause = async {
+                    tokio::time::sleep_until(due).await;
+                    if is_refused {
+                        shared.read_urls_again().await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = changes.changed() => true,
+                    () = pause => changes.has_changed().is_ok_and(|is_other| is_other),
+                }
             };
-            shared
-                .status
-                .connecting(index, &shared.settings.urls[index]);
+            match self.answer_unknown_during(pause).await {
+                None => return,
+                Some(true) => {
+                    changes.mark_unchanged();
+                    urls = shared.settings().urls;
+                    endpoints = shared.settings().endpoints(urls.len());
+                    continue;
+                }
+                Some(false) => {}
+            }
+            let url = &urls[index];
+            shared.status.connecting(url);
             failpoint::pass(Failpoint::RabbitmqConnectBefore);
-            let attempt = establish(&shared, index, Link::Main);
+            let attempt = establish(&shared, url, Link::Main);
             let Some(attempt) = self.answer_unknown_during(attempt).await else {
                 return;
             };
@@ -151,9 +193,10 @@ impl LinkTask {
                     None => return,
                 },
             };
+            let url = shared.url();
             let attempt = tokio::select! {
                 () = shared.shutdown.cancelled() => return,
-                attempt = establish(&shared, shared.status.endpoint(), Link::Probe) => attempt,
+                attempt = establish(&shared, &url, Link::Probe) => attempt,
             };
             match attempt {
                 Ok(connection) => {
@@ -244,6 +287,8 @@ impl LinkTask {
         let mut blocked = connection.blocked();
         let mut watching = pin!(connection.watch_over());
         let shutdown = self.shared.shutdown.clone();
+        let mut changes = self.shared.settings.subscribe();
+        self.leave_removed_broker(connection);
         let mut used_at = Instant::now();
         loop {
             let is_idle = self.link == Link::Probe && windows.is_empty();
@@ -251,6 +296,7 @@ impl LinkTask {
                 biased;
                 () = shutdown.cancelled() => return Ended::Shutdown,
                 reason = &mut watching => return Ended::Lost(reason),
+                Ok(()) = changes.changed() => self.leave_removed_broker(connection),
                 Ok(()) = blocked.changed() => self.report_blocked(&mut blocked).await,
                 Some(window) = windows.join_next() => {
                     window.expect("publishing a window does not panic");
@@ -264,6 +310,16 @@ impl LinkTask {
                 },
                 () = tokio::time::sleep_until(used_at + PROBE_IDLE), if is_idle => return Ended::Idle,
             }
+        }
+    }
+
+    /// Ends the connection if its broker is no longer among the URLs. A new login alone does not end
+    /// it: the broker keeps the connections of the old one.
+    fn leave_removed_broker(&self, connection: &OpenConnection) {
+        let used = self.shared.url();
+        let mut urls = self.shared.settings().urls.into_iter();
+        if !urls.any(|url| url.to_string() == used.to_string()) {
+            connection.fail("`rabbitmq.urls` no longer has this broker");
         }
     }
 
@@ -344,12 +400,10 @@ async fn drain(windows: &mut JoinSet<()>) {
 /// repairs the topology.
 async fn establish(
     shared: &Arc<Shared>,
-    index: usize,
+    url: &BrokerUrl,
     link: Link,
 ) -> Result<Arc<OpenConnection>, ConnectError> {
-    let settings = &shared.settings;
-    let connection =
-        connection::connect(settings, &settings.urls[index], FrameSize::Agreed).await?;
+    let connection = connection::connect(&shared.settings(), url, FrameSize::Agreed).await?;
     let connection = Arc::new(connection);
     if link == Link::Main {
         let status = &shared.status;

@@ -1,7 +1,8 @@
 //! Retries messages that consumers of a queue with a `retry_delay` rejected. Consumes
 //! `<queue>.rejected` and republishes each message: either to `<queue>.retry`, from which the
 //! broker returns it to the queue after the delay, or as a dead letter. Each such queue has its own
-//! task and its own connection, so that a failure of one does not affect the others.
+//! task and its own connection, to the broker that the main link uses, so that a failure of one does
+//! not affect the others.
 //!
 //! At least once: a message is acknowledged when its copy is confirmed and was not returned. A
 //! message that cannot be republished stays unacknowledged and is tried again. It survives a
@@ -30,6 +31,8 @@ use super::link::{CLOSE_TIMEOUT, Shared};
 use super::open_connection::{CallError, OpenConnection};
 use super::publisher::short;
 use super::topology::RetryTopology;
+use super::url::BrokerUrl;
+use crate::telemetry::status::{BrokerState, BrokerStatus};
 
 /// Unacknowledged messages per queue. The limit is low because AMQP cannot limit their bytes.
 const PREFETCH: u16 = 4;
@@ -62,7 +65,7 @@ struct Connections {
 
 /// Runs a [`QueueTask`] for each queue whose rejected messages the bridge retries, until shutdown.
 pub(super) async fn keep_retrying(shared: &Arc<Shared>) {
-    if !shared.settings.retries_rejected {
+    if !shared.settings().retries_rejected {
         return;
     }
     let mut delayed = shared.declarer.delayed();
@@ -90,28 +93,55 @@ pub(super) async fn keep_retrying(shared: &Arc<Shared>) {
 
 impl QueueTask {
     async fn run(self) {
-        let mut endpoints = self.shared.settings.endpoints();
+        let mut status = self.shared.status.subscribe();
+        let mut endpoints = self.shared.settings().endpoints(1);
         let mut frames = FrameSize::Agreed;
-        let mut short_lived = 0;
+        let (mut failures, mut short_lived) = (0, 0);
         loop {
             let (index, due) = endpoints.next(Instant::now());
             let attempt = async {
                 tokio::time::sleep_until(due).await;
-                self.connect(index, frames).await
+                // Until then, the main link reports why there is no connection.
+                let _ = status.wait_for(is_connected).await;
+                let url = self.shared.url();
+                (self.connect(&url, frames).await, url)
             };
-            let connections = match self.stop.run_until_cancelled(attempt).await {
+            let (connections, url) = match self.stop.run_until_cancelled(attempt).await {
                 None => break,
-                Some(Ok(connections)) => connections,
-                Some(Err(error)) => {
-                    // The main link fails in the same way, and reports it.
-                    debug!(reason = error.reason(), "retry connection failed");
-                    endpoints.failed(index, error.is_refusal(), Instant::now());
+                Some((Ok(connections), url)) => (connections, url),
+                Some((Err(error), _)) => {
+                    let (reason, is_refusal) = (error.reason(), error.is_refusal());
+                    debug!(reason, "retry connection failed");
+                    endpoints.failed(index, is_refusal, Instant::now());
+                    failures += 1;
+                    if (is_refusal || failures > 1) && is_connected(&status.borrow()) {
+                        self.note(Some(format!(
+                            "rejected messages of queue `{}` wait: the connection that consumes them cannot be opened: {reason}",
+                            self.queue.queue
+                        )));
+                    }
                     continue;
                 }
             };
+            if failures > 0 {
+                failures = 0;
+                self.note(None);
+            }
             endpoints.connected(index);
             let since = Instant::now();
-            let serving = self.serve(&connections, short_lived >= SHORT_LIVED_MAX);
+            let other_broker = async {
+                let url = url.to_string();
+                let _ = status
+                    .wait_for(|status| status.url.as_ref() != Some(&url))
+                    .await;
+                "another broker is in use".to_owned()
+            };
+            let serving = async {
+                tokio::select! {
+                    reason = self.serve(&connections, short_lived >= SHORT_LIVED_MAX) => reason,
+                    reason = other_broker => reason,
+                }
+            };
             let Some(reason) = self.stop.run_until_cancelled(serving).await else {
                 for connection in connections.all() {
                     connection.close(CLOSE_TIMEOUT).await;
@@ -144,9 +174,12 @@ impl QueueTask {
         self.shared.show_findings();
     }
 
-    async fn connect(&self, index: usize, frames: FrameSize) -> Result<Connections, ConnectError> {
-        let settings = &self.shared.settings;
-        let url = &settings.urls[index];
+    async fn connect(
+        &self,
+        url: &BrokerUrl,
+        frames: FrameSize,
+    ) -> Result<Connections, ConnectError> {
+        let settings = &self.shared.settings();
         let writing = connection::connect(settings, url, FrameSize::Agreed).await?;
         let large = match frames {
             FrameSize::Agreed => None,
@@ -237,6 +270,10 @@ impl QueueTask {
             }
         }
     }
+}
+
+fn is_connected(status: &BrokerStatus) -> bool {
+    matches!(status.state, BrokerState::Connected | BrokerState::Blocked)
 }
 
 impl Connections {

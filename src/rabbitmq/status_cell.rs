@@ -1,7 +1,6 @@
 //! The broker's state as `/status` shows it. Each change of state is logged once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -14,8 +13,8 @@ use crate::telemetry::status::{BrokerState, BrokerStatus, CertificateRole, Retri
 /// The shared broker status. The main link and the tasks of its connection write it.
 pub(super) struct BrokerStatusCell {
     status: watch::Sender<BrokerStatus>,
-    /// Index of the URL that the main link uses or tried last; the probe link uses the same.
-    endpoint: AtomicUsize,
+    /// The URL that the main link uses or tried last; the other connections use the same.
+    endpoint: Mutex<Option<BrokerUrl>>,
     /// The finding about the broker's version, the first of the findings in `status`.
     version: Mutex<Option<String>>,
 }
@@ -38,7 +37,7 @@ impl BrokerStatusCell {
         };
         Self {
             status: watch::Sender::new(status),
-            endpoint: AtomicUsize::new(0),
+            endpoint: Mutex::default(),
             version: Mutex::default(),
         }
     }
@@ -47,12 +46,14 @@ impl BrokerStatusCell {
         self.status.subscribe()
     }
 
-    pub(super) fn endpoint(&self) -> usize {
-        self.endpoint.load(Ordering::Relaxed)
+    pub(super) fn endpoint(&self) -> Option<BrokerUrl> {
+        let endpoint = self.endpoint.lock();
+        endpoint.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn connecting(&self, endpoint: usize, url: &BrokerUrl) {
-        self.endpoint.store(endpoint, Ordering::Relaxed);
+    pub(super) fn connecting(&self, url: &BrokerUrl) {
+        let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        *endpoint = Some(url.clone());
         self.status
             .send_modify(|status| status.url = Some(url.to_string()));
     }

@@ -224,6 +224,8 @@ pub struct SourceStatus {
     pub last_received: Option<Timestamp>,
     /// The secret that signed that webhook, named by its file or by its configuration key.
     pub last_secret: Option<Arc<str>>,
+    /// Files without a secret whose last secret stays in use until they have another.
+    pub kept_secrets: Arc<[Arc<str>]>,
     /// The latest refused request to it, authentic or not.
     pub last_refused: Option<SourceRefusal>,
 }

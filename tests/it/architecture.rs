@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::process::script;
 
 /// Every module, with the modules that it may import.
-const MODULES: [(&str, &[&str]); 18] = [
+const MODULES: [(&str, &[&str]); 19] = [
     (
         "bridge",
         &[
@@ -22,6 +22,7 @@ const MODULES: [(&str, &[&str]); 18] = [
             "telemetry",
             "backoff",
             "failpoint",
+            "slow_call",
         ],
     ),
     ("asyncapi", &["rabbitmq", "webhook", "config"]),
@@ -35,6 +36,7 @@ const MODULES: [(&str, &[&str]); 18] = [
             "config",
             "telemetry",
             "http_client",
+            "slow_call",
         ],
     ),
     (
@@ -74,7 +76,14 @@ const MODULES: [(&str, &[&str]); 18] = [
     ),
     (
         "rabbitmq",
-        &["webhook", "config", "telemetry", "backoff", "failpoint"],
+        &[
+            "webhook",
+            "config",
+            "telemetry",
+            "backoff",
+            "failpoint",
+            "slow_call",
+        ],
     ),
     // A key template that cannot be parsed is a finding of the configuration.
     ("settings", &["webhook", "config"]),
@@ -82,7 +91,8 @@ const MODULES: [(&str, &[&str]); 18] = [
     ("webhook", &["memory"]),
     ("telemetry", &["config", "foreign", "http_client"]),
     ("simulator", &["http_client", "webhook", "config"]),
-    ("http_client", &[]),
+    ("http_client", &["slow_call"]),
+    ("slow_call", &[]),
     ("foreign", &[]),
     ("memory", &[]),
     ("backoff", &[]),

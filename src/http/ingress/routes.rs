@@ -130,6 +130,7 @@ mod tests {
         Sources::new(names.iter().map(|name| Source {
             name: (*name).into(),
             keys: Keys::Unsigned,
+            kept_secrets: Arc::default(),
             secret_names: Vec::new(),
             awaits_secret: false,
         }))

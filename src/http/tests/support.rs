@@ -144,6 +144,7 @@ pub(super) fn acme(secret: &str) -> Source {
     Source {
         name: "acme".into(),
         awaits_secret: false,
+        kept_secrets: Arc::default(),
         secret_names: vec!["secrets[0]".into()],
         keys: Keys::new([secret]),
     }
@@ -172,6 +173,7 @@ impl Bridge {
         let open = Source {
             name: "open".into(),
             awaits_secret: false,
+            kept_secrets: Arc::default(),
             secret_names: Vec::new(),
             keys: Keys::Unsigned,
         };

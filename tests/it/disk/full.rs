@@ -158,3 +158,14 @@ async fn low_disk_is_503_until_there_is_space() {
     let test = "low_disk_is_503_until_there_is_space";
     check_full_disk(test, "1MiB").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_size_limit_is_503_and_does_not_end_the_process() {
+    let bridge = BridgeBuilder::without_broker()
+        .under(&["prlimit", "--fsize=2000000"])
+        .start()
+        .await;
+    let accepted = fill(&bridge, "limited").await;
+    assert!(accepted > 10, "{accepted}");
+    assert!(bridge.is_running());
+}

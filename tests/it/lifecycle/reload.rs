@@ -1,5 +1,8 @@
 //! SIGHUP: a new configuration is applied completely or not at all, and no request fails.
 
+use std::path::Path;
+use std::process::Command;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -9,6 +12,7 @@ use crate::support::broker::Broker;
 use crate::support::consumer::Consumer;
 use crate::support::load::Load;
 use crate::support::message::Message;
+use crate::support::proxy::Proxy;
 use crate::support::sender::{array_of, array_of_new, session, sign};
 use crate::support::wait::{SOON, eventually, eventually_some};
 
@@ -107,8 +111,16 @@ async fn rewritten_secret_file_is_used_after_sighup() {
         (401, 202)
     );
 
-    // Neither signal ends the process.
-    for signal in [Signal::HUP, Signal::PIPE].repeat(10) {
+    // No signal ends the process.
+    let signals = [
+        Signal::HUP,
+        Signal::PIPE,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::XFSZ,
+    ];
+    for signal in signals.repeat(3) {
         bridge.signal(signal);
         load.accepts(15).await;
     }
@@ -116,6 +128,128 @@ async fn rewritten_secret_file_is_used_after_sighup() {
     assert!(ledger.is_without_failure(), "{ledger:?}");
     assert!(bridge.is_running());
     assert_eq!(bridge.status().await["reload"]["is_applied"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secret_stays_in_use_while_its_file_has_none() {
+    let builder = BridgeBuilder::without_broker();
+    let [first, second] = ["first", "second"].map(|name| builder.dir().join(name));
+    std::fs::write(&first, OLD).unwrap();
+    std::fs::write(&second, "the secret of the other webhook").unwrap();
+    let toml = format!(
+        "sources.deskdirector = {{secrets = [], await_secret = true, secret_files = [{first:?}, {second:?}]}}"
+    );
+    let bridge = builder.with(&toml).start().await;
+    std::fs::write(&first, "\n").unwrap();
+    for _ in 0..2 {
+        assert_eq!(reloaded(&bridge).await["is_applied"], true);
+        assert_eq!(status_with(&bridge, OLD).await, 202);
+        let kept = json!([first.display().to_string()]);
+        assert_eq!(bridge.status().await["sources"][0]["kept_secrets"], kept);
+        let ready = bridge.admin("/readyz").await;
+        assert_eq!(ready.status, 200);
+        assert!(
+            ready.text().contains("first has no secret; its last one"),
+            "{}",
+            ready.text()
+        );
+        bridge.says("its last secret stays in use").await;
+        let _ = std::fs::remove_file(&first);
+    }
+    std::fs::write(&first, NEW).unwrap();
+    reloaded(&bridge).await;
+    assert_eq!(status_with(&bridge, OLD).await, 401);
+    assert_eq!(status_with(&bridge, NEW).await, 202);
+    assert_eq!(
+        bridge.status().await["sources"][0]["kept_secrets"],
+        json!([])
+    );
+}
+
+fn pipe(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_that_never_answers_delays_neither_webhooks_nor_stop() {
+    let builder = BridgeBuilder::without_broker();
+    let file = builder.dir().join("secret");
+    std::fs::write(&file, OLD).unwrap();
+    let mut bridge = builder
+        .with(&format!("sources.deskdirector.secret_files = [{file:?}]"))
+        .start()
+        .await;
+    pipe(&file);
+    bridge.hang_up();
+    assert_eq!(status_with(&bridge, OLD).await, 202);
+    let reload = eventually_some("the reload is done", SOON, || async {
+        let reload = bridge.status().await["reload"].clone();
+        (reload != Value::Null).then_some(reload)
+    })
+    .await;
+    assert_eq!(reload["is_applied"], false);
+    let finding = reload["findings"][0].as_str().unwrap();
+    assert!(
+        finding.contains("/secret` took longer than 5s"),
+        "{finding}"
+    );
+    assert_eq!(status_with(&bridge, OLD).await, 202);
+    bridge.hang_up();
+    assert_eq!(bridge.terminate().await.status.code(), Some(0));
+
+    bridge.spawn();
+    bridge.says("deskbridge: waiting for `").await;
+    assert_eq!(bridge.terminate().await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_login_and_new_broker_are_used() {
+    let vhost = Broker::shared().await.vhost().await;
+    let proxy = Proxy::to(vhost.amqp_address()).await;
+    let user = format!("login-{}", vhost.name);
+    let url = |password: &str| {
+        let url = vhost.amqp_url_as(&user, password);
+        url.replace(
+            &vhost.amqp_address().to_string(),
+            &proxy.address().to_string(),
+        )
+    };
+    vhost.user(&user, "first-password").await;
+    let builder = BridgeBuilder::without_broker();
+    let file = builder.dir().join("url");
+    std::fs::write(&file, url("first-password")).unwrap();
+    let mut bridge = builder
+        .environment(
+            "DESKBRIDGE__RABBITMQ__URL_FILE",
+            &file.display().to_string(),
+        )
+        .connected()
+        .await;
+    vhost.user(&user, "second-password").await;
+    proxy.cut();
+    bridge.broker_is("refused").await;
+    std::fs::write(&file, url("second-password")).unwrap();
+    bridge.broker_is("connected").await;
+
+    let other = Broker::shared().await.vhost().await;
+    std::fs::write(&file, &other.amqp_url).unwrap();
+    let reload = reloaded(&bridge).await;
+    assert_eq!(reload["is_applied"], true, "{reload}");
+    assert_eq!(reload["waiting_for_restart"], json!([]));
+    eventually("the exchange is declared", SOON, || {
+        other.has_exchange("chat-sessions")
+    })
+    .await;
+    let mut consumer = Consumer::subscribed(&other, "chat-sessions", "#").await;
+    assert_eq!(bridge.post(array_of_new("moved", 1)).await.status, 202);
+    assert_eq!(
+        consumer.receive().await.correlation_id.as_deref(),
+        Some("moved-0")
+    );
+    bridge.backlog_is_empty().await;
+    assert_eq!(bridge.terminate().await.status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

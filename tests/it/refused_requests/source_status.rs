@@ -60,7 +60,7 @@ async fn status_shows_the_last_secret_and_its_time() {
         .await;
     let before = source(&bridge).await;
     let nothing = json!({
-        "name": "deskdirector", "last_received": null, "last_secret": null, "last_refused": null,
+        "name": "deskdirector", "last_received": null, "last_secret": null, "kept_secrets": [], "last_refused": null,
     });
     assert_eq!(before, nothing);
     bridge.post("[]").await;

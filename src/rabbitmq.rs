@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use self::endpoints::Endpoints;
 use self::link::{Command, LinkTask, Shared};
 pub use self::outgoing::{MessageCopy, OutgoingMessage};
+pub use self::retry_queues::REJECTED_WAIT;
 use self::status_cell::BrokerStatusCell;
 use self::topology::Topology;
 use self::topology::declare::Declarer;

@@ -108,33 +108,42 @@ pub(super) fn problem_of(secret: &str) -> Option<String> {
         .then(|| format!("has {bytes} bytes; at least {SECRET_BYTES_MIN} are needed"))
 }
 
-/// The mistake in a secret, if it contains what no secret contains on purpose. `=` counts only
-/// after the name of a variable, because base64 ends with it.
+/// The mistake in a secret, if it contains what no secret contains on purpose.
 fn slip(secret: &str) -> Option<&'static str> {
-    let quotes = ['"', '\''];
+    let is_foreign = |c: char| !c.is_ascii_graphic() || "\"'`<>\\".contains(c);
     Some(if secret.contains('\0') {
         "NUL bytes, as text in UTF-16 does; save it as UTF-8 without a byte order mark"
     } else if secret.contains(['\n', '\r']) {
         "several lines; put each secret into a file of its own and list the files in `secret_files`"
-    } else if !secret.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-        "control characters or characters beyond ASCII; type or copy the secret again"
-    } else if secret.starts_with(quotes) || secret.ends_with(quotes) {
-        "quotes at the start or end; remove them"
-    } else {
-        let (name, value) = secret.split_once('=')?;
-        if value.trim_matches('=').is_empty() || !is_name_of_variable(name) {
-            return None;
-        }
+    } else if is_assignment(secret) {
         "`NAME=secret`; only the part after the `=` is the secret"
+    } else if secret.contains(is_foreign) {
+        "blanks, quotes, `<`, `>`, `\\` or characters beyond printable ASCII; copy the secret alone"
+    } else {
+        return None;
     })
 }
 
-fn is_name_of_variable(text: &str) -> bool {
-    let name = text.trim_start_matches("export ").trim();
+/// Whether a text assigns a value to a name. `=` counts only after a name, because base64 ends with
+/// it.
+fn is_assignment(text: &str) -> bool {
+    let Some((name, value)) = text.split_once('=') else {
+        return false;
+    };
+    let name = name.trim_start_matches("export ").trim();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let upper = name.to_ascii_uppercase();
-    let words = ["SECRET", "KEY", "TOKEN", "PASSWORD", "SIGNATURE", "HMAC"];
-    !name.is_empty()
+    let words = [
+        "SECRET",
+        "KEY",
+        "TOKEN",
+        "PASSWORD",
+        "SIGNATURE",
+        "HMAC",
+        "SHA256",
+    ];
+    !value.trim_matches('=').is_empty()
+        && !name.is_empty()
         && name.chars().all(is_name)
         && (words.iter().any(|word| upper.contains(word))
             || (name.len() > 2 && name == upper && name.contains('_')))

@@ -81,11 +81,10 @@ impl<H: EventStore> Admin<H> {
             .is_cancelled()
             .then(|| "the bridge is stopping".to_owned());
         let refusal = self.journal.obstacle();
-        let awaiting = self.sources.awaiting();
-        let secretless = (awaiting.len() == self.sources.names().len()).then(|| {
+        let secretless = self.sources.all_await_secrets().then(|| {
             format!(
                 "no secret yet for {}: put it into its file, then send SIGHUP or restart",
-                awaiting.join(", ")
+                self.sources.awaiting().join(", ")
             )
         });
         [draining, refusal, secretless]

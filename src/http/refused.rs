@@ -6,8 +6,9 @@ mod first_bytes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use hyper::Request;
+use hyper::{Method, Request};
 
 use self::first_bytes::FirstBytes;
 use super::progress::Progress;
@@ -16,6 +17,10 @@ use crate::telemetry::metrics::Metrics;
 
 /// Maximum length of foreign text in one field of the log, in bytes.
 const TEXT_BYTES_MAX: usize = 200;
+
+/// Minimum time between two log lines about refused requests with GET or HEAD. They are those of
+/// monitors and scanners: webhooks use POST.
+const PROBE_PERIOD: Duration = Duration::from_hours(1);
 
 /// Why a request did not reach a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +87,7 @@ pub struct RequestRefusals {
     listener: &'static str,
     metrics: Arc<Metrics>,
     throttles: Throttles,
+    probes: Throttles,
 }
 
 impl RequestRefusals {
@@ -96,6 +102,7 @@ impl RequestRefusals {
             listener,
             metrics,
             throttles: Throttles::default(),
+            probes: Throttles::every(PROBE_PERIOD),
         })
     }
 }
@@ -137,7 +144,12 @@ impl Peer {
         hint: Option<&str>,
     ) {
         let subject = format!("{} {}", request.method(), request.uri().path());
-        Self::of(request).refused(reason, &subject, hint);
+        let peer = Self::of(request);
+        let throttles = match *request.method() {
+            Method::GET | Method::HEAD => &peer.refusals.probes,
+            _ => &peer.refusals.throttles,
+        };
+        peer.log_refused(throttles, reason, &subject, hint);
     }
 
     /// Records bytes of a request's head; `is_first` marks the first ones of a request.
@@ -177,9 +189,19 @@ impl Peer {
 
     /// Counts and logs the refusal of a request; `subject` is what it asked for, as sent.
     pub(super) fn refused(&self, reason: RefusalReason, subject: &str, hint: Option<&str>) {
+        self.log_refused(&self.refusals.throttles, reason, subject, hint);
+    }
+
+    fn log_refused(
+        &self,
+        throttles: &Throttles,
+        reason: RefusalReason,
+        subject: &str,
+        hint: Option<&str>,
+    ) {
         let (listener, reason) = (self.refusals.listener, reason.as_str());
         self.refusals.metrics.request_refused(reason);
-        let Some(suppressed) = self.refusals.throttles.should_log(reason) else {
+        let Some(suppressed) = throttles.should_log(reason) else {
             return;
         };
         let subject = Some(shown(subject.as_bytes())).filter(|subject| !subject.is_empty());

@@ -69,6 +69,15 @@ impl Sources {
         awaiting.map(|source| Arc::clone(&source.name)).collect()
     }
 
+    /// Whether every source refuses every body because its secret is still missing.
+    #[must_use]
+    pub fn all_await_secrets(&self) -> bool {
+        self.current
+            .load()
+            .values()
+            .all(|source| source.awaits_secret)
+    }
+
     /// The names of all sources, in no particular order.
     #[must_use]
     pub fn names(&self) -> Vec<Arc<str>> {

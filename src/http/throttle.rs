@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Minimum time between two lines.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Permits one line a second of each kind.
-#[derive(Debug, Default)]
-pub(super) struct Throttles(Mutex<HashMap<&'static str, Counted>>);
+/// Permits one line of each kind in a period, by default in a second.
+#[derive(Debug)]
+pub(super) struct Throttles {
+    period: Duration,
+    kinds: Mutex<HashMap<&'static str, Counted>>,
+}
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -17,13 +17,29 @@ struct Counted {
     suppressed: u64,
 }
 
+impl Default for Throttles {
+    fn default() -> Self {
+        Self::every(Duration::from_secs(1))
+    }
+}
+
 impl Throttles {
+    pub(super) fn every(period: Duration) -> Self {
+        Self {
+            period,
+            kinds: Mutex::default(),
+        }
+    }
+
     /// Whether a line of this kind may be written now: if so, the number of lines suppressed since
     /// the last one.
     pub(super) fn should_log(&self, kind: &'static str) -> Option<u64> {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = kinds.entry(kind).or_default();
-        if counted.last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if counted
+            .last
+            .is_some_and(|last| last.elapsed() < self.period)
+        {
             counted.suppressed += 1;
             return None;
         }
@@ -42,8 +58,8 @@ mod tests {
         assert_eq!(throttles.should_log("one"), Some(0));
         assert_eq!(throttles.should_log("one"), None);
         assert_eq!(throttles.should_log("another"), Some(0));
-        let begun = Instant::now().checked_sub(PAUSE);
-        throttles.0.lock().unwrap().get_mut("one").unwrap().last = begun;
+        let begun = Instant::now().checked_sub(throttles.period);
+        throttles.kinds.lock().unwrap().get_mut("one").unwrap().last = begun;
         assert_eq!(throttles.should_log("one"), Some(1));
         assert_eq!(throttles.should_log("one"), None);
     }

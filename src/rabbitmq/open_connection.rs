@@ -40,7 +40,7 @@ impl From<CallError> for Outcome {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Closed(code, reason) => Self::ChannelClosed {
-                kind: reply_code::refusal_kind(code),
+                kind: reply_code::refusal_kind(code, &reason),
                 reason,
             },
             CallError::Lost => Self::Unknown,
@@ -240,9 +240,19 @@ impl OpenConnection {
         self.written.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Opens a channel. When the broker has closed a channel, lapin answers the next
+    /// `channel.open` with the same number by the old reply. The broker itself never closes a channel
+    /// that is being opened, so such a number is skipped.
     pub(super) async fn open_channel(&self) -> Result<Channel, CallError> {
-        self.call("open a channel", self.amqp.create_channel())
-            .await
+        loop {
+            let opened = self.call("open a channel", self.amqp.create_channel());
+            match opened.await {
+                // lapin does not use the number again, so the loop ends: without a free number,
+                // the connection is abandoned.
+                Err(CallError::Closed(..)) => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// An idle channel in confirm mode for messages to this exchange; opened if none was kept.

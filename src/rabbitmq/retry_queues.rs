@@ -45,6 +45,8 @@ const SHORT_LIVED_MAX: u32 = 3;
 /// Part of lapin's error when a frame exceeds the negotiated `frame_max`. The broker sends such a
 /// frame when the `x-death` that it adds makes the headers of a message too large.
 const TOO_LARGE_FRAME: &str = "frame too large";
+/// The start of every finding about rejected messages that do not come again.
+pub const REJECTED_WAIT: &str = "rejected messages of queue";
 /// Shown in the management UI.
 const CONSUMER_TAG: &str = "deskbridge-retry";
 
@@ -73,10 +75,10 @@ pub(super) async fn keep_retrying(shared: &Arc<Shared>) {
         let queues = delayed.borrow_and_update().clone();
         let stop = shared.shutdown.child_token();
         let mut tasks = JoinSet::new();
-        for queue in queues {
+        for queue in &queues {
             let task = QueueTask {
                 shared: Arc::clone(shared),
-                queue,
+                queue: queue.clone(),
                 stop: stop.clone(),
             };
             tasks.spawn(task.run());
@@ -88,6 +90,20 @@ pub(super) async fn keep_retrying(shared: &Arc<Shared>) {
         if is_over {
             return;
         }
+        let planned = &shared.declarer.topology().by_broker;
+        for RetryTopology {
+            queue, rejected, ..
+        } in queues
+        {
+            let finding = format!(
+                "{REJECTED_WAIT} `{queue}` wait in `{rejected}`, if it has any: no `[[queues]]` section with a `retry_delay` has this name any more"
+            );
+            let is_removed = !planned.iter().any(|planned| planned.name == queue);
+            shared
+                .declarer
+                .note_retries(&queue, is_removed.then_some(finding));
+        }
+        shared.show_findings();
     }
 }
 
@@ -116,7 +132,7 @@ impl QueueTask {
                     failures += 1;
                     if (is_refusal || failures > 1) && is_connected(&status.borrow()) {
                         self.note(Some(format!(
-                            "rejected messages of queue `{}` wait: the connection that consumes them cannot be opened: {reason}",
+                            "{REJECTED_WAIT} `{}` wait: the connection that consumes them cannot be opened: {reason}",
                             self.queue.queue
                         )));
                     }
@@ -158,7 +174,7 @@ impl QueueTask {
                 frames = FrameSize::Large;
             } else if short_lived == SHORT_LIVED_MAX {
                 self.note(Some(format!(
-                    "rejected messages of queue `{}` wait: the connection that consumes them is lost repeatedly: {reason}",
+                    "{REJECTED_WAIT} `{}` wait: the connection that consumes them is lost repeatedly: {reason}",
                     self.queue.queue
                 )));
             }
@@ -228,7 +244,7 @@ impl QueueTask {
                     "rejected messages wait: `{rejected}` cannot be consumed; retrying every {CONSUME_AGAIN:?}",
                 );
                 self.note(Some(format!(
-                    "rejected messages of queue `{queue}` wait: `{rejected}` cannot be consumed: {reason}"
+                    "{REJECTED_WAIT} `{queue}` wait: `{rejected}` cannot be consumed: {reason}"
                 )));
                 is_reported = true;
             }

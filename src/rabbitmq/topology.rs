@@ -215,9 +215,12 @@ impl Topology {
         if exchange.is_empty() {
             return;
         }
+        // With `reject-publish`, dead letters wait in the journal if a policy limits the length of
+        // the queue. Otherwise the broker would drop the oldest ones.
         let arguments = vec![
             ("x-queue-type", "quorum".into()),
             ("x-delivery-limit", DELIVERY_LIMIT_NONE.into()),
+            ("x-overflow", "reject-publish".into()),
         ];
         self.add_exchange(exchange, Kind::Topic, None);
         self.push_queue(exchange, arguments);

@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
@@ -161,7 +163,7 @@ impl LineQueue {
         let counted = Arc::clone(&dropped);
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(&waiting, &counted, sink))
+            .spawn(move || write_lines(&waiting, &counted, sink, format))
             .map_err(LoggingError::Thread)?;
         Ok(Self {
             lines,
@@ -181,16 +183,51 @@ impl LineQueue {
     }
 }
 
-/// Escapes and truncates a line, except its final line break.
+/// Escapes and truncates a line, except its final line break. Of a JSON line, the values are
+/// truncated.
 fn escape(format: LogFormat, line: &str) -> String {
     let line = line.strip_suffix('\n').unwrap_or(line);
     let line = match format {
         LogFormat::Text => foreign::line(line),
-        LogFormat::Json => foreign::json(line),
+        LogFormat::Json if line.len() > LINE_BYTES_MAX => {
+            return foreign::json(&truncated_json(line)).into_owned() + "\n";
+        }
+        LogFormat::Json => return foreign::json(line).into_owned() + "\n",
     };
     let end = line.floor_char_boundary(LINE_BYTES_MAX);
     let mark = if end < line.len() { "…" } else { "" };
     format!("{}{mark}\n", &line[..end])
+}
+
+/// The object with texts of at most 1,024 bytes, or fewer if the line would still be too long.
+fn truncated_json(line: &str) -> String {
+    let mut object = serde_json::from_str(line).unwrap_or_default();
+    for bytes_max in [1024, 128, 16] {
+        truncate_texts(&mut object, bytes_max);
+        let line = object.to_string();
+        if line.len() <= LINE_BYTES_MAX {
+            return line;
+        }
+    }
+    let [timestamp, level] = ["timestamp", "level"].map(|key| &object[key]);
+    let message = "a line with too many values was dropped";
+    json!({"timestamp": timestamp, "level": level, "message": message}).to_string()
+}
+
+fn truncate_texts(value: &mut Value, bytes_max: usize) {
+    match value {
+        Value::String(text) if text.len() > bytes_max => {
+            text.truncate(text.floor_char_boundary(bytes_max));
+            text.push('…');
+        }
+        Value::Array(values) => values
+            .iter_mut()
+            .for_each(|value| truncate_texts(value, bytes_max)),
+        Value::Object(fields) => fields
+            .values_mut()
+            .for_each(|value| truncate_texts(value, bytes_max)),
+        _ => {}
+    }
 }
 
 impl Write for LineQueue {
@@ -208,7 +245,12 @@ impl Write for LineQueue {
 }
 
 /// If the sink fails, the next line is tried again: there is no other place to report the error.
-fn write_lines(waiting: &Receiver<Line>, dropped: &AtomicU64, mut sink: impl Write) {
+fn write_lines(
+    waiting: &Receiver<Line>,
+    dropped: &AtomicU64,
+    mut sink: impl Write,
+    format: LogFormat,
+) {
     for line in waiting {
         match line {
             Line::Text(text) => drop(sink.write_all(&text)),
@@ -219,7 +261,17 @@ fn write_lines(waiting: &Receiver<Line>, dropped: &AtomicU64, mut sink: impl Wri
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            drop(writeln!(sink, "{lost} log lines did not fit and are lost"));
+            let message = format!("{lost} log lines did not fit and are lost");
+            drop(match format {
+                LogFormat::Text => writeln!(sink, "{message}"),
+                LogFormat::Json => {
+                    writeln!(
+                        sink,
+                        "{}",
+                        json!({"timestamp": Timestamp::now(), "level": "WARN", "message": message})
+                    )
+                }
+            });
         }
     }
 }

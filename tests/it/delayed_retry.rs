@@ -6,6 +6,7 @@ mod layout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use hyper::Method;
 use lapin::BasicProperties;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
@@ -456,4 +457,45 @@ async fn deleted_retry_objects_are_declared_again() {
     let mut crm = Consumer::rejecting(&vhost, "crm", |_| true).await;
     bridge.post(array_of_new("rejected", 1)).await;
     crm.receive_n(3).await;
+}
+
+/// The broker has no connection left for the retries.
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_messages_that_wait_for_a_connection_are_reported() {
+    let vhost = Broker::shared().await.vhost().await;
+    own_queues(&vhost, &["work"]).await;
+    let limit = format!("vhost-limits/{}/max-connections", vhost.name);
+    let mut bridge = BridgeBuilder::new(&vhost)
+        .with("queues = [{name = 'work', keys = ['#'], retry_delay = '1s'}]")
+        .with(&format!(
+            "rabbitmq.management_url = {:?}",
+            vhost.management_url()
+        ))
+        .build();
+    // One is that of the test.
+    vhost
+        .management(Method::PUT, &limit, &json!({"value": 2}))
+        .await;
+    bridge.start().await;
+    bridge.says("cannot be opened").await;
+    let findings = bridge.status().await["broker"]["findings"].clone();
+    assert!(
+        findings[0].as_str().unwrap().contains("`work` wait"),
+        "{findings}"
+    );
+    vhost.management(Method::DELETE, &limit, &json!({})).await;
+    let checked = bridge.run("check", &[]).await;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(
+        checked.contains("error: rejected messages of queue `work` wait"),
+        "{checked}"
+    );
+    eventually("the retries are connected", SOON, || async {
+        bridge.status().await["broker"]["findings"] == json!([])
+    })
+    .await;
+    // The section is removed: nobody reads the rejected messages any more.
+    bridge.reconfigure("queues = []");
+    bridge.hang_up();
+    bridge.says("has this name any more").await;
 }

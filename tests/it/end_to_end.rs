@@ -447,7 +447,7 @@ async fn tail_prints_one_json_object_per_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn resent_webhooks_repeat_message_ids() {
     let (vhost, bridge) = on_shared_broker(
-        "sources.deskdirector.secrets = ['secret of new sessions', 'secret of changes']",
+        "sources.deskdirector.secrets = ['secret-of-new-sessions', 'secret-of-changes']",
     )
     .await;
     let mut everything = to_everything(&vhost).await;

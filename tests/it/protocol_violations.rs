@@ -1,16 +1,19 @@
 //! Brokers that violate the protocol: garbage, unusual codes, missing confirms. Every answer is
 //! 202, no event is lost, and the bridge reconnects.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::AMQPMethod as OfConnection;
+use amq_protocol::protocol::queue::AMQPMethod as OfQueue;
 use futures_util::future::join_all;
 
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::load::Load;
-use crate::support::peer::say::{ack, blocked, close_channel, close_connection};
-use crate::support::peer::{Peer, Say, What};
+use crate::support::peer::say::{ack, blocked, close_channel, close_connection, nack};
+use crate::support::peer::{Heard, Peer, Say, Tune, What};
 use crate::support::sender::array_of_new;
 use crate::support::wait::eventually;
 
@@ -202,4 +205,45 @@ async fn slow_broker_gets_each_message_once() {
     assert!(begin.elapsed() >= Duration::from_secs(2));
     assert_eq!(peer.stored().len(), 10, "no duplicate");
     assert_eq!(peer.connections(), 1);
+}
+
+/// lapin keeps the reply with which a channel was closed, and gives it to the next channel with the
+/// same number.
+#[tokio::test(flavor = "multi_thread")]
+async fn reply_to_a_declaration_says_nothing_about_a_message() {
+    const NACKS: usize = 4;
+    let attempts = Mutex::new(BTreeMap::<String, usize>::new());
+    let tune = Tune {
+        channel_max: 16,
+        ..Tune::default()
+    };
+    let script = move |heard: &Heard| match &heard.what {
+        What::Method(AMQPClass::Queue(OfQueue::Declare(declare))) if !declare.passive => {
+            let text = "PRECONDITION_FAILED - inequivalent arg 'x-overflow'";
+            Some(vec![close_channel(heard.channel, 406, text)])
+        }
+        // After a nack, the next attempt uses another channel.
+        What::Message(message) => {
+            let mut attempts = attempts.lock().unwrap();
+            let attempt = attempts.entry(message.message_id.clone()).or_default();
+            *attempt += 1;
+            (*attempt <= NACKS).then(|| vec![nack(heard.channel, message.tag, false)])
+        }
+        _ => None,
+    };
+    let peer = Peer::scripted_and_tuned(script, tune).await;
+    let bridge = bridge_at(&peer).connected().await;
+    for number in 0..10 {
+        bridge.post(array_of_new(&format!("s{number}"), 1)).await;
+        bridge.backlog_is_empty().await;
+    }
+    assert_eq!(
+        bridge.counter("published").await,
+        10,
+        "{}",
+        bridge.status().await
+    );
+    let exchanges: BTreeSet<_> = peer.stored().into_iter().map(|one| one.exchange).collect();
+    assert_eq!(exchanges, ["chat-sessions".to_owned()].into());
+    assert_eq!(bridge.reconnects().await, 0);
 }

@@ -1,7 +1,7 @@
 //! Messages that the broker refuses: only the refused message waits, is retried and in the end
 //! becomes a dead letter; no other message is affected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -393,6 +393,31 @@ async fn event_over_the_limit_is_dead_lettered_without_body() {
         detail.contains("rabbitmq.message_bytes_max is 65536"),
         "{detail}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_survive_a_policy_that_limits_their_queue() {
+    let vhost = Broker::shared().await.vhost().await;
+    vhost
+        .policy("queues", DEAD_LETTERS, json!({"max-length": 10}))
+        .await;
+    let bridge = bridge_at(&vhost.amqp_url).connected().await;
+    for number in 0..30 {
+        assert_eq!(bridge.post(format!("[{number}]")).await.status, 202);
+    }
+    eventually("the queue is full", SOON, || async {
+        bridge.retries("nacked").await > 0.0
+    })
+    .await;
+    let mut letters = Consumer::of(&vhost, DEAD_LETTERS).await;
+    bridge.backlog_is_empty().await;
+    eventually("every letter arrives", SOON, || async {
+        letters.count() >= 30
+    })
+    .await;
+    let letters = letters.receive_n(letters.count()).await;
+    let bodies: BTreeSet<_> = letters.iter().map(Message::text).collect();
+    assert_eq!(bodies.len(), 30, "{bodies:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

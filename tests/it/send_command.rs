@@ -251,7 +251,7 @@ fn seed_determines_the_posted_bytes() {
 #[test]
 fn new_and_changed_sessions_use_separate_secrets() {
     let listener = Listener::answering("202 Accepted", "{}");
-    let secrets = ["secret of new sessions", "secret of changes"];
+    let secrets = ["secret-of-new-sessions", "secret-of-changes"];
     let command = |arguments: &[&str]| {
         let mut command = Command::cargo_bin("deskbridge").unwrap();
         command

@@ -44,10 +44,13 @@ fn mistakes_are_named_and_not_shown() {
         ),
         (format!("\"{SECRET}\"").into_bytes(), "quotes"),
         (format!("'{SECRET}").into_bytes(), "quotes"),
-        (format!("{SECRET}\u{a0}x").into_bytes(), "beyond ASCII"),
+        (
+            format!("{SECRET}\u{a0}x").into_bytes(),
+            "beyond printable ASCII",
+        ),
         (
             format!("\u{1b}[0m{SECRET}").into_bytes(),
-            "control characters",
+            "beyond printable ASCII",
         ),
         (format!("SECRET={SECRET}").into_bytes(), "`NAME=secret`"),
         (
@@ -59,6 +62,12 @@ fn mistakes_are_named_and_not_shown() {
             format!("DESK_DIRECTOR={SECRET}").into_bytes(),
             "`NAME=secret`",
         ),
+        (format!("sha256={SECRET}").into_bytes(), "`NAME=secret`"),
+        (format!("secret: {SECRET}").into_bytes(), "blanks"),
+        (format!("{SECRET} {SECRET}").into_bytes(), "blanks"),
+        (format!("`{SECRET}`").into_bytes(), "quotes"),
+        (format!("<{SECRET}>").into_bytes(), "`<`"),
+        (format!("{SECRET}\\n").into_bytes(), "`\\`"),
         (b"hunter2".to_vec(), "has 7 bytes"),
     ] {
         let problem = read_from(&bytes).expect_err(expected);
@@ -72,9 +81,8 @@ fn plausible_secrets_are_accepted() {
     for secret in [
         "aHVudGVyMmh1bnRlcjJodW50ZXIyCg==",
         "SECRETSECRETSECRETSECRET=",
-        "correct horse battery staple",
         "x9=hunter2hunter2hunter2",
-        "it's-hunter2-hunter2",
+        "!#$%&()*+,-./:;=?@[]^_{|}~",
     ] {
         assert_eq!(read_from(secret.as_bytes()), Ok(secret.to_owned()));
     }

@@ -7,13 +7,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::Response;
-use axum::routing::any;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
 use hyper::{Method, Request};
 
 use super::Ingress;
 use super::refusal::Refusal;
 use crate::http::event_store::EventStore;
+use crate::http::problem::Problem;
 use crate::http::refused::{Peer, RefusalReason};
 use crate::http::sources::Sources;
 use crate::telemetry::traces::WebhookSpan;
@@ -25,14 +26,13 @@ const SIMILARITY_MIN: f64 = 0.5;
 const SOURCES_NAMED_MAX: usize = 5;
 
 /// Paths that belong on the operators' listener.
-const OPERATORS_PATHS: [&str; 6] = [
-    "/livez", "/readyz", "/status", "/metrics", "/health", "/healthz",
-];
+const OPERATORS_PATHS: [&str; 5] = ["/livez", "/readyz", "/status", "/metrics", "/health"];
 
 impl<H: EventStore> Ingress<H> {
     /// All URLs of the public listener.
     pub fn router(self) -> Router {
         Router::new()
+            .route("/healthz", get(healthz::<H>).fallback(not_found::<H>))
             .route("/webhooks/{source}", any(receive::<H>))
             .route("/webhooks/{source}/", any(receive::<H>))
             .fallback(not_found::<H>)
@@ -62,9 +62,19 @@ async fn receive<H: EventStore>(
         }
         Some(source) => ingress.receive(source, &peer, request, &mut span).await,
     };
+    // A monitor that asks with another method says nothing about the webhooks of a source.
+    let source = source.filter(|_| !matches!(result, Err(Refusal::Method)));
     let response = ingress.answer(source.as_deref(), &peer, result);
     span.answered(response.status().as_u16());
     response
+}
+
+/// Answers load balancers that probe the port of the webhooks: whether webhooks can be accepted.
+async fn healthz<H: EventStore>(State(ingress): State<Arc<Ingress<H>>>) -> Response {
+    match ingress.journal.obstacle() {
+        None if !ingress.sources.all_await_secrets() => "ok\n".into_response(),
+        _ => Problem::unavailable("Webhooks cannot be accepted at the moment.", 1).into_response(),
+    }
 }
 
 async fn not_found<H: EventStore>(

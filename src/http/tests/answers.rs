@@ -184,6 +184,18 @@ async fn wrong_method_is_405_with_allow() {
 }
 
 #[tokio::test]
+async fn load_balancer_learns_whether_webhooks_are_accepted() {
+    let bridge = Bridge::start().await;
+    let ask = async |method: &str| {
+        let request = format!("{method} /healthz HTTP/1.1\r\nhost: b\r\n\r\n");
+        bridge.ask(request.as_bytes()).await.status
+    };
+    assert_eq!([ask("GET").await, ask("PUT").await], [200, 404]);
+    *bridge.shelf.refusal.lock().unwrap() = Some(WriteError::DiskFull);
+    assert_eq!(ask("GET").await, 503);
+}
+
+#[tokio::test]
 async fn body_one_byte_over_the_limit_is_413() {
     let bridge = Bridge::tuned(|tuning| tuning.http.body_bytes_max = 1000).await;
     let body = |length: usize| {

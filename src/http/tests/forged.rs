@@ -21,13 +21,13 @@ async fn signature_of_another_source_is_401() {
     let bridge = Bridge::start().await;
     let other = Source {
         name: "other".into(),
-        ..acme("the secret of another source")
+        ..acme("the-secret-of-another-source")
     };
     bridge.sources.replace([other, acme(SECRET)]);
     let body = session("1");
     let mut client = bridge.connect().await;
     for (secret, expected) in [
-        ("the secret of another source", 401),
+        ("the-secret-of-another-source", 401),
         ("acme", 401),
         (NAME, 401),
         (SECRET, 202),

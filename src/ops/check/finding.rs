@@ -62,6 +62,8 @@ pub struct Finding {
     about: Vec<Subject>,
     #[serde(skip)]
     because: Vec<Subject>,
+    /// Whether it is as severe as its consequences.
+    takes_severity: bool,
 }
 
 /// The findings so far. Each method adds one, which the methods of [`Finding`] complete.
@@ -95,6 +97,7 @@ impl Findings {
             is_unseen: false,
             about: Vec::new(),
             because: Vec::new(),
+            takes_severity: false,
         })
     }
 
@@ -151,6 +154,12 @@ impl Finding {
         self
     }
 
+    /// Marks that it is as severe as its consequences.
+    pub fn takes_severity(&mut self) -> &mut Self {
+        self.takes_severity = true;
+        self
+    }
+
     /// Marks that it also means that something was not inspected.
     pub fn not_inspected(&mut self) -> &mut Self {
         self.is_unseen = true;
@@ -184,8 +193,10 @@ impl Finding {
         [self.to_string()].into_iter().chain(consequences).collect()
     }
 
+    /// A finding is caused only by one that is at least as severe, or becomes so by it.
     fn explains(&self, other: &Self) -> bool {
         self.severity != Severity::Note
+            && (self.takes_severity || self.severity <= other.severity)
             && self.about.iter().any(|about| other.because.contains(about))
     }
 }
@@ -264,11 +275,11 @@ mod tests {
         list.warning("w");
         list.error("route closed").because(queue("a"));
         list.warning("slow").because(queue("c")).about(queue("b"));
-        list.warning("missing").about(queue("a"));
+        list.warning("missing").about(queue("a")).takes_severity();
         list.error("late").because(queue("b"));
         check(
             list,
-            "error: slow\n  consequence: late\nerror: missing\n  consequence: route closed\nwarning: w\nnote: n",
+            "error: missing\n  consequence: route closed\nerror: late\nwarning: w\nwarning: slow\nnote: n",
         );
     }
 

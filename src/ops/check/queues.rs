@@ -71,6 +71,35 @@ pub fn judge_retries(input: &CheckInput<'_>, list: &mut Findings) {
             differences(input, queue, list);
         }
     }
+    for queue in &input.existing.queues {
+        abandoned(input, queue, list);
+    }
+}
+
+/// Adds a finding if nobody reads a queue of rejected messages any more, because its section of the
+/// configuration was removed.
+fn abandoned(input: &CheckInput<'_>, queue: &FoundQueue, list: &mut Findings) {
+    let name = &queue.name;
+    let Some(of) = name.strip_suffix(".rejected") else {
+        return;
+    };
+    let is_planned = input
+        .plan
+        .delayed
+        .iter()
+        .any(|delayed| delayed.rejected == *name);
+    let is_ours = input.existing.queue(&format!("{of}.retry")).is_some();
+    let messages = queue.messages.unwrap_or_default();
+    if is_planned || !is_ours || messages == 0 || queue.consumers != Some(0) {
+        return;
+    }
+    let (from, to) = (quoted(name), quoted(of));
+    list.error(format!(
+        "{messages} rejected messages wait in `{name}`, and no `[[queues]]` section with a `retry_delay` has the name `{of}`"
+    ))
+    .impact("they are never delivered again")
+    .fix(format!("restore the section, or move them: `deskbridge dead-letters replay --queue {from} --to-queue {to}`"))
+    .about([queue]);
 }
 
 /// The length limits of a queue: name, limit, unit, and how much is used, if that is known.

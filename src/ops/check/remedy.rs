@@ -144,7 +144,9 @@ impl Remedy<'_> {
     }
 
     fn definition(&self) -> Map<String, Value> {
-        let wanted = if self.is_holding() {
+        let wanted = if self.input.plan.dead_letter_queue.as_ref() == Some(&self.queue.name) {
+            json!({ "delivery-limit": DELIVERY_LIMIT_NONE, "overflow": "reject-publish" })
+        } else if self.is_holding() {
             json!({ "delivery-limit": DELIVERY_LIMIT_NONE })
         } else {
             let exchange = self.queue.text("dead-letter-exchange");

@@ -6,6 +6,7 @@ use super::finding::{Findings, Severity, Subject};
 use super::remedy::ALARMS;
 use crate::ops::counted;
 use crate::ops::running_bridge::{Retrying, RunningRoute, RunningStatus};
+use crate::rabbitmq::REJECTED_WAIT;
 use crate::rabbitmq::snapshot::BrokerSnapshot;
 use crate::rabbitmq::snapshot::key::KeyPattern;
 
@@ -49,12 +50,20 @@ pub fn judge(
     if list.0.len() == before {
         waiting(status, list);
     }
-    // The management API reports these more recently, and so does the own connection the version.
-    let found = &status.broker.findings;
-    let found = found
-        .iter()
-        .filter(|finding| existing.is_none() && !list.0.iter().any(|one| one.problem == **finding));
-    for finding in found.cloned().collect::<Vec<_>>() {
+    let found = status.broker.findings.iter();
+    let (waiting, found): (Vec<_>, Vec<_>) =
+        found.partition(|finding| finding.starts_with(REJECTED_WAIT));
+    for finding in waiting {
+        list.error(finding)
+            .impact("they are not delivered again")
+            .fix("remove what the reason names; look at them with `deskbridge dead-letters list --queue QUEUE.rejected`");
+    }
+    for finding in found {
+        // The management API reports these more recently, and so does the own connection the
+        // version.
+        if existing.is_some() || list.0.iter().any(|one| one.problem == *finding) {
+            continue;
+        }
         list.warning(format!(
             "the running bridge found at its last connect: {finding}"
         ))

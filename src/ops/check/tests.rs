@@ -214,6 +214,7 @@ fn policies_of_the_bridges_own_queues_are_reported() {
     let holding = with_policy("chat-sessions.dead-letter", &unlimited, &forgetful);
     seed.existing.queues.push(holding);
     seed.has(&[
+        "warning: quorum queue `chat-sessions.dead-letter` was declared differently and is left as it is: `x-overflow`",
         "error: quorum queue `chat-sessions.dead-letter` drops its oldest messages (`drop-head`) beyond 10 messages",
         "error: quorum queue `chat-sessions.dead-letter` lets messages expire after 1000 ms",
     ]);

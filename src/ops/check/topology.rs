@@ -124,6 +124,7 @@ fn missing<'l>(
         ))
         .impact("until then its events go elsewhere, or wait")
         .fix(DECLARE)
+        .takes_severity()
     } else {
         list.error(missing)
             .impact("with rabbitmq.topology = \"verify\" its events go elsewhere, or wait until somebody declares it")

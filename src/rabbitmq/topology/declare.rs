@@ -78,7 +78,11 @@ impl Declarer {
     fn set(&self, topology: Topology) {
         let mut state = self.lock();
         self.topology.store(Arc::new(topology));
-        *state = DeclarerState::default();
+        // The tasks that retry messages clear their findings themselves.
+        *state = DeclarerState {
+            retries: std::mem::take(&mut state.retries),
+            ..DeclarerState::default()
+        };
     }
 
     /// The queues whose rejected messages the bridge retries.

@@ -59,7 +59,7 @@ impl<'a> DisposableChannel<'a> {
             Err(CallError::Closed(PRECONDITION_FAILED, text)) if seen.was_there => {
                 seen.result = DeclareResult::Differs;
                 seen.finding = Some(format!(
-                    "{object} exists with other arguments and is left as it is: {text}"
+                    "{object} exists with other arguments and is left as it is: {text}; if it is empty, delete it and send SIGHUP"
                 ));
             }
             // The user may use the object but not declare it, which is not a problem.

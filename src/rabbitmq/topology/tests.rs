@@ -55,7 +55,8 @@ fn holding_queues_are_quorum_without_delivery_limit() {
         arguments(&plan, "chat-sessions.dead-letter"),
         [
             ("x-queue-type", "quorum".into()),
-            ("x-delivery-limit", json!(1_000_000_000))
+            ("x-delivery-limit", json!(1_000_000_000)),
+            ("x-overflow", "reject-publish".into()),
         ]
     );
     assert_eq!(

@@ -133,6 +133,22 @@ fn long_line_is_cut() {
     );
 }
 
+#[test]
+fn long_json_line_can_be_parsed() {
+    let config = Telemetry {
+        log_format: LogFormat::Json,
+        ..Telemetry::default()
+    };
+    let texts: Vec<_> = (0..100).map(|_| "ü\"\n".repeat(1000)).collect();
+    let line = logged(&config, |_| {
+        tracing::info!(?texts, kept = 7, "{}", "x".repeat(1 << 20));
+    });
+    assert!(line.len() <= LINE_BYTES_MAX + 1, "{}", line.len());
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["kept"], 7);
+    assert!(line["message"].as_str().unwrap().ends_with("x…"), "{line}");
+}
+
 fn wait_until(is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is_so() {

@@ -16,8 +16,8 @@ use crate::support::proxy::Proxy;
 use crate::support::sender::{array_of, array_of_new, session, sign};
 use crate::support::wait::{SOON, eventually, eventually_some};
 
-const OLD: &str = "the secret before the rotation";
-const NEW: &str = "the secret after the rotation";
+const OLD: &str = "the-secret-before-the-rotation";
+const NEW: &str = "the-secret-after-the-rotation";
 
 /// Sends SIGHUP and waits until `/status` shows the result of the reload.
 async fn reloaded(bridge: &Bridge) -> Value {
@@ -37,7 +37,7 @@ async fn keys_that_need_a_restart_are_reported() {
     let log = bridge.stderr();
     assert!(!log.contains("configuration reloaded"), "{log}");
     bridge.reconfigure("retry.attempts_max = 7\njournal.retention = '1d'\nhttp.sessions_max = 7");
-    bridge.reconfigure("sources.other.secrets = ['the secret of another source']");
+    bridge.reconfigure("sources.other.secrets = ['the-secret-of-another-source']");
     bridge.reconfigure("telemetry.log_level = 'info'");
     let reload = reloaded(&bridge).await;
     assert_eq!(reload["is_applied"], true, "{reload}");
@@ -135,7 +135,7 @@ async fn secret_stays_in_use_while_its_file_has_none() {
     let builder = BridgeBuilder::without_broker();
     let [first, second] = ["first", "second"].map(|name| builder.dir().join(name));
     std::fs::write(&first, OLD).unwrap();
-    std::fs::write(&second, "the secret of the other webhook").unwrap();
+    std::fs::write(&second, "the-secret-of-the-other-webhook").unwrap();
     let toml = format!(
         "sources.deskdirector = {{secrets = [], await_secret = true, secret_files = [{first:?}, {second:?}]}}"
     );

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::bridge;
+use super::{answer_to, bridge, request};
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::broker::Broker;
@@ -20,7 +20,7 @@ async fn source(bridge: &Bridge) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn log_distinguishes_missing_and_wrong_signatures() {
     let bridge = bridge()
-        .with("sources.deskdirector.secrets = [\"the first secret of two\", \"the second secret of two\"]")
+        .with("sources.deskdirector.secrets = [\"the-first-secret-of-two\", \"the-second-secret-of-two\"]")
         .start()
         .await;
     let unsigned = bridge.post_with(&[], "[]").await.unwrap();
@@ -36,6 +36,16 @@ async fn log_distinguishes_missing_and_wrong_signatures() {
     let reason = refused["reason"].as_str().unwrap();
     assert!(reason.starts_with("none of the 2 secrets"), "{reason}");
 
+    // A monitor says nothing about the webhooks of the source.
+    let probe = request("GET /webhooks/deskdirector", "");
+    assert_eq!(answer_to(&bridge, probe).await.unwrap().status, 405);
+    assert_eq!(source(&bridge).await["last_refused"], refused);
+    let series = [("source", "deskdirector"), ("code", "405")];
+    assert_eq!(
+        bridge.metrics().await.sum_where("webhooks_total", &series),
+        0.0
+    );
+
     assert_eq!((unsigned.status, forged.status), (401, 401));
     assert_eq!(
         unsigned.body, forged.body,
@@ -47,7 +57,7 @@ async fn log_distinguishes_missing_and_wrong_signatures() {
 async fn status_shows_the_last_secret_and_its_time() {
     let builder = bridge();
     let file = builder.dir().join("rotated");
-    std::fs::write(&file, "the secret after the rotation").unwrap();
+    std::fs::write(&file, "the-secret-after-the-rotation").unwrap();
     let missing = builder.dir().join("missing").display().to_string();
     let file = file.display().to_string();
     let bridge = builder
@@ -55,7 +65,7 @@ async fn status_shows_the_last_secret_and_its_time() {
         .with(&format!(
             "sources.deskdirector.secret_files = [{missing:?}, {file:?}]"
         ))
-        .with("sources.quiet.secrets = [\"nobody signs with this\"]")
+        .with("sources.quiet.secrets = [\"nobody-signs-with-this\"]")
         .start()
         .await;
     let before = source(&bridge).await;
@@ -69,7 +79,7 @@ async fn status_shows_the_last_secret_and_its_time() {
     assert_eq!(first["last_secret"], "secrets[0]");
     assert!(first["last_received"].is_string(), "{first}");
     bridge
-        .post_signed_with("the secret after the rotation", "[]")
+        .post_signed_with("the-secret-after-the-rotation", "[]")
         .await;
     assert_eq!(source(&bridge).await["last_secret"], file);
     let status = bridge.status().await.to_string();

@@ -112,12 +112,20 @@ impl Peer {
     pub async fn scripted(
         script: impl Fn(&Heard) -> Option<Vec<Say>> + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(Box::new(script), Tune::default(), None).await
+        Self::scripted_and_tuned(script, Tune::default()).await
     }
 
     /// A well-behaved broker that proposes these limits.
     pub async fn tuned(tune: Tune) -> Self {
-        Self::listen(Box::new(|_| None), tune, None).await
+        Self::scripted_and_tuned(|_| None, tune).await
+    }
+
+    /// A broker that follows a script and proposes these limits.
+    pub async fn scripted_and_tuned(
+        script: impl Fn(&Heard) -> Option<Vec<Say>> + Send + Sync + 'static,
+        tune: Tune,
+    ) -> Self {
+        Self::listen(Box::new(script), tune, None).await
     }
 
     /// A well-behaved broker that resets its first connection after `bytes` bytes in this

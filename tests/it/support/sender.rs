@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The secret of the source `deskdirector` in every test's configuration.
-pub const SECRET: &str = "a secret for tests only";
+pub const SECRET: &str = "a-secret-for-tests-only";
 
 /// The path that the source posts to.
 pub const PATH: &str = "/webhooks/deskdirector";

@@ -109,7 +109,10 @@ impl Session {
                 self.arriving.insert(channel, (message, u64::MAX));
                 None
             }
-            AMQPFrame::Method(_, method) => {
+            AMQPFrame::Method(channel, method) => {
+                if let AMQPClass::Channel(OfChannel::Open(_)) = method {
+                    self.tags.remove(&channel);
+                }
                 if let AMQPClass::Connection(OfConnection::TuneOk(agreed)) = &method {
                     self.heartbeat = Heartbeat::every(agreed.heartbeat);
                 }

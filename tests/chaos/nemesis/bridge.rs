@@ -50,7 +50,7 @@ pub(super) async fn inject(stage: &Stage, planned: &Planned) -> Evidence {
         }
         _ => {
             let old = stage.desk.secret();
-            let new = format!("a secret of the {:016x}th rotation", planned.dice);
+            let new = format!("secret-of-rotation-{:016x}", planned.dice);
             bridge.reconfigure(&format!(
                 "sources.deskdirector.secrets = [{old:?}, {new:?}]"
             ));

@@ -5,6 +5,7 @@
 mod first_page;
 mod salvage;
 mod swap;
+mod wal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,23 +31,51 @@ pub(super) fn open(
     directory: &Directory,
     routing: Arc<Routing>,
 ) -> Result<(Store, Option<(PathBuf, u64)>), OpenError> {
+    open_checking(directory, routing, CHECKED_BYTES_MAX)
+}
+
+/// Like [`open`], but checks only databases up to `checked_bytes_max`.
+pub(super) fn open_checking(
+    directory: &Directory,
+    routing: Arc<Routing>,
+    checked_bytes_max: u64,
+) -> Result<(Store, Option<(PathBuf, u64)>), OpenError> {
     let path = directory.database();
     let failed = FileError::of(SETTING_ASIDE, &path);
     let mut aside = swap::finish(&path).map_err(&failed)?;
-    if is_damaged(&path)? {
+    if wal::has_gap(&path).map_err(&failed)? || is_damaged(&path, checked_bytes_max)? {
         aside = replace(&path, &routing)?;
     }
-    if !path.try_exists().map_err(&failed)? {
-        schema::create(&path)?;
-    }
-    let (_, version) = schema::open_checked(&path)?;
-    if version < schema::VERSION {
-        migration::run(&path, version)?;
-    }
-    let store = Store::new(schema::open(&path)?, routing)?;
+    let store = match open_store(&path, Arc::clone(&routing)) {
+        // Of a large database that is not checked, SQLite finds only the damage that it meets.
+        Err(error) if aside.is_none() && is_because_of_damage(&error) => {
+            aside = replace(&path, &routing)?;
+            open_store(&path, routing)?
+        }
+        store => store?,
+    };
     let _ = fs::remove_file(path.with_file_name(SUSPECT));
     let lost = store.totals().lost_events;
     Ok((store, aside.map(|aside| (aside, lost))))
+}
+
+fn open_store(path: &Path, routing: Arc<Routing>) -> Result<Store, OpenError> {
+    if !path.try_exists().map_err(FileError::of("opening", path))? {
+        schema::create(path)?;
+    }
+    let (_, version) = schema::open_checked(path)?;
+    if version < schema::VERSION {
+        migration::run(path, version)?;
+    }
+    Ok(Store::new(schema::open(path)?, routing)?)
+}
+
+fn is_because_of_damage(error: &OpenError) -> bool {
+    match error {
+        OpenError::Sqlite(error) => is_damage(error),
+        OpenError::Schema(SchemaError::Damaged { .. }) => true,
+        _ => false,
+    }
 }
 
 /// Replaces the damaged database; returns the path where the damaged one is now.
@@ -55,9 +84,13 @@ fn replace(path: &Path, routing: &Arc<Routing>) -> Result<Option<PathBuf>, OpenE
     let next = files::with_suffix(path, files::NEW);
     let mut store = Store::new(schema::create_under_way(&next)?, routing.clone())?;
     store.checkpoint()?;
-    let has_lost_header = !salvage::is_readable(path) && schema::has_lost_header(path);
-    let copy = has_lost_header.then(|| first_page::restore_header(path, &next));
-    let copy = copy.transpose().map_err(&failed)?;
+    let copy = if wal::has_gap(path).map_err(&failed)? && path.try_exists().map_err(&failed)? {
+        Some(wal::copy_over_gap(path).map_err(&failed)?)
+    } else if !salvage::is_readable(path) && schema::has_lost_header(path) {
+        Some(first_page::restore_header(path, &next).map_err(&failed)?)
+    } else {
+        None
+    };
     let readable = copy.as_ref().map_or(path, |copy| copy.0.as_path());
     salvage::import(readable, &mut store)?;
     store.close()?;
@@ -72,7 +105,7 @@ pub(super) fn suspect(database: &Path) {
 
 /// Whether the database has damage that SQLite does not repair by itself, confirmed by
 /// `quick_check`.
-fn is_damaged(path: &Path) -> Result<bool, OpenError> {
+fn is_damaged(path: &Path, checked_bytes_max: u64) -> Result<bool, OpenError> {
     let wal = files::with_suffix(path, "-wal");
     let size = match fs::metadata(path) {
         Ok(found) => found.len(),
@@ -89,7 +122,7 @@ fn is_damaged(path: &Path) -> Result<bool, OpenError> {
     }
     match schema::open_checked(path) {
         Ok((database, _)) => {
-            let is_suspect = path.with_file_name(SUSPECT).exists() || size <= CHECKED_BYTES_MAX;
+            let is_suspect = path.with_file_name(SUSPECT).exists() || size <= checked_bytes_max;
             Ok(is_suspect && !passes_check(&database))
         }
         Err(SchemaError::Damaged { .. }) => {

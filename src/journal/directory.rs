@@ -80,9 +80,9 @@ pub enum DirectoryError {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    // Holds the lock. A separate file, because closing a second handle on the database would
-    // release SQLite's own locks on it (POSIX).
-    _lock: File,
+    // Hold the locks. Not the database, because closing a second handle on it would release
+    // SQLite's own locks (POSIX).
+    _locks: [File; 2],
 }
 
 impl Directory {
@@ -94,11 +94,11 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         create(path)?;
         examine(path)?;
-        let lock = lock(path)?;
+        let locks = lock(path)?;
         files::restrict(path, PRIVATE)?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -251,31 +251,36 @@ fn check_file_system(dir: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, DirectoryError> {
+/// Locks the directory, which unlike a file in it cannot be deleted meanwhile, and the file that names
+/// the holder. Releases up to 0.1.0 lock only the file.
+fn lock(dir: &Path) -> Result<[File; 2], DirectoryError> {
     let path = dir.join(LOCK);
+    let directory = File::open(dir).map_err(FileError::of("opening", dir))?;
     let mut file = files::open_private(&path).map_err(FileError::of("opening", &path))?;
     let found = file.metadata();
     check_is_file(&path, &found.map_err(FileError::of("inspecting", &path))?)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = (&mut file).take(1024).read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "another process".to_owned(),
-                known => known.to_owned(),
-            };
-            return Err(DirectoryError::InUse {
-                dir: dir.to_owned(),
-                holder,
-            });
-        }
-        Err(TryLockError::Error(source)) => {
-            return Err(FileError::of("locking", &path)(source).into());
+    for locked in [&directory, &file] {
+        match locked.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = (&file).take(1024).read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    known => known.to_owned(),
+                };
+                return Err(DirectoryError::InUse {
+                    dir: dir.to_owned(),
+                    holder,
+                });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(FileError::of("locking", &path)(source).into());
+            }
         }
     }
     write_holder(&mut file).map_err(FileError::of("writing", &path))?;
-    Ok(file)
+    Ok([directory, file])
 }
 
 fn write_holder(file: &mut File) -> io::Result<()> {

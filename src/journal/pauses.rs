@@ -61,9 +61,10 @@ impl PauseFile {
     ) -> Result<Result<(), E>, CommandOpenError> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         archive::check(dir)?;
-        let locking = File::open(dir).and_then(|dir| {
-            flock(&dir, FlockOperation::LockExclusive)?;
-            Ok(dir)
+        // Not the directory, which a running bridge has locked. SQLite uses locks of another kind.
+        let locking = File::open(dir.join(directory::DATABASE)).and_then(|database| {
+            flock(&database, FlockOperation::LockExclusive)?;
+            Ok(database)
         });
         let failed =
             |doing| move |error| directory::DirectoryError::from(FileError::of(doing, dir)(error));

@@ -10,6 +10,7 @@ mod checkpointer;
 mod free_space;
 mod maintenance;
 mod reserve;
+mod steady_clock;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use admission::Disk;
 use checkpointer::Checkpointer;
 use free_space::FreeSpace;
 use reserve::Reserve;
+use steady_clock::SteadyClock;
 
 /// Webhooks in one transaction, at most.
 const GROUP_WEBHOOKS_MAX: usize = 512;
@@ -126,6 +128,7 @@ pub(super) struct WriterState {
     /// Whether a checkpoint has failed, and was logged, since the last successful one.
     is_checkpoint_failing: bool,
     ticked: Option<Instant>,
+    clock: SteadyClock,
     stopping: Option<oneshot::Sender<()>>,
 }
 

@@ -1,7 +1,7 @@
 //! `events discard`: makes events that are exempt from retention subject to it again.
 
 use clap::Args;
-use deskbridge::journal::{ControlRequest, Seq};
+use deskbridge::journal::ControlRequest;
 use deskbridge::ops::{counted, leave_requests};
 
 use super::filters::Id;
@@ -16,23 +16,22 @@ retention until it is replayed or discarded. A running bridge discards it shortl
 bridge does so at its next start. If one of the events is not exempt, none is discarded.
 
 Example:
-  deskbridge events discard 17";
+  deskbridge events discard 53d46ec3-435e-8633-874a-52aaacb9ecc7";
 
 /// Arguments of `events discard`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Numbers of the events, from the header `journal-event` of the dead letters
-    #[arg(value_name = "SEQ", required = true, value_parser = clap::value_parser!(i64).range(1..))]
-    seqs: Vec<Seq>,
+    /// The message ids of the dead letters, or the numbers of the events
+    #[arg(value_name = "SEQ|MESSAGE_ID", required = true)]
+    ids: Vec<Id>,
 }
 
 /// Asks the bridge to discard the events.
 pub fn run(layering: &ConfigArguments, arguments: &Arguments) -> anyhow::Result<Exit> {
     let config = layering.peek()?;
     let archive = open(&config)?;
-    let ids: Vec<Id> = arguments.seqs.iter().copied().map(Id::Seq).collect();
-    let seqs = find(&archive, &ids)?;
+    let seqs = find(&archive, &arguments.ids)?;
     let mut others = Vec::new();
     for seq in &seqs {
         let entry = archive.entry(*seq).map_err(unreadable)?;

@@ -435,3 +435,68 @@ fn new_database_begins_with_its_root_pages() {
         "{roots:?}"
     );
 }
+
+#[test]
+fn large_database_with_any_damaged_page_is_opened() {
+    let (bench, backlog) = journal(40);
+    let pages = fs::metadata(bench.database()).unwrap().len() / PAGE as u64;
+    for page in 1..=pages {
+        let (dir, path) = closed(&bench);
+        overwrite(&path, page, 0x5a);
+        let directory = Directory::open(dir.path()).unwrap();
+        // As if it were too large to be checked.
+        let (store, aside) = damage::open_checking(&directory, routing(None), 0)
+            .unwrap_or_else(|error| panic!("page {page}: {error}"));
+        let totals = store.totals();
+        if aside.is_some() {
+            let found = totals.backlog_events + totals.lost_events;
+            assert!(found >= backlog as u64, "page {page}: {totals:?}");
+        }
+    }
+}
+
+#[test]
+fn damage_in_the_middle_of_the_wal_is_counted_and_the_rest_is_copied() {
+    const WEBHOOKS: u64 = 12;
+    const FRAME: usize = 24 + PAGE;
+    let mut bench = Bench::new();
+    bench.store.checkpoint().unwrap();
+    for id in 0..WEBHOOKS {
+        let element = format!(
+            r#"{{"id":"s{id}","status":"created","x":"{}"}}"#,
+            "x".repeat(3000)
+        );
+        bench.commit(&[], &[webhook(&[element])]);
+    }
+    let database = bench.database();
+    let wal = fs::read(database.with_file_name("journal.db-wal")).unwrap();
+    let ends = |frame: &[u8]| frame[4..8] != [0; 4];
+    let frames: Vec<_> = wal[32..].chunks_exact(FRAME).collect();
+    let mut gaps = 0;
+    for (number, _) in frames.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(&database, dir.path().join("journal.db")).unwrap();
+        let mut damaged = wal.clone();
+        damaged[32 + number * FRAME + 24 + PAGE / 2] ^= 1;
+        fs::write(dir.path().join("journal.db-wal"), damaged).unwrap();
+        let Reopened { store, set_aside } = reopen(dir.path());
+        let behind = frames[number + 1..]
+            .iter()
+            .filter(|frame| ends(frame))
+            .count();
+        assert_eq!(
+            set_aside.is_some(),
+            behind >= 2,
+            "frame {number} of {}",
+            frames.len()
+        );
+        if set_aside.is_some() {
+            let totals = store.totals();
+            let known = totals.backlog_events + totals.lost_events;
+            assert_eq!(known, WEBHOOKS, "frame {number}: {totals:?}");
+            assert!(totals.lost_events <= 2, "frame {number}: {totals:?}");
+            gaps += 1;
+        }
+    }
+    assert!(gaps > 5, "{gaps} of {}", frames.len());
+}

@@ -56,16 +56,21 @@ impl Writer {
     /// everything written from then on would be lost. An error of `stat` does not count as removal:
     /// the file may be accessible again later.
     pub(super) fn is_same_file(&mut self) -> bool {
-        if self.state.disk.is_gone {
-            return false;
-        }
+        let was_gone = self.state.disk.is_gone;
         match identity(&self.database) {
-            Ok(file) if file == self.state.disk.file => return true,
+            Ok(file) if file == self.state.disk.file => {
+                if std::mem::take(&mut self.state.disk.is_gone) {
+                    tracing::info!("journal file is there again; webhooks are accepted");
+                    self.shared.set_refusal(self.refusal());
+                }
+                return true;
+            }
+            Ok(_) if was_gone => return false,
             Ok(_) => {
                 self.state.disk.is_gone = true;
                 tracing::error!(
                     database = %self.database.display(),
-                    "journal file was removed or replaced; webhooks are answered 503 until the bridge is restarted"
+                    "journal file was removed or replaced; webhooks are answered 503 until it is there again or the bridge is restarted"
                 );
             }
             Err(error) => {

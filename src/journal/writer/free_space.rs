@@ -7,6 +7,7 @@
 //! system.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -74,15 +75,28 @@ impl Writer {
     }
 
     /// The limits of retention for a group that takes `disk_bytes`.
-    pub(super) fn retention(&self, disk_bytes: u64) -> Retention {
+    pub(super) fn retention(&mut self, disk_bytes: u64) -> Retention {
         let shortage = match self.state.free_space.shortage {
             0 => 0,
             shortage => shortage.saturating_add(disk_bytes),
         };
         Retention {
             shortage,
-            ..self.limits.retention
+            ..self.retention_by_age()
         }
+    }
+
+    /// The limits without a shortage; without the one of age if the clock cannot be trusted.
+    fn retention_by_age(&mut self) -> Retention {
+        let mut retention = self.limits.retention;
+        if !self
+            .state
+            .clock
+            .is_steady_for(retention.age_max, Timestamp::now())
+        {
+            retention.age_max = Duration::MAX;
+        }
+        retention
     }
 
     /// Called when the disk is full: deletes completed events until a group fits. Returns whether a
@@ -94,7 +108,7 @@ impl Writer {
         self.state.free_space.tell_giving();
         let retention = Retention {
             shortage: disk_bytes.saturating_add(MAKE_ROOM_BYTES),
-            ..self.limits.retention
+            ..self.retention_by_age()
         };
         // Resets the WAL first; without this, the deletion itself may find no space in it.
         let reset = self.checkpoint();

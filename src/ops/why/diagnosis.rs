@@ -307,7 +307,7 @@ fn dead_lettered(entry: &Entry, reason: DeadLetterReason, list: &mut Findings) {
             "it is larger than the broker accepts",
             format!(
                 "raise `rabbitmq.message_bytes_max` and the broker's `max_message_size`, then run `deskbridge events replay {}`",
-                entry.seq
+                entry.event.message_id
             ),
         ),
         DeadLetterReason::Damaged => (

@@ -210,6 +210,15 @@ async fn removed_directory_is_503_within_a_second() {
     let mut consumer = Consumer::subscribed(&vhost, "chat-sessions", "#").await;
     proxy.refuse();
     assert_eq!(bridge.post(array_of_new("held", 5)).await.status, 202);
+    // As if something were mounted over the directory for a moment.
+    let aside = bridge.dir().join("aside");
+    std::fs::rename(bridge.journal_dir(), &aside).unwrap();
+    assert_eq!(bridge.post(array_of_new("refused", 1)).await.status, 503);
+    std::fs::rename(&aside, bridge.journal_dir()).unwrap();
+    eventually("webhooks are accepted again", SOON, || async {
+        bridge.post("[]").await.status == 202
+    })
+    .await;
     std::fs::remove_dir_all(bridge.journal_dir()).unwrap();
     assert_eq!(bridge.post(array_of_new("refused", 1)).await.status, 503);
     eventually("the alarm is raised", Duration::from_secs(1), || async {

@@ -92,6 +92,9 @@ async fn second_process_is_refused_by_a_frozen_one() {
     assert_eq!(exit.status.code(), Some(1), "{}", second.stderr());
     let holder = format!("process {} on host", first.pid());
     assert!(second.stderr().contains(&holder), "{}", second.stderr());
+    std::fs::remove_file(first.journal_dir().join("journal.lock")).unwrap();
+    let exit = second.run_to_exit().await;
+    assert_eq!(exit.status.code(), Some(1), "{}", second.stderr());
     first.thaw();
     assert_eq!(first.post(array_of_new("undisturbed", 1)).await.status, 202);
     first.backlog_is_empty().await;

@@ -2,8 +2,7 @@
 //! deadline, and at a minimum rate. The memory that a body reserves grows with what has arrived.
 //!
 //! Small bodies have a reserve of their own, so that a small body never waits for unfinished large
-//! ones. In both parts, if a body waits for memory and none is freed, an unfinished body is closed
-//! to free some.
+//! ones. In both parts, slow unfinished bodies are closed while another one waits for memory.
 
 mod pool;
 
@@ -20,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::config::http::Http;
 use crate::memory;
 pub(super) use pool::Reserved;
-use pool::{EvictionDelays, Pool, Unfinished, units};
+use pool::{Pace, Pool, Unfinished, units};
 
 /// Maximum length of a small body.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
@@ -48,14 +47,14 @@ const EVENTS_BYTES_MAX: u64 = 8 << 20;
 /// Time after the start of a body in which its rate is not checked.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
-const SMALL_DELAYS: EvictionDelays = EvictionDelays {
-    wait: Duration::from_millis(25),
-    stall: Duration::from_millis(25),
+const SMALL_PACE: Pace = Pace {
+    bytes: 16 << 10,
+    time: Duration::from_millis(50),
 };
 
-const LARGE_DELAYS: EvictionDelays = EvictionDelays {
-    wait: Duration::from_millis(100),
-    stall: Duration::from_millis(500),
+const LARGE_PACE: Pace = Pace {
+    bytes: 128 << 10,
+    time: Duration::from_millis(500),
 };
 
 /// The memory that all bodies, and the events split from them, share.
@@ -103,7 +102,12 @@ impl Budget {
         let complete_bytes = (shared - small) / COMPLETE_PART.1 * COMPLETE_PART.0;
         let complete = pool::semaphore(complete_bytes);
         let large_bytes = shared - small - complete_bytes;
-        let large = Arc::new(Pool::new(large_bytes, 1, &complete, LARGE_DELAYS));
+        let large = Arc::new(Pool::new(
+            large_bytes,
+            body_bytes_max,
+            &complete,
+            LARGE_PACE,
+        ));
         Self {
             body_bytes_max,
             rate_min: config.body_rate_min,
@@ -112,7 +116,8 @@ impl Budget {
                 // There is too little memory for a separate reserve.
                 Arc::clone(&large)
             } else {
-                Arc::new(Pool::new(small, 0, &complete, SMALL_DELAYS))
+                let small = small - SMALL_BYTES_MAX;
+                Arc::new(Pool::new(small, SMALL_BYTES_MAX, &complete, SMALL_PACE))
             },
             large,
             events: Arc::new(Semaphore::new(units(EVENTS_BYTES_MAX) as usize)),

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 use super::limits::{ConnectionLimits, Stop};
 use super::progress::{Phase, Progress};
 use super::refused::{Peer, RefusalReason, RequestRefusals};
+use super::slots::ConnectionLimiter;
 use super::socket::{Socket, discard};
 
 /// Maximum number of header fields of a request; more are answered with 431.
@@ -40,6 +41,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// What all connections of one listener share.
 pub(super) struct Connections {
     pub(super) router: Router,
+    pub(super) limiter: ConnectionLimiter,
     pub(super) limits: ConnectionLimits,
     pub(super) stop: Stop,
     pub(super) refusals: Arc<RequestRefusals>,
@@ -130,6 +132,7 @@ impl ConnectionLifetime<'_> {
             if let Poll::Ready(done) = activity.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
+            connections.limiter.limit_heads();
             while wake.as_mut().poll(cx).is_ready() {
                 wake.set(progress.wake.notified());
             }
@@ -189,6 +192,8 @@ impl Client {
         request.extensions_mut().insert(Arc::clone(peer));
         let answer = connections.router.clone().oneshot(request);
         async move {
+            // Others go first: a client can send many requests at once.
+            yield_now().await;
             let mut response = answer.await?;
             if connections.stop.drain.is_cancelled() || progress.is_answer_last() {
                 let close = HeaderValue::from_static("close");

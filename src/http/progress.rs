@@ -1,9 +1,9 @@
 //! The state of one connection: its phase between requests and answers, how long it may stay in
-//! this phase, and its rank when there is no slot for a new connection. The socket, the service and
-//! the ingress report what happens.
+//! this phase, and how much it has transferred: its rank when there is no slot for a new connection.
+//! The socket, the service and the ingress report what happens.
 
-use std::cmp::Reverse;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -11,16 +11,15 @@ use tokio::sync::Notify;
 use super::limits::{ConnectionLimits, DISCARD_TIMEOUT};
 use crate::failpoint::{self, Failpoint};
 
-/// How long a connection counts as young: the server may not have read from it yet.
-const YOUNG: Duration = Duration::from_secs(1);
+/// How long a sender may leave an answer unread before its connection can be evicted.
+const UNREAD_MAX: Duration = Duration::from_secs(1);
 
-/// Bytes that are credited to a young connection, so that a new connection does not rank below
-/// those that have already sent something.
-const YOUNG_BYTES: u64 = 16 << 10;
-
-/// Bytes that are credited to an idle connection that has carried an authentic request: its sender
-/// is likely to use it again at the moment when it would be closed.
+/// Bytes that are credited to a connection that has carried an authentic request: its sender is
+/// likely to use it again at the moment when it would be closed.
 const PROVEN_BYTES: u64 = 1 << 20;
+
+/// Size of the first read of a head: with a usual head, it ends within the body.
+const HEAD_BYTES_USUAL: usize = 8 << 10;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +38,12 @@ pub(super) enum Phase {
     Linger,
 }
 
-/// The rank of a connection; the lowest one is closed first.
-///
-/// Connections that have had `YOUNG` (one second) rank below young ones. Within both groups, the
-/// connection with the fewest bytes per second ranks lowest. Since all young connections start with
-/// the same credit, a flood of new connections evicts itself, in the order of arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct EvictionRank {
-    is_young: bool,
-    bytes_per_second: u64,
-    age: Reverse<Duration>,
-}
-
 /// The state of one connection, shared by its task and the accept loop.
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Mutex<ConnectionState>,
+    /// What the heads of all connections of the listener have beyond the usual size.
+    heads: Arc<AtomicUsize>,
     /// Wakes the connection's task so that it checks its state again.
     pub(super) wake: Notify,
 }
@@ -67,24 +56,24 @@ pub(super) struct Progress {
 struct ConnectionState {
     phase: Phase,
     phase_since: Instant,
-    /// Bytes transferred since `bytes_since` by the current request, answer or idle period.
+    /// Bytes transferred since the connection was accepted.
     bytes: u64,
-    bytes_since: Instant,
+    /// Bytes read with the head of the current request. They are in memory until it is answered.
+    head_bytes: usize,
     /// Whether the body of the current request was read to its end.
     is_body_read: bool,
     /// Whether the current request is verified.
     is_verified: bool,
-    /// Whether a request on this connection was signed with a secret.
-    is_proven: bool,
     is_answer_complete: bool,
     is_evicted: bool,
 }
 
 impl Progress {
-    /// The state of a connection that has just been accepted.
-    pub(super) fn accepted() -> Self {
+    /// The state of a connection that has just been accepted. `heads` counts the bytes of all heads.
+    pub(super) fn accepted(heads: &Arc<AtomicUsize>) -> Self {
         Self {
-            state: Mutex::new(ConnectionState::new(Phase::Idle, 0, Instant::now())),
+            state: Mutex::new(ConnectionState::accepted()),
+            heads: Arc::clone(heads),
             wake: Notify::new(),
         }
     }
@@ -94,7 +83,12 @@ impl Progress {
         let mut state = self.state();
         if state.phase == Phase::Idle {
             state.enter(Phase::Head);
-            state.restart_count();
+        }
+        if state.phase == Phase::Head && !state.is_evicted {
+            let before = state.large_head_bytes();
+            state.head_bytes += bytes;
+            let more = state.large_head_bytes() - before;
+            self.heads.fetch_add(more, Ordering::Relaxed);
         }
         state.bytes += bytes as u64;
     }
@@ -107,10 +101,6 @@ impl Progress {
     /// Records that the head of a request is complete.
     pub(super) fn request_began(&self) {
         let mut state = self.state();
-        if state.phase == Phase::Idle {
-            // The request arrived together with the previous one.
-            state.restart_count();
-        }
         state.enter(Phase::Request);
         state.is_body_read = false;
     }
@@ -126,14 +116,15 @@ impl Progress {
         let mut state = self.state();
         state.enter(Phase::Verified);
         state.is_verified = true;
-        state.is_proven |= is_proof;
+        if is_proof {
+            state.bytes = state.bytes.max(PROVEN_BYTES);
+        }
     }
 
     /// Records that the head of the answer is about to be written.
     pub(super) fn answer_began(&self) {
         let mut state = self.state();
         state.enter(Phase::Answer);
-        state.restart_count();
         state.is_answer_complete = false;
     }
 
@@ -147,8 +138,8 @@ impl Progress {
         let mut state = self.state();
         if state.phase == Phase::Answer && state.is_answer_complete {
             state.enter(Phase::Idle);
-            state.restart_count();
             state.is_verified = false;
+            self.forget_head(&mut state);
             failpoint::pass(Failpoint::HttpAnswerAfter);
         }
     }
@@ -157,7 +148,6 @@ impl Progress {
     pub(super) fn linger_began(&self) {
         let mut state = self.state();
         state.enter(Phase::Linger);
-        state.restart_count();
         state.is_verified = false;
     }
 
@@ -166,21 +156,25 @@ impl Progress {
         self.state().phase
     }
 
-    /// The rank at `now`; `None` if the connection is protected or already evicted.
-    pub(super) fn eviction_rank(&self, now: Instant) -> Option<EvictionRank> {
-        let state = self.state();
-        let can_go = !state.is_evicted && !state.is_protected(now);
-        can_go.then(|| state.eviction_rank(now))
+    /// The rank: the number of binary digits of the bytes transferred. It never falls.
+    pub(super) fn magnitude(&self) -> u32 {
+        self.state().magnitude()
+    }
+
+    /// What the head of the current request has beyond the usual size.
+    pub(super) fn large_head_bytes(&self) -> usize {
+        self.state().large_head_bytes()
     }
 
     /// Tells the connection to close in favour of another one. Returns false if it is already
     /// evicted, or protected because its request has been verified in the meantime.
     pub(super) fn evict(&self) -> bool {
         let mut state = self.state();
-        if state.is_evicted || state.is_protected(Instant::now()) {
+        if state.is_evicted || state.is_protected() {
             return false;
         }
         state.is_evicted = true;
+        self.forget_head(&mut state);
         self.wake.notify_one();
         true
     }
@@ -201,7 +195,7 @@ impl Progress {
     pub(super) fn should_close(&self, is_closing: bool) -> bool {
         let state = self.state();
         (is_closing && matches!(state.phase, Phase::Idle | Phase::Head | Phase::Linger))
-            || (state.is_evicted && !state.is_protected(Instant::now()))
+            || (state.is_evicted && !state.is_protected())
     }
 
     /// When the current phase expires; `None` if the ingress limits it instead.
@@ -217,21 +211,33 @@ impl Progress {
         state.phase_since.checked_add(timeout)
     }
 
+    fn forget_head(&self, state: &mut ConnectionState) {
+        self.heads
+            .fetch_sub(state.large_head_bytes(), Ordering::Relaxed);
+        state.head_bytes = 0;
+    }
+
     fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let mut state = *self.state();
+        self.forget_head(&mut state);
+    }
+}
+
 impl ConnectionState {
-    fn new(phase: Phase, bytes: u64, since: Instant) -> Self {
+    fn accepted() -> Self {
         Self {
-            phase,
-            phase_since: since,
-            bytes,
-            bytes_since: since,
+            phase: Phase::Idle,
+            phase_since: Instant::now(),
+            bytes: 0,
+            head_bytes: 0,
             is_body_read: false,
             is_verified: false,
-            is_proven: false,
             is_answer_complete: false,
             is_evicted: false,
         }
@@ -242,35 +248,19 @@ impl ConnectionState {
         self.phase_since = Instant::now();
     }
 
-    fn restart_count(&mut self) {
-        self.bytes = 0;
-        self.bytes_since = self.phase_since;
-    }
-
-    /// A verified request keeps its connection until its answer is written. If the sender has not
-    /// read the answer for `YOUNG`, the connection loses this protection by the sender's own fault.
-    fn is_protected(&self, now: Instant) -> bool {
-        let is_unread =
-            self.phase == Phase::Answer && now.saturating_duration_since(self.phase_since) >= YOUNG;
+    /// A verified request keeps its connection until its answer is written. If the sender does not
+    /// read the answer in time, the connection loses this protection by the sender's own fault.
+    fn is_protected(&self) -> bool {
+        let is_unread = self.phase == Phase::Answer && self.phase_since.elapsed() >= UNREAD_MAX;
         self.is_verified && !is_unread
     }
 
-    fn eviction_rank(&self, now: Instant) -> EvictionRank {
-        let age = now.saturating_duration_since(self.bytes_since);
-        let is_proven = self.phase == Phase::Idle && self.is_proven;
-        let is_young = is_proven || age < YOUNG;
-        let credit = match (is_proven, is_young) {
-            (true, _) => PROVEN_BYTES,
-            (false, true) => YOUNG_BYTES,
-            (false, false) => 0,
-        };
-        let microseconds = u64::try_from(age.as_micros()).unwrap_or(u64::MAX).max(1);
-        let bytes = self.bytes.saturating_add(credit);
-        EvictionRank {
-            is_young,
-            bytes_per_second: bytes.saturating_mul(1_000_000) / microseconds,
-            age: Reverse(age),
-        }
+    fn large_head_bytes(&self) -> usize {
+        self.head_bytes.saturating_sub(HEAD_BYTES_USUAL)
+    }
+
+    fn magnitude(&self) -> u32 {
+        u64::BITS - self.bytes.leading_zeros()
     }
 }
 
@@ -278,50 +268,54 @@ impl ConnectionState {
 mod tests {
     use super::*;
 
-    fn state(phase: Phase, bytes: u64, age: Duration) -> ConnectionState {
-        let since = Instant::now().checked_sub(age).expect("the clock is older");
-        ConnectionState::new(phase, bytes, since)
-    }
-
-    fn seconds(seconds: f64) -> Duration {
-        Duration::from_secs_f64(seconds)
+    fn progress() -> Progress {
+        Progress::accepted(&Arc::default())
     }
 
     #[test]
     fn least_progress_is_evicted_first() {
-        let proven = ConnectionState {
-            is_proven: true,
-            ..state(Phase::Idle, 0, seconds(10.0))
-        };
-        let rising = [
-            state(Phase::Idle, 0, seconds(20.0)),
-            state(Phase::Idle, 0, seconds(10.0)),
-            state(Phase::Head, 100, seconds(10.0)),
-            state(Phase::Request, 100, seconds(5.0)),
-            state(Phase::Request, 500_000, seconds(5.0)),
-            // Young connections: in the order of arrival.
-            state(Phase::Idle, 0, seconds(0.9)),
-            state(Phase::Head, 100, seconds(0.5)),
-            proven,
-            state(Phase::Idle, 0, seconds(0.01)),
-            state(Phase::Request, 5_000_000, seconds(0.5)),
-        ];
-        let now = Instant::now();
-        let ranks: Vec<_> = rising
-            .iter()
-            .map(|state| state.eviction_rank(now))
-            .collect();
-        assert!(ranks.is_sorted(), "{ranks:#?}");
+        let rising = [0, 1, 100, 200, 500_000, 5_000_000].map(|bytes| {
+            let progress = progress();
+            progress.bytes_arrived(bytes);
+            progress.magnitude()
+        });
+        assert!(rising.is_sorted_by(|less, more| less < more), "{rising:?}");
+        let proven = progress();
+        proven.request_verified(true);
+        proven.answer_began();
+        proven.answer_complete();
+        proven.flushed();
+        assert!((rising[4]..rising[5]).contains(&proven.magnitude()));
+    }
+
+    #[test]
+    fn head_counts_until_it_is_answered_or_evicted() {
+        let heads = Arc::default();
+        let of_two = [(); 2].map(|()| Progress::accepted(&heads));
+        for progress in &of_two {
+            progress.bytes_arrived(HEAD_BYTES_USUAL);
+            progress.bytes_arrived(100);
+            progress.request_began();
+            progress.bytes_arrived(1000);
+        }
+        assert_eq!(heads.load(Ordering::Relaxed), 200);
+        of_two[0].answer_began();
+        of_two[0].answer_complete();
+        of_two[0].flushed();
+        assert_eq!(heads.load(Ordering::Relaxed), 100);
+        assert!(of_two[1].evict());
+        assert_eq!(heads.load(Ordering::Relaxed), 0);
+        of_two[0].bytes_arrived(HEAD_BYTES_USUAL + 1);
+        drop(of_two);
+        assert_eq!(heads.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn authentic_request_is_protected_until_answered() {
-        let progress = Progress::accepted();
+        let progress = progress();
         progress.bytes_arrived(100);
         progress.request_began();
-        assert!(progress.eviction_rank(Instant::now()).is_some());
         progress.request_verified(true);
-        assert!(progress.eviction_rank(Instant::now()).is_none());
         assert!(!progress.evict());
         progress.answer_began();
         assert!(!progress.evict(), "the answer is not out");
@@ -333,7 +327,7 @@ mod tests {
 
     #[test]
     fn request_verified_during_eviction_is_answered() {
-        let progress = Progress::accepted();
+        let progress = progress();
         progress.bytes_arrived(100);
         progress.request_began();
         assert!(progress.evict());

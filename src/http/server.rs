@@ -18,7 +18,6 @@ use super::connection::{self, Connections};
 use super::descriptors;
 use super::limits::{ConnectionLimits, Stop};
 use super::problem::Problem;
-use super::progress::Progress;
 use super::refused::RequestRefusals;
 use super::slots::{ConnectionLimiter, SlotGrant};
 use super::throttle::Throttles;
@@ -45,20 +44,7 @@ pub async fn serve(
     refusals: Arc<RequestRefusals>,
 ) {
     let close = stop.close.clone();
-    let mut connections = ConnectionSet {
-        limiter: ConnectionLimiter::new(
-            descriptors::fit(limits.config.connections_max),
-            &limits.config,
-        ),
-        connections: Arc::new(Connections {
-            router: router.layer(CatchPanicLayer::custom(panicked)),
-            limits,
-            stop,
-            refusals,
-        }),
-        tasks: JoinSet::new(),
-        throttles: Throttles::default(),
-    };
+    let mut connections = ConnectionSet::new(router, limits, stop, refusals);
     connections.accept_until_drain(&listener).await;
     if let Err(error) = connections.accept_queued(listener).await {
         tracing::debug!(%error, "accept backlog drained");
@@ -67,19 +53,38 @@ pub async fn serve(
         () = close.cancelled() => {}
         () = connections.drain() => {}
     }
-    connections.limiter.wake_all();
+    connections.connections.limiter.wake_all();
     connections.drain().await;
 }
 
 /// The connections of one listener.
 struct ConnectionSet {
     connections: Arc<Connections>,
-    limiter: ConnectionLimiter,
     tasks: JoinSet<()>,
     throttles: Throttles,
 }
 
 impl ConnectionSet {
+    fn new(
+        router: Router,
+        limits: ConnectionLimits,
+        stop: Stop,
+        refusals: Arc<RequestRefusals>,
+    ) -> Self {
+        let connections_max = descriptors::fit(limits.config.connections_max);
+        Self {
+            connections: Arc::new(Connections {
+                router: router.layer(CatchPanicLayer::custom(panicked)),
+                limiter: ConnectionLimiter::new(connections_max, &limits.config),
+                limits,
+                stop,
+                refusals,
+            }),
+            tasks: JoinSet::new(),
+            throttles: Throttles::default(),
+        }
+    }
+
     async fn accept_until_drain(&mut self, listener: &TcpListener) {
         let drain = self.connections.stop.drain.clone();
         let mut failures = 0;
@@ -101,7 +106,7 @@ impl ConnectionSet {
                     if self.throttles.should_log("accept").is_some() {
                         tracing::warn!(%error, "accept failed; retrying");
                     }
-                    self.limiter.evict();
+                    self.connections.limiter.evict();
                     failures += 1;
                     sleep(backoff::delay(ACCEPT_PAUSE_MIN, ACCEPT_PAUSE_MAX, failures)).await;
                 }
@@ -126,7 +131,7 @@ impl ConnectionSet {
     /// evicted connections are still open.
     async fn admit(&mut self, stream: TcpStream, address: SocketAddr) {
         loop {
-            match self.limiter.make_room(address.ip()) {
+            match self.connections.limiter.make_room(address.ip()) {
                 SlotGrant::Free => break,
                 SlotGrant::Made => {
                     self.log_limit_reached();
@@ -138,12 +143,13 @@ impl ConnectionSet {
                 SlotGrant::None => self.one_leaves_or_time_passes().await,
             }
         }
-        while self.limiter.are_too_many_leaving() {
+        while self.connections.limiter.are_too_many_leaving() {
             self.one_leaves_or_time_passes().await;
         }
-        let progress = Arc::new(Progress::accepted());
-        let slot = self.limiter.take(&progress, address.ip());
+        // Otherwise the results of finished tasks would accumulate while connections arrive.
+        while self.tasks.try_join_next().is_some() {}
         let connections = Arc::clone(&self.connections);
+        let (progress, slot) = connections.limiter.take(address.ip());
         self.tasks.spawn(async move {
             connection::serve(stream, address, connections, progress).await;
             drop(slot);
@@ -185,4 +191,31 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Answers 500. The process's panic hook has already logged the panic itself.
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::failed().into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::config::http::Http;
+
+    /// As if connections arrived so fast that the accept loop does nothing else.
+    #[tokio::test]
+    async fn finished_tasks_do_not_accumulate() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = ConnectionLimits::of(&Http::default());
+        let refusals = RequestRefusals::of("http", Arc::default());
+        let mut connections = ConnectionSet::new(Router::new(), limits, Stop::default(), refusals);
+        for _ in 0..100 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let (stream, peer) = listener.accept().await.unwrap();
+            connections.admit(stream, peer).await;
+            client.shutdown().await.unwrap();
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        }
+        let tasks = connections.tasks.len();
+        assert!(tasks < 10, "{tasks} tasks");
+    }
 }

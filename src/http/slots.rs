@@ -1,11 +1,16 @@
 //! Limits the number of open connections, and decides which one is evicted when there is no slot
 //! for a new one. A slot is free as soon as its connection is told to close: a new connection does
 //! not wait until the evicted one has closed.
+//!
+//! The newest ones, as many as half of the slots, are evicted only if all others are protected. Of
+//! the others, those that have transferred the fewest bytes go first, in powers of
+//! two; among equals the oldest one. So with N slots and R new connections a second, none is closed
+//! within N/2R seconds, and afterwards only silent ones are while there are any.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::progress::Progress;
 use crate::config::http::Http;
@@ -15,6 +20,13 @@ use crate::config::networks::Network;
 /// that the rest of the process relies on.
 const LEAVING_MAX: usize = 16;
 
+/// Memory for what all unanswered heads have beyond a usual size. If they have more, connections are
+/// evicted that use more than an equal share of it: with 1024 slots, more than 2 KiB.
+const HEADS_BYTES_MAX: usize = 2 << 20;
+
+/// The rank of the newest connections.
+const NEW: u32 = u32::MAX;
+
 /// Limits the number of connections of one listener.
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
@@ -23,12 +35,18 @@ pub(super) struct ConnectionLimiter {
     /// They forward for many clients, so they have no limit per client.
     proxies: Vec<Network>,
     slots: Arc<Mutex<Slots>>,
+    heads: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     next: u64,
+    /// How many connections have the rank `NEW`.
+    new: usize,
+    new_max: usize,
     taken: HashMap<u64, OpenSlot>,
+    /// Rank and number of each connection. The rank may have risen since.
+    order: BTreeSet<(u32, u64)>,
     leaving: usize,
 }
 
@@ -36,6 +54,7 @@ struct Slots {
 struct OpenSlot {
     progress: Arc<Progress>,
     client: IpAddr,
+    rank: u32,
 }
 
 /// The slot of one connection; released when dropped.
@@ -59,11 +78,17 @@ pub(super) enum SlotGrant {
 impl ConnectionLimiter {
     /// A limiter for `connections_max` connections, but at least one.
     pub(super) fn new(connections_max: usize, config: &Http) -> Self {
+        let connections_max = connections_max.max(1);
+        let slots = Slots {
+            new_max: connections_max / 2,
+            ..Slots::default()
+        };
         Self {
-            connections_max: connections_max.max(1),
+            connections_max,
             per_client_max: config.connections_per_client_max,
             proxies: config.trusted_proxies.clone(),
-            slots: Arc::default(),
+            slots: Arc::new(Mutex::new(slots)),
+            heads: Arc::default(),
         }
     }
 
@@ -90,24 +115,34 @@ impl ConnectionLimiter {
     }
 
     /// Gives a slot to a connection for which there is room.
-    pub(super) fn take(&self, progress: &Arc<Progress>, client: IpAddr) -> Slot {
+    pub(super) fn take(&self, client: IpAddr) -> (Arc<Progress>, Slot) {
+        let progress = Arc::new(Progress::accepted(&self.heads));
         let mut slots = lock(&self.slots);
         let number = slots.next;
         slots.next += 1;
         let taken = OpenSlot {
-            progress: Arc::clone(progress),
+            progress: Arc::clone(&progress),
             client: prefix(client),
+            rank: NEW,
         };
         slots.taken.insert(number, taken);
-        Slot {
-            number,
-            slots: Arc::clone(&self.slots),
-        }
+        slots.order.insert((NEW, number));
+        slots.new += 1;
+        let slots = Arc::clone(&self.slots);
+        (progress, Slot { number, slots })
     }
 
     /// Evicts the connection with the least progress. Returns false if all are protected.
     pub(super) fn evict(&self) -> bool {
         lock(&self.slots).evict(|_| true)
+    }
+
+    /// Evicts a connection with a large head if all heads together take too much memory.
+    pub(super) fn limit_heads(&self) {
+        if self.heads.load(Ordering::Relaxed) > HEADS_BYTES_MAX {
+            let share = HEADS_BYTES_MAX / self.connections_max;
+            lock(&self.slots).evict(|taken| taken.progress.large_head_bytes() > share);
+        }
     }
 
     /// Whether so many evicted connections are still open that the accept loop must wait.
@@ -125,29 +160,51 @@ impl ConnectionLimiter {
 
 impl Slots {
     fn evict(&mut self, is_candidate: impl Fn(&OpenSlot) -> bool) -> bool {
-        loop {
-            let now = Instant::now();
-            let candidates = self.taken.iter().filter(|(_, taken)| is_candidate(taken));
-            let least = candidates
-                .filter_map(|(number, taken)| Some((taken.progress.eviction_rank(now)?, *number)))
-                .min();
-            let Some((_, number)) = least else {
-                return false;
-            };
-            // Fails if its request has been verified in the meantime.
-            if self.taken[&number].progress.evict() {
-                self.taken.remove(&number);
+        while self.new > self.new_max
+            && let Some(&(_, number)) = self.order.range((NEW, 0)..).next()
+        {
+            self.rank(number);
+        }
+        let mut from = (0, 0);
+        while let Some(&(rank, number)) = self.order.range(from..).next() {
+            from = (rank, number + 1);
+            let taken = &self.taken[&number];
+            if !is_candidate(taken) {
+                continue;
+            }
+            if rank < taken.progress.magnitude() {
+                // It has grown since it was ranked, and comes up again.
+                self.rank(number);
+            } else if taken.progress.evict() {
+                self.remove(number);
                 self.leaving += 1;
                 return true;
             }
         }
+        false
+    }
+
+    /// Ranks a connection by what it has transferred until now.
+    fn rank(&mut self, number: u64) {
+        if let Some(mut taken) = self.remove(number) {
+            taken.rank = taken.progress.magnitude();
+            self.order.insert((taken.rank, number));
+            self.taken.insert(number, taken);
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<OpenSlot> {
+        let taken = self.taken.remove(&number)?;
+        self.order.remove(&(taken.rank, number));
+        self.new -= usize::from(taken.rank == NEW);
+        Some(taken)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut slots = lock(&self.slots);
-        if slots.taken.remove(&self.number).is_none() {
+        if slots.remove(self.number).is_none() {
             slots.leaving -= 1;
         }
     }
@@ -180,8 +237,7 @@ mod tests {
 
     fn enter(limiter: &ConnectionLimiter, client: IpAddr) -> (SlotGrant, Arc<Progress>, Slot) {
         let room = limiter.make_room(client);
-        let progress = Arc::new(Progress::accepted());
-        let slot = limiter.take(&progress, client);
+        let (progress, slot) = limiter.take(client);
         (room, progress, slot)
     }
 
@@ -194,6 +250,48 @@ mod tests {
         let (made, _, _third_slot) = enter(&limiter, HERE);
         assert_eq!(made, SlotGrant::Made);
         assert!(first.is_evicted() && !second.is_evicted());
+    }
+
+    #[test]
+    fn fewest_bytes_go_first_then_the_oldest_but_the_newest_half_stays() {
+        let limiter = ConnectionLimiter::new(6, &Http::default());
+        let open: Vec<_> = [1000, 10, 0, 15, 0, 5000]
+            .into_iter()
+            .map(|bytes| {
+                let (_, progress, slot) = enter(&limiter, HERE);
+                progress.bytes_arrived(bytes);
+                (progress, slot)
+            })
+            .collect();
+        let evicted = || -> Vec<_> {
+            let evicted = |number: &usize| open[*number].0.is_evicted();
+            (0..6).filter(evicted).collect()
+        };
+        let (_newest, expected) = (enter(&limiter, HERE), [vec![2], vec![1, 2]]);
+        assert_eq!(evicted(), expected[0]);
+        open[3].0.bytes_arrived(1000);
+        let _newest = enter(&limiter, HERE);
+        assert_eq!(evicted(), expected[1]);
+        // Of those that remain, only the fifth is silent.
+        let _newest = enter(&limiter, HERE);
+        assert_eq!(evicted(), [1, 2, 4]);
+        let _newest = enter(&limiter, HERE);
+        assert_eq!(evicted(), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn large_heads_are_bounded() {
+        let limiter = ConnectionLimiter::new(1024, &Http::default());
+        let small = enter(&limiter, HERE);
+        small.1.bytes_arrived(1000);
+        let large: Vec<_> = (0..600).map(|_| enter(&limiter, HERE)).collect();
+        for (_, progress, _) in &large {
+            progress.bytes_arrived((8 << 10) + (4 << 10));
+            limiter.limit_heads();
+        }
+        let evicted = |(_, progress, _): &&(_, Arc<Progress>, _)| progress.is_evicted();
+        assert_eq!(large.iter().filter(evicted).count(), 88);
+        assert!(evicted(&&large[87]) && !small.1.is_evicted());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Bodies that each hold some memory and wait for more could block each other. Therefore memory for
 //! one body of the maximum length is kept aside, and the body that holds the single ticket may use
 //! it: that body always gets what it needs, and the next one gets the ticket when it is done.
-//! Against senders that never finish, a body that has waited for a while closes another unfinished
-//! one: of the stalled bodies, the one with the most byte-seconds. Bodies that are still arriving
-//! are given more time, and fast ones are not closed. While the body with the ticket is being
-//! stored, the others wait for the disk anyway, so nothing is closed.
+//!
+//! Against senders that never finish: while a body waits for memory, bodies that arrive more slowly
+//! than a real sender's are closed at once, the slowest first, as many as are needed. The time for
+//! which a body itself waits for memory does not count. While a complete body keeps its memory here
+//! until it is stored, the others wait for the disk, so nothing is closed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,19 +22,8 @@ use super::BodyError;
 /// Size of the unit in which memory is counted, in bytes.
 const UNIT_BYTES: u64 = 1 << 10;
 
-/// If no memory is freed for this many times the patience, bodies that are still arriving may be
-/// closed, too, unless they are fast.
-const PATIENCE_TIMES_MAX: u32 = 10;
-
-/// How long storing the body with the ticket keeps others from being closed: as long as its sender
-/// waits for the disk.
-const STORING_MAX: Duration = Duration::from_secs(10);
-
-/// A body that receives fewer bytes than this within the stall time of its part has stalled.
-const PACE_BYTES: u64 = 16 << 10;
-
-/// A body that receives this many bytes within the longest wait is fast: in the large part 1 MiB/s.
-const FAST_BYTES: u64 = 1 << 20;
+/// Interval at which the bodies are checked while one waits for memory.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A part of the memory for bodies.
 #[derive(Debug)]
@@ -42,38 +32,38 @@ pub(super) struct Pool {
     shared: Arc<Semaphore>,
     /// A body with a ticket may have all the memory it needs, outside of `shared`.
     tickets: Arc<Semaphore>,
+    /// The most that a body in this part needs.
+    body_bytes_max: u64,
     /// Memory for complete bodies, in units; unfinished bodies cannot use it.
     complete: Arc<Semaphore>,
-    has_tickets: bool,
-    delays: EvictionDelays,
+    pace: Pace,
     bodies: Mutex<Bodies>,
 }
 
-/// When a body that waits for memory closes another one.
+/// The pace of a real sender. Other bodies give way to one that waits for memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct EvictionDelays {
-    /// Time without freed memory before a stalled body is closed.
-    pub(super) wait: Duration,
-    /// Time without progress after which a body counts as stalled.
-    pub(super) stall: Duration,
+pub(super) struct Pace {
+    pub(super) bytes: u64,
+    /// Time for these bytes. Once a body has waited for this long, half of it.
+    pub(super) time: Duration,
 }
 
 #[derive(Debug)]
 struct Bodies {
     next: u64,
     unfinished: HashMap<u64, Entry>,
-    freed_at: Instant,
+    /// Complete bodies that keep their memory here until they are stored.
+    storing: usize,
+    checked_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Entry {
     reserved_bytes: u64,
-    since: Instant,
-    /// When the latest `PACE_BYTES` of the body had arrived.
+    /// When the latest bytes that make up a pace had arrived, later by what it waited since.
     paced_at: Instant,
-    /// When the latest `FAST_BYTES` of the body had arrived.
-    fast_at: Instant,
-    is_waiting: bool,
+    /// Since when it waits for memory, and for how many bytes.
+    waiting: Option<(Instant, u64)>,
     evicted: CancellationToken,
 }
 
@@ -82,6 +72,7 @@ struct Entry {
 pub(in crate::http) struct Reserved {
     permit: OwnedSemaphorePermit,
     pool: Arc<Pool>,
+    is_storing: bool,
 }
 
 /// A body that is not complete.
@@ -99,37 +90,36 @@ pub(super) struct Unfinished {
 }
 
 impl Pool {
-    /// A part with `bytes` for unfinished bodies. In addition, up to `tickets` bodies may have all
-    /// the memory they need. `complete` is the memory for complete bodies.
+    /// A part with `bytes` for unfinished bodies. In addition, one body may have all the memory it
+    /// needs, up to `body_bytes_max`. `complete` is the memory for complete bodies.
     pub(super) fn new(
         bytes: u64,
-        tickets: usize,
+        body_bytes_max: u64,
         complete: &Arc<Semaphore>,
-        delays: EvictionDelays,
+        pace: Pace,
     ) -> Self {
         Self {
             shared: semaphore(bytes),
             complete: Arc::clone(complete),
-            tickets: Arc::new(Semaphore::new(tickets)),
-            has_tickets: tickets > 0,
-            delays,
+            tickets: Arc::new(Semaphore::new(1)),
+            body_bytes_max,
+            pace,
             bodies: Mutex::new(Bodies {
                 next: 0,
                 unfinished: HashMap::new(),
-                freed_at: Instant::now(),
+                storing: 0,
+                checked_at: None,
             }),
         }
     }
 
     /// Registers a body of which nothing has arrived.
     pub(super) fn enter(self: &Arc<Self>) -> Unfinished {
-        let (now, evicted) = (Instant::now(), CancellationToken::new());
+        let evicted = CancellationToken::new();
         let entry = Entry {
             reserved_bytes: 0,
-            since: now,
-            paced_at: now,
-            fast_at: now,
-            is_waiting: false,
+            paced_at: Instant::now(),
+            waiting: None,
             evicted: evicted.clone(),
         };
         Unfinished {
@@ -143,53 +133,42 @@ impl Pool {
         }
     }
 
-    /// Closes the unfinished body with the most byte-seconds among the stalled ones or, if no
-    /// memory has been freed for a long time, among all that are not fast.
-    fn close_one(&self) {
+    /// Closes slow bodies until there is enough memory for all that wait.
+    fn close_slow(&self) {
         let now = Instant::now();
         let mut bodies = self.bodies();
-        let free_for = now.saturating_duration_since(bodies.freed_at);
-        if free_for < self.delays.wait {
+        let is_checked = |at: Instant| now.saturating_duration_since(at) < CHECK_INTERVAL;
+        if bodies.storing > 0 || bodies.checked_at.is_some_and(is_checked) {
             return;
         }
-        let is_slow_due = free_for >= self.delays.wait_max();
-        let is_due = |entry: &Entry| {
-            let elapsed = |since| now.saturating_duration_since(since);
-            let has_stalled = elapsed(entry.paced_at) >= self.delays.stall;
-            let is_slow = elapsed(entry.fast_at) >= self.delays.wait_max();
-            has_stalled || (is_slow_due && is_slow)
+        bodies.checked_at = Some(now);
+        let waiting = || bodies.unfinished.values().filter_map(|entry| entry.waiting);
+        let mut wanted: u64 = waiting().map(|(_, bytes)| bytes).sum();
+        let is_long = |(since, _)| now.saturating_duration_since(since) >= self.pace.time;
+        let time = self.pace.time / if waiting().any(is_long) { 2 } else { 1 };
+        let elapsed = |entry: &Entry| {
+            let until = entry.waiting.map_or(now, |(since, _)| since);
+            until.saturating_duration_since(entry.paced_at)
         };
-        // If there are tickets, a body that waits is not an obstacle: it gets its memory in turn.
-        let is_candidate = |entry: &Entry| {
-            let is_excused = entry.is_waiting && self.has_tickets;
-            let holds = entry.reserved_bytes > 0 && !is_excused;
-            holds && is_due(entry)
-        };
-        let byte_seconds = |entry: &Entry| {
-            let age = now.saturating_duration_since(entry.since);
-            u128::from(entry.reserved_bytes) * age.as_micros()
-        };
-        let candidates = bodies.unfinished.iter();
-        let most = candidates
-            .filter(|(_, entry)| is_candidate(entry))
-            .max_by_key(|(_, entry)| byte_seconds(entry));
-        if let Some((&number, _)) = most
+        let holding = bodies.unfinished.iter();
+        let mut slow: Vec<_> = holding
+            .filter(|(_, entry)| entry.reserved_bytes > 0 && elapsed(entry) >= time)
+            .map(|(&number, entry)| (elapsed(entry), number))
+            .collect();
+        slow.sort_unstable();
+        let mut free = self.shared.available_permits() as u64 * UNIT_BYTES;
+        while free < wanted
+            && let Some((_, number)) = slow.pop()
             && let Some(entry) = bodies.unfinished.remove(&number)
         {
-            bodies.freed_at = now;
+            free += entry.reserved_bytes;
+            wanted -= entry.waiting.map_or(0, |(_, bytes)| bytes);
             entry.evicted.cancel();
         }
     }
 
     fn bodies(&self) -> MutexGuard<'_, Bodies> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl EvictionDelays {
-    /// Time without freed memory before a body that is still arriving is closed.
-    fn wait_max(self) -> Duration {
-        self.wait * PATIENCE_TIMES_MAX
     }
 }
 
@@ -222,7 +201,10 @@ impl Pool {
     /// Number of bodies that wait for memory of this part.
     pub(super) fn waiting(&self) -> usize {
         let bodies = self.bodies();
-        let waiting = bodies.unfinished.values().filter(|entry| entry.is_waiting);
+        let waiting = bodies
+            .unfinished
+            .values()
+            .filter(|entry| entry.waiting.is_some());
         waiting.count()
     }
 }
@@ -248,13 +230,12 @@ impl Unfinished {
         let Some(entry) = entry else {
             return; // It has been given up.
         };
-        let now = Instant::now();
         self.number = pool.bodies().register(Entry {
-            paced_at: now,
-            fast_at: now,
+            reserved_bytes: 0,
             ..entry
         });
         self.reserved_bytes = 0;
+        self.has_ticket = false;
         self.pool = Arc::clone(pool);
     }
 
@@ -281,10 +262,15 @@ impl Unfinished {
                 *reserved = Some(Reserved {
                     permit,
                     pool: Arc::clone(&self.pool),
+                    is_storing: false,
                 });
             }
         }
-        self.reserved_bytes = if self.has_ticket { bytes_max } else { bytes };
+        self.reserved_bytes = if self.has_ticket {
+            bytes_max.min(self.pool.body_bytes_max)
+        } else {
+            bytes
+        };
         self.note(|entry| entry.reserved_bytes = self.reserved_bytes);
         Ok(waited)
     }
@@ -293,15 +279,9 @@ impl Unfinished {
     pub(super) fn arrived(&mut self, bytes: u64) {
         let before = self.arrived_bytes;
         self.arrived_bytes += bytes;
-        let passes = |step| before / step < self.arrived_bytes / step;
-        if passes(PACE_BYTES) {
-            let now = Instant::now();
-            self.note(|entry| {
-                entry.paced_at = now;
-                if passes(FAST_BYTES) {
-                    entry.fast_at = now;
-                }
-            });
+        let step = self.pool.pace.bytes;
+        if before / step < self.arrived_bytes / step {
+            self.note(|entry| entry.paced_at = Instant::now());
         }
     }
 
@@ -311,14 +291,16 @@ impl Unfinished {
         }
     }
 
-    /// Waits for memory. Resets the pace afterwards, because the wait is not the sender's fault.
+    /// Waits for memory. This does not count as slow: it is not the sender's fault.
     async fn wait(&mut self, units: u32) -> Result<OwnedSemaphorePermit, BodyError> {
-        self.note(|entry| entry.is_waiting = true);
+        let begin = Instant::now();
+        let bytes = u64::from(units) * UNIT_BYTES;
+        self.note(|entry| entry.waiting = Some((begin, bytes)));
         let permit = self.wait_for(units).await;
         self.note(|entry| {
-            entry.is_waiting = false;
-            entry.paced_at = Instant::now();
-            entry.fast_at = entry.paced_at;
+            entry.waiting = None;
+            let now = Instant::now();
+            entry.paced_at = now.min(entry.paced_at + (now - begin));
         });
         permit
     }
@@ -328,6 +310,7 @@ impl Unfinished {
         let mut shared = std::pin::pin!(Arc::clone(&pool.shared).acquire_many_owned(units));
         let mut ticket = std::pin::pin!(Arc::clone(&pool.tickets).acquire_owned());
         loop {
+            pool.close_slow();
             tokio::select! {
                 biased;
                 permit = &mut shared => return permit.map_err(|_| BodyError::Exhausted),
@@ -336,7 +319,7 @@ impl Unfinished {
                     return permit.map_err(|_| BodyError::Exhausted);
                 }
                 () = self.evicted.cancelled() => return Err(BodyError::Exhausted),
-                () = sleep(pool.delays.wait) => pool.close_one(),
+                () = sleep(CHECK_INTERVAL) => {}
             }
         }
     }
@@ -349,10 +332,9 @@ impl Unfinished {
         let complete = Arc::clone(&self.pool.complete);
         if let Ok(permit) = complete.try_acquire_many_owned(units(bytes)) {
             reserved.permit = permit;
-            self.pool.bodies().freed_at = Instant::now();
-        } else if self.has_ticket {
-            // The ticket becomes free as soon as the disk has stored the body.
-            self.pool.bodies().freed_at = Instant::now() + STORING_MAX;
+        } else {
+            reserved.is_storing = true;
+            reserved.pool.bodies().storing += 1;
         }
         Some(reserved)
     }
@@ -366,7 +348,16 @@ impl Drop for Unfinished {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.pool.bodies().freed_at = Instant::now();
+        if self.is_storing {
+            let mut bodies = self.pool.bodies();
+            bodies.storing -= 1;
+            // Until now, they may have waited for the disk.
+            let now = Instant::now();
+            bodies
+                .unfinished
+                .values_mut()
+                .for_each(|entry| entry.paced_at = now);
+        }
     }
 }
 

@@ -438,3 +438,31 @@ async fn small_unfinished_bodies_delay_no_webhook() {
     let elapsed = started.elapsed();
     assert!(elapsed < Duration::from_secs(5), "waited for {elapsed:?}");
 }
+
+/// Together they send less than 1 MB a second, but they hold all memory that larger bodies share.
+#[tokio::test]
+async fn slow_large_bodies_delay_no_webhook() {
+    let bridge = Bridge::start().await;
+    let mut strangers = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let mut client = bridge.connect().await;
+        client.send(&unfinished(10_000_000, 33_000)).await;
+        strangers.spawn(async move {
+            let piece = [b' '; 3300];
+            while tokio::io::AsyncWriteExt::write_all(&mut client.stream, &piece)
+                .await
+                .is_ok()
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    eventually(|| bridge.bodies.is_any_waiting()).await;
+    for length in [100_000, 400_000] {
+        let request = signed(&format!("[{}]", " ".repeat(length)));
+        let started = std::time::Instant::now();
+        assert_eq!(bridge.ask(&request).await.status, 202);
+        let elapsed = started.elapsed();
+        assert!(elapsed < Duration::from_secs(1), "waited for {elapsed:?}");
+    }
+}

@@ -1,6 +1,8 @@
 //! Connections: timeouts, limits and evictions.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -274,6 +276,44 @@ async fn connections_with_unread_answers_are_evicted() {
         let answer = timeout(Duration::from_secs(5), bridge.ask(&signed("[]"))).await;
         assert_eq!(answer.expect("waits for a slot").status, 202);
     }
+}
+
+/// Strangers arrive as fast as the bridge accepts them: within the genuine sender's pauses, many
+/// times as many as there are slots.
+#[tokio::test]
+async fn slow_request_outlives_silent_connections() {
+    const CONNECTIONS_MAX: usize = 64;
+    let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = CONNECTIONS_MAX).await;
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let (address, count) = (bridge.address, Arc::clone(&arrived));
+    let flood = tokio::spawn(async move {
+        let mut strangers = VecDeque::new();
+        loop {
+            strangers.push_back(Client::connect(address).await);
+            count.fetch_add(1, Ordering::Relaxed);
+            if strangers.len() > 2 * CONNECTIONS_MAX {
+                strangers.pop_front();
+            }
+        }
+    });
+    let request = signed("[]");
+    let mut genuine = bridge.connect().await;
+    // The head is complete first, then the body.
+    for (part, pause_ms) in [
+        (&request[..request.len() - 2], 300),
+        (b"[", 1200),
+        (b"]", 0),
+    ] {
+        genuine.send(part).await;
+        let before = arrived.load(Ordering::Relaxed);
+        sleep(Duration::from_millis(pause_ms)).await;
+        if pause_ms > 0 {
+            let enough = || arrived.load(Ordering::Relaxed) > before + 10 * CONNECTIONS_MAX;
+            eventually(enough).await;
+        }
+    }
+    assert_eq!(genuine.answer().await.status, 202);
+    flood.abort();
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn check(name: &str, crowd: &[(Attack, usize)]) {
         mib(most),
         mib(after)
     );
-    assert!(answers.count() >= size(10, 900), "{}", answers.count());
+    assert!(answers.count() >= size(10, 500), "{}", answers.count());
     // Generous for a debug build that shares its CPUs with other tests.
     let p99_max = size(Duration::from_secs(2), Duration::from_millis(250));
     let slowest_max = size(Duration::from_secs(5), Duration::from_secs(1));

@@ -1,11 +1,14 @@
-//! The genuine sender, whose webhooks must be answered throughout an attack. It uses a kept
-//! connection and new connections in turn.
+//! The genuine sender, whose webhooks must be answered throughout an attack. It is not near the
+//! bridge: a proxy delays and throttles its connections. It sends bodies of three sizes at the same
+//! time, each on a kept connection and on new connections in turn.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use hyper::Method;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -13,15 +16,18 @@ use tokio::task::JoinHandle;
 use crate::support::bridge::builder::BridgeBuilder;
 use crate::support::bridge::run::Bridge;
 use crate::support::http::Client;
+use crate::support::proxy::{Direction, Proxy};
 use crate::support::sender::{PATH, SECRET, array_of, session, sign};
 use crate::support::wait::{SOON, eventually};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The response time of each webhook.
+const BYTES_PER_SECOND: u64 = 2_000_000;
+
+/// The response time of each webhook: from its last byte to the answer, without the delay of both.
 pub struct Answers(Vec<Duration>);
 
-/// Posts until it is stopped; panics unless each answer is 202 and comes within ten seconds.
+/// Posts until it is stopped; panics unless each answer is 202 and comes in time.
 pub struct Genuine {
     is_stopped: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -37,7 +43,16 @@ impl Genuine {
     pub fn every(pause: Duration, bridge: SocketAddr) -> Self {
         let (is_stopped, answered) = (Arc::default(), Arc::default());
         let (stop, count) = (Arc::clone(&is_stopped), Arc::clone(&answered));
-        let task = tokio::spawn(post(bridge, pause, stop, count));
+        let lengths = [1_000, 100_000, super::size(400_000, 5_000_000)];
+        let task = tokio::spawn(async move {
+            let posts = lengths.map(|length| {
+                let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+                post(bridge, length, pause, stop, count)
+            });
+            let mut answers = join_all(posts).await.concat();
+            answers.sort_unstable();
+            Answers(answers)
+        });
         Self {
             is_stopped,
             answered,
@@ -64,41 +79,58 @@ impl Genuine {
 
 async fn post(
     bridge: SocketAddr,
+    length: usize,
     pause: Duration,
     is_stopped: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-) -> Answers {
+) -> Vec<Duration> {
+    let delay = Duration::from_millis(super::size(20, 80));
+    let proxy = Proxy::to(bridge).await;
+    proxy.delay(delay);
+    proxy.throttle(BYTES_PER_SECOND);
     let mut answers = Vec::new();
-    let mut kept = Client::new(bridge);
+    let mut kept = Client::new(proxy.address());
     while !is_stopped.load(Ordering::Relaxed) {
-        let id = format!("genuine-{}", answers.len());
-        let body = array_of(&[session(&id, "created", json!({}))]);
+        let id = format!("genuine-{}-{length}", answers.len());
+        let mut body = array_of(&[session(&id, "created", json!({}))]);
+        body.resize(length, b' ');
         let signature = sign(SECRET, &body);
         let headers = [("x-dd-signature", &*signature)];
-        let begin = Instant::now();
+        let is_kept = answers.len().is_multiple_of(2);
         let ask = async {
             // A kept connection may have been evicted while it was idle, so it may reconnect. For a
             // new connection no failure is acceptable.
-            if answers.len().is_multiple_of(2) {
+            if is_kept {
                 let answer = kept.request(Method::POST, PATH, &headers, body.clone());
                 if let Ok(answer) = answer.await {
                     return Ok(answer);
                 }
             }
-            let mut new = Client::new(bridge);
+            let mut new = Client::new(proxy.address());
             new.request(Method::POST, PATH, &headers, body).await
         };
-        let answer = tokio::time::timeout(Duration::from_secs(10), ask).await;
+        let mut ask = pin!(tokio::time::timeout(SOON, ask));
+        let (mut sent, mut sent_at) = (0, Instant::now());
+        let answer = loop {
+            tokio::select! {
+                answer = &mut ask => break answer,
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+            let bytes = proxy.bytes(Direction::Up);
+            if bytes > sent {
+                (sent, sent_at) = (bytes, Instant::now());
+            }
+        };
+        let response_time = sent_at.elapsed();
         let answer = answer
-            .unwrap_or_else(|_| panic!("{id} waited for ten seconds"))
+            .unwrap_or_else(|_| panic!("{id} was not answered in time"))
             .unwrap_or_else(|error| panic!("{id}: {error}"));
         assert_eq!(answer.status, 202, "{id}: {}", answer.text());
-        answers.push(begin.elapsed());
-        answered.store(answers.len(), Ordering::Relaxed);
+        answers.push(response_time.saturating_sub(delay));
+        answered.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(pause).await;
     }
-    answers.sort_unstable();
-    Answers(answers)
+    answers
 }
 
 impl Answers {

@@ -152,6 +152,11 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
         let is_refused = shared.refuses();
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
+            // The server accepts a connection when its first bytes can follow at once.
+            let delay = shared.rules().borrow().up.delay;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             match TcpStream::connect(server).await {
                 Ok(server) if !is_refused => pump::run(client, server, &connection).await,
                 _ => pump::reset(&client),

@@ -47,11 +47,14 @@ async fn pass(
     connection: &Connection,
 ) {
     let (queue, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    // The connection to the server was delayed; what was sent with it is not delayed again.
+    let mut accepted_at = (direction == Direction::Up).then_some(connection.accepted_at);
     let reading = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let arrived = accepted_at.take().unwrap_or_else(Instant::now);
             if queue
-                .send((Instant::now(), buffer[..length].to_vec()))
+                .send((arrived, buffer[..length].to_vec()))
                 .await
                 .is_err()
             {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The direction of a byte stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(super) enum End {
 pub(super) struct Connection {
     pub shared: Arc<Shared>,
     pub end: watch::Sender<End>,
+    pub accepted_at: Instant,
     pub has_lost_bytes: AtomicBool,
     up: AtomicU64,
     down: AtomicU64,
@@ -138,6 +140,7 @@ impl Shared {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
             shared: Arc::clone(self),
+            accepted_at: Instant::now(),
             end: watch::Sender::new(End::NotYet),
             has_lost_bytes: AtomicBool::new(false),
             up: AtomicU64::new(0),

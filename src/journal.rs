@@ -86,6 +86,7 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 pub use control::{ControlOutbox, ControlRequest};
+pub use damage::is_known_damaged;
 pub use directory::{Directory, DirectoryError, examine};
 pub use disk_space::{Space, free_pages_bytes};
 pub use file_system::FileSystem;

@@ -13,7 +13,7 @@ use std::{fs, io};
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::directory::{Directory, SUSPECT};
+use super::directory::{self, Directory, SUSPECT};
 use super::files::{self, FileError};
 use super::schema::{self, SchemaError};
 use super::store::Store;
@@ -101,6 +101,14 @@ fn replace(path: &Path, routing: &Arc<Routing>) -> Result<Option<PathBuf>, OpenE
 pub(super) fn suspect(database: &Path) {
     // If even this file cannot be written, a later process meets the damage again.
     let _ = files::open_private(&database.with_file_name(SUSPECT));
+}
+
+/// Whether the database in a directory is damaged, as far as a start checks it: up to 64 MiB, or after a
+/// process has met damage. Changes nothing; a bridge may be running.
+#[must_use]
+pub fn is_known_damaged(dir: &Path) -> bool {
+    let path = dir.join(directory::DATABASE);
+    path.exists() && is_damaged(&path, CHECKED_BYTES_MAX).unwrap_or(false)
 }
 
 /// Whether the database has damage that SQLite does not repair by itself, confirmed by

@@ -46,6 +46,7 @@ pub fn judge(journal: &JournalConfig, list: &mut Findings) {
             file_system(journal, kind, list);
             // The database of a refused directory is not opened: it may belong to another program.
             if !is_refused {
+                damage(journal, list);
                 room(journal, space, list);
             }
         }
@@ -100,6 +101,14 @@ fn file_system(journal: &JournalConfig, kind: FileSystem, list: &mut Findings) {
     )
     .impact(impact)
     .fix("put `journal.dir` on a local disk");
+}
+
+fn damage(journal: &JournalConfig, list: &mut Findings) {
+    if journal::is_known_damaged(&journal.dir) {
+        list.error("journal.dir: `journal.db` is damaged")
+            .impact("its next start sets it aside and copies what can be read; the rest is lost")
+            .fix("restart the bridge, see `lost_events` in `/status`, and check the disk");
+    }
 }
 
 /// Adds a finding if the disk is too small for the configured limits, or has too little free space.

@@ -23,6 +23,9 @@ async fn readable_events_of_a_damaged_database_arrive() {
     let length = damage_the_middle(&database);
 
     bridge.reconfigure(&format!("rabbitmq.urls = [{:?}]", vhost.amqp_url));
+    let checked = bridge.run("check", &[]).await;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.contains("`journal.db` is damaged"), "{checked}");
     bridge.start().await;
     assert_eq!(bridge.post(array_of_new("after", 1)).await.status, 202);
     bridge.backlog_is_empty().await;

@@ -98,14 +98,26 @@ impl ConnectConfig {
         })
     }
 
-    /// Reads the file with the URLs again. `None` if there is none, if it does not answer in time, or
-    /// if it has no valid URL.
+    /// Reads the file with the URLs again. `None` if there is none, or if it cannot be used, which is
+    /// logged.
     async fn read_urls_again(&self) -> Option<Vec<BrokerUrl>> {
         let (file, heartbeat) = self.url_file.clone()?;
-        let read = move || parse(&secrets::read_broker_urls(&file).ok()?, heartbeat).ok();
+        let read = move || {
+            let urls = secrets::read_broker_urls(&file).map_err(|error| error.to_string())?;
+            parse(&urls, heartbeat).map_err(|error| error.to_string())
+        };
         let reading = slow_call::run("rabbitmq.url_file", read);
-        let read = tokio::time::timeout(self.connect_timeout, reading);
-        read.await.ok()?.ok()?
+        let read = match tokio::time::timeout(self.connect_timeout, reading).await {
+            Ok(read) => read.unwrap_or_else(|error| Err(error.to_string())),
+            Err(_) => Err("the file does not answer".to_owned()),
+        };
+        read.inspect_err(|reason| {
+            tracing::warn!(
+                reason,
+                "rabbitmq.url_file cannot be used; the last URLs stay in use"
+            );
+        })
+        .ok()
     }
 
     fn endpoints(&self, count: usize) -> Endpoints {

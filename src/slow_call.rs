@@ -1,5 +1,5 @@
 //! Calls that may not return for minutes: a name server that does not answer, a file on a mount whose
-//! server is gone, a pipe that nobody writes to. Each runs in a thread of its own, because tokio's
+//! server is gone, a pipe without a writer. Each runs in a thread of its own, because tokio's
 //! blocking threads are few, and webhooks and the journal need them.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Reload on SIGHUP: applies the sources, routes, queues, broker URLs and log level of the new
-//! configuration,
-//! and declares what is missing on the broker. An invalid configuration is rejected as a whole.
+//! configuration, and declares what is missing on the broker. An invalid configuration is rejected as a
+//! whole.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +93,10 @@ impl Bridge {
             Ok(routing) => routing,
             Err(error) => return vec![error.to_string()],
         };
+        let settings = match ConnectConfig::from_config(&new) {
+            Ok(settings) => settings,
+            Err(error) => return vec![error.to_string()],
+        };
         if let Some(logging) = &self.logging
             && new.telemetry.log_level != self.config.telemetry.log_level
             && let Err(error) = logging.set_level(&new.telemetry.log_level)
@@ -101,16 +105,13 @@ impl Bridge {
         }
         // Before the routes: a new exchange has to exist when its first event is published. Also
         // without a change: somebody may have deleted a declared object.
-        match ConnectConfig::from_config(&new) {
-            Ok(settings) => self.publisher.configure(settings),
-            Err(error) => return vec![error.to_string()],
-        }
         self.publisher.redeclare(Topology::plan(&new));
         let has_new_routes =
             (&new.routing, &new.dead_letter) != (&self.config.routing, &self.config.dead_letter);
         if has_new_routes && let Err(finding) = self.reroute(routing.clone()).await {
             return vec![finding];
         }
+        self.publisher.configure(settings);
         self.sources.replace(super::sources(&new));
         self.statuses.send_replace(super::statuses(&routing));
         self.config = new;

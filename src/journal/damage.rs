@@ -23,6 +23,8 @@ use crate::webhook::routing::Routing;
 /// Databases up to this size are checked at every start; larger ones only if an earlier process
 /// found damage (`SUSPECT`) or the database cannot be opened.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
+const QUICK_CHECK: &str = "PRAGMA quick_check(1)";
+const INTEGRITY_CHECK: &str = "PRAGMA integrity_check(1)";
 const SETTING_ASIDE: &str = "setting aside the damaged";
 
 /// Opens the database of a directory, or a new one if it is damaged or missing. In the first case
@@ -84,7 +86,8 @@ fn replace(path: &Path, routing: &Arc<Routing>) -> Result<Option<PathBuf>, OpenE
     let next = files::with_suffix(path, files::NEW);
     let mut store = Store::new(schema::create_under_way(&next)?, routing.clone())?;
     store.checkpoint()?;
-    let copy = if wal::has_gap(path).map_err(&failed)? && path.try_exists().map_err(&failed)? {
+    let is_torn = wal::has_gap(path).map_err(&failed)?;
+    let copy = if is_torn && path.try_exists().map_err(&failed)? {
         Some(wal::copy_over_gap(path).map_err(&failed)?)
     } else if !salvage::is_readable(path) && schema::has_lost_header(path) {
         Some(first_page::restore_header(path, &next).map_err(&failed)?)
@@ -92,7 +95,7 @@ fn replace(path: &Path, routing: &Arc<Routing>) -> Result<Option<PathBuf>, OpenE
         None
     };
     let readable = copy.as_ref().map_or(path, |copy| copy.0.as_path());
-    salvage::import(readable, &mut store)?;
+    salvage::import(readable, is_torn, &mut store)?;
     store.close()?;
     Ok(swap::begin(path, &next).map_err(failed)?)
 }
@@ -112,7 +115,7 @@ pub fn is_known_damaged(dir: &Path) -> bool {
 }
 
 /// Whether the database has damage that SQLite does not repair by itself, confirmed by
-/// `quick_check`.
+/// a check of SQLite.
 fn is_damaged(path: &Path, checked_bytes_max: u64) -> Result<bool, OpenError> {
     let wal = files::with_suffix(path, "-wal");
     let size = match fs::metadata(path) {
@@ -130,11 +133,17 @@ fn is_damaged(path: &Path, checked_bytes_max: u64) -> Result<bool, OpenError> {
     }
     match schema::open_checked(path) {
         Ok((database, _)) => {
-            let is_suspect = path.with_file_name(SUSPECT).exists() || size <= checked_bytes_max;
-            Ok(is_suspect && !passes_check(&database))
+            let is_suspect = path.with_file_name(SUSPECT).exists();
+            // A process has met damage that only a comparison of tables and indexes may find.
+            let check = if is_suspect {
+                INTEGRITY_CHECK
+            } else {
+                QUICK_CHECK
+            };
+            Ok((is_suspect || size <= checked_bytes_max) && !passes(check, &database))
         }
         Err(SchemaError::Damaged { .. }) => {
-            Ok(!schema::open_untouched(path).is_ok_and(|database| passes_check(&database)))
+            Ok(!schema::open_untouched(path).is_ok_and(|database| passes(QUICK_CHECK, &database)))
         }
         Err(error) => Err(error.into()),
     }
@@ -148,8 +157,8 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn passes_check(database: &Connection) -> bool {
-    let verdict = database.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+fn passes(check: &str, database: &Connection) -> bool {
+    let verdict = database.query_row(check, [], |row| row.get::<_, String>(0));
     match verdict {
         Ok(verdict) => verdict == "ok",
         Err(error) => !is_damage(&error),

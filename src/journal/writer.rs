@@ -354,10 +354,8 @@ impl Writer {
                 WriterRequest::Stop(done) => drop(done.send(())),
             }
         }
-        let now = Timestamp::now();
-        let result = self
-            .store
-            .commit(&changes, &[], now, &self.limits.retention);
+        let (now, retention) = (Timestamp::now(), self.retention(0));
+        let result = self.store.commit(&changes, &[], now, &retention);
         if let Err(error) = result {
             tracing::warn!(
                 %error,

@@ -96,7 +96,7 @@ pub(super) async fn keep_retrying(shared: &Arc<Shared>) {
         } in queues
         {
             let finding = format!(
-                "{REJECTED_WAIT} `{queue}` wait in `{rejected}`, if it has any: no `[[queues]]` section with a `retry_delay` has this name any more"
+                "{REJECTED_WAIT} `{queue}` wait in `{rejected}`, if it has any: no `[[queues]]` section with this name and a `retry_delay` is left"
             );
             let is_removed = !planned.iter().any(|planned| planned.name == queue);
             shared
@@ -117,7 +117,8 @@ impl QueueTask {
             let (index, due) = endpoints.next(Instant::now());
             let attempt = async {
                 tokio::time::sleep_until(due).await;
-                // Until then, the main link reports why there is no connection.
+                // Until then, the main link reports why there is no connection. Cannot fail: `shared`
+                // owns the sender.
                 let _ = status.wait_for(is_connected).await;
                 let url = self.shared.url();
                 (self.connect(&url, frames).await, url)

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -193,6 +194,24 @@ fn forged_and_unfinished() -> Vec<u8> {
     request
 }
 
+/// Whether the bridge has accepted this client and read everything that it has sent.
+fn is_read(bridge: &Bridge, client: &Client) -> bool {
+    let hex = |address: SocketAddr| {
+        let SocketAddr::V4(address) = address else {
+            panic!("{address} is not in /proc/net/tcp");
+        };
+        let ip = u32::from_ne_bytes(address.ip().octets());
+        format!("{ip:08X}:{:04X}", address.port())
+    };
+    let ends = [bridge.address, client.stream.local_addr().unwrap()].map(hex);
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    sockets.lines().any(|line| {
+        // Local and remote address, state, sizes of the send and receive queues.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1..3] == ends && fields[4].ends_with(":00000000")
+    })
+}
+
 #[tokio::test]
 async fn evicted_requests_are_counted() {
     let bridge = Bridge::tuned(|tuning| tuning.http.connections_max = 3).await;
@@ -204,7 +223,7 @@ async fn evicted_requests_are_counted() {
     for sent in [Vec::new(), head, forged_and_unfinished()] {
         let mut client = bridge.connect().await;
         client.send(&sent).await;
-        sleep(Duration::from_millis(50)).await;
+        eventually(|| is_read(&bridge, &client)).await;
         strangers.push(client);
     }
     // A connection that has sent an authentic request is evicted after those that have not.
@@ -305,12 +324,17 @@ async fn slow_request_outlives_silent_connections() {
         (b"]", 0),
     ] {
         genuine.send(part).await;
-        let before = arrived.load(Ordering::Relaxed);
-        sleep(Duration::from_millis(pause_ms)).await;
-        if pause_ms > 0 {
-            let enough = || arrived.load(Ordering::Relaxed) > before + 10 * CONNECTIONS_MAX;
-            eventually(enough).await;
-        }
+        let (sent, before) = (Instant::now(), arrived.load(Ordering::Relaxed));
+        eventually(|| {
+            let connections = if pause_ms > 0 {
+                10 * CONNECTIONS_MAX
+            } else {
+                0
+            };
+            sent.elapsed() >= Duration::from_millis(pause_ms)
+                && arrived.load(Ordering::Relaxed) >= before + connections
+        })
+        .await;
     }
     assert_eq!(genuine.answer().await.status, 202);
     flood.abort();

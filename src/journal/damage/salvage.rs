@@ -36,8 +36,9 @@ const PENDING: [&str; 6] = [
      ORDER BY session DESC, source DESC, seq DESC",
 ];
 
-/// Copies the readable events into a new database and counts the lost ones there.
-pub(super) fn import(path: &Path, store: &mut Store) -> rusqlite::Result<()> {
+/// Copies the readable events into a new database and counts the lost ones there. `is_torn` says that
+/// pages of the database can be older than others.
+pub(super) fn import(path: &Path, is_torn: bool, store: &mut Store) -> rusqlite::Result<()> {
     let Ok(damaged) = open(path) else {
         return store.finish_import(0, 0);
     };
@@ -49,7 +50,7 @@ pub(super) fn import(path: &Path, store: &mut Store) -> rusqlite::Result<()> {
         bytes: 0,
         imported: 0,
     };
-    let pending = importer.import_pending()?;
+    let pending = importer.import_pending(is_torn)?;
     importer.flush()?;
     let expected = total(&damaged, Name::BacklogEvents).max(pending);
     let lost_now = expected.saturating_sub(importer.imported);
@@ -82,7 +83,7 @@ struct Importer<'d> {
 
 impl Importer<'_> {
     /// Copies pending events; returns how many are known to be pending, readable or not.
-    fn import_pending(&mut self) -> rusqlite::Result<u64> {
+    fn import_pending(&mut self, is_torn: bool) -> rusqlite::Result<u64> {
         let statements = PENDING.into_iter();
         let mut pending: BTreeSet<Seq> = statements
             .flat_map(|statement| readable(self.damaged, statement))
@@ -95,7 +96,7 @@ impl Importer<'_> {
             }
             return Ok(pending.len() as u64);
         }
-        let completed = completed(self.damaged);
+        let completed = completed(self.damaged, is_torn);
         for first in firsts(self.damaged) {
             let Ok(Some(part)) = Part::containing(self.damaged, first) else {
                 continue;
@@ -169,7 +170,7 @@ fn look_between(damaged: &Connection, from: Seq, to: Seq, found: &mut BTreeSet<S
 }
 
 /// The events that are known to be completed, as sorted runs.
-fn completed(damaged: &Connection) -> Vec<(Seq, Seq)> {
+fn completed(damaged: &Connection, is_torn: bool) -> Vec<(Seq, Seq)> {
     let texts = [
         "SELECT runs FROM completed NOT INDEXED ORDER BY id",
         "SELECT runs FROM completed NOT INDEXED ORDER BY id DESC",
@@ -178,7 +179,7 @@ fn completed(damaged: &Connection) -> Vec<(Seq, Seq)> {
     let mut runs = readable_runs(texts.flat_map(|statement| readable(damaged, statement)));
     // Reads every row of the table.
     let whole = damaged.query_row("SELECT total(seq) FROM pending NOT INDEXED", [], |_| Ok(()));
-    if whole.is_ok() {
+    if whole.is_ok() && !is_torn {
         // Every event before `window_first` is completed or has a row in `pending`.
         let window_first = Seq::try_from(total(damaged, Name::WindowFirst)).unwrap_or_default();
         runs.push((0, window_first - 1));

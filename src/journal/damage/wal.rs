@@ -15,53 +15,58 @@ const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 /// The last bit of the magic number says whether checksums are of big-endian numbers.
 const MAGIC: u32 = 0x377f_0682;
-/// Complete transactions behind a damaged frame from which on it is damage. A single one may be that
-/// of a crash, whose frames were not yet synced and can be missing in any order.
+/// Ends of transactions from the first damaged frame on. One may be that of a transaction that a crash
+/// interrupted: its frames were not yet synced and can be missing in any order.
 const TRANSACTIONS_MIN: usize = 2;
 
-/// A frame whose checksum is right.
+/// A frame of the current generation of the WAL.
 struct Frame {
     page: u32,
     /// The size of the database in pages after the transaction that this frame ends; otherwise 0.
     commit: u32,
-    /// Whether a frame before it is damaged.
-    is_behind_damage: bool,
+    /// Whether its checksum is right.
+    is_intact: bool,
+    /// Whether this frame or one before it is damaged.
+    is_after_damage: bool,
     content: Vec<u8>,
 }
 
 /// Whether complete transactions lie behind a damaged frame of the WAL.
 pub(super) fn has_gap(database: &Path) -> io::Result<bool> {
-    let mut behind = 0;
+    let mut ends = 0;
     read(database, |frame| {
-        behind += usize::from(frame.is_behind_damage && frame.commit > 0);
+        ends += usize::from(frame.is_after_damage && frame.commit > 0);
     })?;
-    Ok(behind >= TRANSACTIONS_MIN)
+    Ok(ends >= TRANSACTIONS_MIN)
 }
 
-/// Copies the database with all frames of the WAL that are not damaged. A page whose frame is damaged
-/// has an earlier content, unless a later frame has it, too.
+/// Copies the database with all intact frames of the WAL. A page whose frame is damaged has an earlier
+/// content, unless a later frame contains it, too.
 pub(super) fn copy_over_gap(database: &Path) -> io::Result<RepairedCopy> {
     let copy = RepairedCopy::of(database)?;
     let file = File::options().write(true).open(&copy.0)?;
     let (mut transaction, mut result) = (Vec::new(), Ok(()));
     read(database, |frame| {
+        if !frame.is_intact {
+            return;
+        }
+        let bytes_before = |pages: u32| u64::from(pages) * u64::from(PAGE_BYTES);
         let commit = frame.commit;
         transaction.push(frame);
         if commit > 0 && result.is_ok() {
-            let write = |frame: Frame| {
-                let place = u64::from(frame.page - 1) * u64::from(PAGE_BYTES);
-                file.write_all_at(&frame.content, place)
-            };
-            result = transaction.drain(..).try_for_each(write);
-            let size = u64::from(commit) * u64::from(PAGE_BYTES);
-            result = std::mem::replace(&mut result, Ok(())).and_then(|()| file.set_len(size));
+            result = transaction
+                .drain(..)
+                .try_for_each(|frame| {
+                    file.write_all_at(&frame.content, bytes_before(frame.page - 1))
+                })
+                .and_then(|()| file.set_len(bytes_before(commit)));
         }
     })?;
     result.map(|()| copy)
 }
 
-/// Calls `visit` for each frame whose checksum is right. Each checksum includes that of the frame
-/// before it, as it is stored, so that the frames behind a damaged one can be checked, too.
+/// Calls `visit` for each frame with the salts of the current generation. Each checksum includes that
+/// of the frame before it, as it is stored, so that the frames behind a damaged one can be checked, too.
 fn read(database: &Path, mut visit: impl FnMut(Frame)) -> io::Result<()> {
     let wal = match File::open(files::with_suffix(database, "-wal")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -72,29 +77,37 @@ fn read(database: &Path, mut visit: impl FnMut(Frame)) -> io::Result<()> {
     if !has_read(&mut wal, &mut header)? {
         return Ok(());
     }
-    let magic = number(&header, 0);
-    if magic & !1 != MAGIC || number(&header, 8) != PAGE_BYTES {
-        return Ok(());
-    }
-    let is_big_endian = magic & 1 == 1;
-    let salts = &header[16..24];
+    let mut is_big_endian = number(&header, 0) & 1 == 1;
     let mut before = (number(&header, 24), number(&header, 28));
-    let mut is_behind_damage = checksum((0, 0), &header[..24], is_big_endian) != before;
+    let is_header_intact = number(&header, 0) & !1 == MAGIC
+        && number(&header, 8) == PAGE_BYTES
+        && checksum((0, 0), &header[..24], is_big_endian) == before;
+    let mut salts = [0; 8];
+    salts.copy_from_slice(&header[16..24]);
+    let mut is_after_damage = !is_header_intact;
+    let mut is_first = true;
     let mut frame = vec![0; FRAME_HEADER_BYTES + PAGE_BYTES as usize];
     while has_read(&mut wal, &mut frame)? {
         let (head, content) = frame.split_at(FRAME_HEADER_BYTES);
+        if std::mem::take(&mut is_first) && !is_header_intact {
+            // The first frame belongs to the current generation. SQLite writes in native order.
+            salts.copy_from_slice(&head[8..16]);
+            is_big_endian = cfg!(target_endian = "big");
+        }
+        let (page, is_current) = (number(head, 0), head[8..16] == salts);
         let sum = checksum(before, &head[..8], is_big_endian);
         let sum = checksum(sum, content, is_big_endian);
         before = (number(head, 16), number(head, 20));
-        if sum == before && &head[8..16] == salts && number(head, 0) > 0 {
+        let is_intact = sum == before && is_current && page > 0;
+        is_after_damage |= !is_intact;
+        if is_current {
             visit(Frame {
-                page: number(head, 0),
+                page,
                 commit: number(head, 4),
-                is_behind_damage,
+                is_intact,
+                is_after_damage,
                 content: content.to_vec(),
             });
-        } else {
-            is_behind_damage = true;
         }
     }
     Ok(())

@@ -255,6 +255,25 @@ async fn closing_writes_all_changes_into_one_file() {
     assert_eq!(reopened.journal.totals().published.values().sum::<u64>(), 2);
 }
 
+/// The clock is ahead during the first ten minutes after a start.
+#[tokio::test]
+async fn closing_deletes_nothing_because_of_its_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(&config(&dir));
+    let fresh = append(&mut opened, &["a"]).await;
+    opened.journal.change(vec![published(&fresh[0])]);
+    next(&mut opened.committed).await;
+    let database = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    database.execute("UPDATE completed SET at = 0", []).unwrap();
+    drop(database);
+    opened.journal.close().await;
+    let database = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    let events = database.query_row("SELECT count(*) FROM events", [], |row| {
+        row.get::<_, i64>(0)
+    });
+    assert_eq!(events, Ok(1));
+}
+
 #[tokio::test]
 async fn second_journal_is_refused_with_the_holders_name() {
     let dir = tempfile::tempdir().unwrap();

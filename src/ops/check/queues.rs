@@ -76,7 +76,7 @@ pub fn judge_retries(input: &CheckInput<'_>, list: &mut Findings) {
     }
 }
 
-/// Adds a finding if nobody reads a queue of rejected messages any more, because its section of the
+/// Adds a finding if a queue of rejected messages has no consumer, because its section of the
 /// configuration was removed.
 fn abandoned(input: &CheckInput<'_>, queue: &FoundQueue, list: &mut Findings) {
     let name = &queue.name;

@@ -65,7 +65,7 @@ async fn status_shows_the_last_secret_and_its_time() {
         .with(&format!(
             "sources.deskdirector.secret_files = [{missing:?}, {file:?}]"
         ))
-        .with("sources.quiet.secrets = [\"nobody-signs-with-this\"]")
+        .with("sources.quiet.secrets = [\"a-secret-that-signs-nothing\"]")
         .start()
         .await;
     let before = source(&bridge).await;

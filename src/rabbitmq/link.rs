@@ -55,14 +55,19 @@ impl Shared {
         self.settings.borrow().clone()
     }
 
-    /// The URL of the broker in use.
+    /// The URL of the broker in use, with its latest login.
     pub(super) fn url(&self) -> BrokerUrl {
-        let url = self.status.endpoint();
-        url.unwrap_or_else(|| self.settings.borrow().urls[0].clone())
+        let settings = self.settings.borrow();
+        let Some(used) = self.status.endpoint() else {
+            return settings.urls[0].clone();
+        };
+        let mut urls = settings.urls.iter();
+        let same = urls.find(|url| url.to_string() == used.to_string());
+        same.cloned().unwrap_or(used)
     }
 
     /// Reads the URLs again. The login may have been replaced in their file.
-    async fn read_urls_again(&self) {
+    pub(super) async fn read_urls_again(&self) {
         if let Some(urls) = self.settings().read_urls_again().await {
             self.settings.send_if_modified(|settings| {
                 let is_other = settings.urls != urls;
@@ -207,6 +212,10 @@ impl LinkTask {
                 }
                 Err(error) => {
                     debug!(reason = error.reason(), "probe link failed to connect");
+                    if error.is_refusal() {
+                        let reading = shared.read_urls_again();
+                        shared.shutdown.run_until_cancelled(reading).await;
+                    }
                     self.answer_unknown(&first).await;
                     self.answer_unknown_to_waiting().await;
                 }

@@ -115,11 +115,15 @@ impl QueueTask {
         let (mut failures, mut short_lived) = (0, 0);
         loop {
             let (index, due) = endpoints.next(Instant::now());
+            let is_refused = endpoints.is_refused();
             let attempt = async {
                 tokio::time::sleep_until(due).await;
                 // Until then, the main link reports why there is no connection. Cannot fail: `shared`
                 // owns the sender.
                 let _ = status.wait_for(is_connected).await;
+                if is_refused {
+                    self.shared.read_urls_again().await;
+                }
                 let url = self.shared.url();
                 (self.connect(&url, frames).await, url)
             };

@@ -465,7 +465,17 @@ async fn rejected_messages_that_wait_for_a_connection_are_reported() {
     let vhost = Broker::shared().await.vhost().await;
     own_queues(&vhost, &["work"]).await;
     let limit = format!("vhost-limits/{}/max-connections", vhost.name);
-    let mut bridge = BridgeBuilder::new(&vhost)
+    let user = format!("login-{}", vhost.name);
+    vhost.user(&user, "first-password").await;
+    let builder = BridgeBuilder::without_broker();
+    let file = builder.dir().join("url");
+    let log_in_as = |password: &str| {
+        std::fs::write(&file, vhost.amqp_url_as(&user, password)).unwrap();
+    };
+    log_in_as("first-password");
+    let path = file.display().to_string();
+    let mut bridge = builder
+        .environment("DESKBRIDGE__RABBITMQ__URL_FILE", &path)
         .with("queues = [{name = 'work', keys = ['#'], retry_delay = '1s'}]")
         .with(&format!(
             "rabbitmq.management_url = {:?}",
@@ -483,6 +493,9 @@ async fn rejected_messages_that_wait_for_a_connection_are_reported() {
         findings[0].as_str().unwrap().contains("`work` wait"),
         "{findings}"
     );
+    // The main link stays connected with the old login.
+    vhost.user(&user, "second-password").await;
+    log_in_as("second-password");
     vhost.management(Method::DELETE, &limit, &json!({})).await;
     let checked = bridge.run("check", &[]).await;
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();

@@ -74,8 +74,12 @@ fn open_store(path: &Path, routing: Arc<Routing>) -> Result<Store, OpenError> {
 
 fn is_because_of_damage(error: &OpenError) -> bool {
     match error {
+        OpenError::Schema(SchemaError::Damaged { .. })
+        // A value of a kind that is never written to its column.
+        | OpenError::Sqlite(
+            rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..),
+        ) => true,
         OpenError::Sqlite(error) => is_damage(error),
-        OpenError::Schema(SchemaError::Damaged { .. }) => true,
         _ => false,
     }
 }

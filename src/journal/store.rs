@@ -330,6 +330,8 @@ impl Store {
                 // matter.
                 let _ = store.database.execute_batch("ROLLBACK");
             }
+            // Another process may have written events: an append with their numbers fails once.
+            let _ = store.catch_up_with_rows();
             let _ = store.reload_window();
             result
         })

@@ -17,8 +17,8 @@ use crate::cli::time::{Clock, Zone};
 use crate::cli::{ConfigArguments, Exit};
 
 const AFTER_HELP: &str = "\
-The number is SEQ of `events list`, and the header `journal-event` of a dead letter that was too large. \
-If the same event was received more than once, its message_id belongs to several events, and all are shown.
+The number is SEQ of `events list`. A restored journal may have given it to another event, so for a dead letter that \
+was too large, use its message_id. If the same event was received more than once, its message_id belongs to several events, and all are shown.
 
 Examples:
   deskbridge events show 17

@@ -1,7 +1,7 @@
 //! Reads a damaged database as far as possible. Every readable event of a webhook is copied into
 //! the new database, unless a readable row of `completed` lists it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +22,9 @@ const IMPORTED_BYTES_MAX: usize = 8 << 20;
 /// A larger event number is damage: with ten thousand events a second, it takes three thousand
 /// years to reach it.
 const SEQ_CREDIBLE_MAX: Seq = 1 << 50;
+/// Queries that search for rows between lost pages, at most; they take some seconds. A lost root page
+/// makes all of them fail.
+const SEARCHES_MAX: usize = 1 << 18;
 
 /// Statements that list the pending events. They read the table and its indexes from both ends, to
 /// find as many as possible in a damaged database.
@@ -135,7 +138,7 @@ impl Importer<'_> {
 }
 
 /// The first event numbers of the rows of `webhooks` that can be reached, in order. If a page is
-/// lost, the rows after it are searched for in smaller and smaller ranges.
+/// lost, the rows around it are searched for in smaller and smaller ranges.
 fn firsts(damaged: &Connection) -> BTreeSet<Seq> {
     let ends = [
         "SELECT first FROM webhooks ORDER BY first",
@@ -146,27 +149,28 @@ fn firsts(damaged: &Connection) -> BTreeSet<Seq> {
         .flat_map(|statement| readable(damaged, statement))
         .filter(|first| *first < SEQ_CREDIBLE_MAX)
         .collect();
-    if let (Some(first), Some(last)) = (found.first().copied(), found.last().copied()) {
-        look_between(damaged, first, last, &mut found);
+    let last = found.last().copied().max(Some(last_used(damaged)));
+    let mut ranges = VecDeque::from_iter(last.map(|last| (0, last)));
+    for _ in 0..SEARCHES_MAX {
+        let Some((from, to)) = ranges.pop_front() else {
+            break;
+        };
+        match firsts_between(damaged, from, to) {
+            Ok(firsts) => found.extend(firsts),
+            Err(_) if from < to => {
+                let middle = from + (to - from) / 2;
+                ranges.extend([(from, middle), (middle + 1, to)]);
+            }
+            Err(_) => {}
+        }
     }
     found
 }
 
-fn look_between(damaged: &Connection, from: Seq, to: Seq, found: &mut BTreeSet<Seq>) {
+fn firsts_between(damaged: &Connection, from: Seq, to: Seq) -> rusqlite::Result<Vec<Seq>> {
     let rows = "SELECT first FROM webhooks WHERE first BETWEEN ?1 AND ?2 ORDER BY first";
-    let read = damaged.prepare_cached(rows).and_then(|mut rows| {
-        let firsts = rows.query_map((from, to), |row| row.get::<_, Seq>(0))?;
-        firsts.collect::<rusqlite::Result<Vec<_>>>()
-    });
-    match read {
-        Ok(firsts) => found.extend(firsts),
-        Err(_) if from < to => {
-            let middle = from + (to - from) / 2;
-            look_between(damaged, from, middle, found);
-            look_between(damaged, middle + 1, to, found);
-        }
-        Err(_) => {}
-    }
+    let mut rows = damaged.prepare_cached(rows)?;
+    rows.query_map((from, to), |row| row.get(0))?.collect()
 }
 
 /// The events that are known to be completed, as sorted runs.

@@ -279,9 +279,10 @@ fn calls<'l>(line: &'l str, program: &str) -> Vec<&'l str> {
     parts
         .filter_map(|part| {
             let part = part.trim();
-            let part = part
-                .strip_prefix("docker compose exec bridge ")
-                .unwrap_or(part);
+            let in_container = part.strip_prefix("docker compose exec ");
+            let part = in_container.map_or(part, |part| {
+                part.trim_start_matches("-T ").trim_start_matches("bridge ")
+            });
             part.split(['>', '<'])
                 .next()?
                 .strip_prefix(program)?

@@ -11,6 +11,11 @@ pub fn judge(loaded: &Loaded, list: &mut Findings) {
             .fix("write the secret that DeskDirector shows for the webhook into the file, then send SIGHUP");
     }
     for (name, source) in &loaded.config.sources {
+        for (_, problem) in source.absent.iter().filter(|_| !source.secrets.is_empty()) {
+            list.note(format!(
+                "sources.{name}: {problem}; webhooks that are signed with its secret are refused"
+            ));
+        }
         if !source.is_signed() {
             list.warning(format!("sources.{name}: anybody who reaches the listener can post (`signature = \"none\"`)"))
                 .fix("set `signature = \"required\"` and the secret that DeskDirector shows for the webhook");

@@ -33,6 +33,22 @@ async fn wrong_clock_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn secret_that_is_missing_beside_another_is_a_note() {
+    let mut setup = Setup::of(TICKETS).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("second");
+    setup.bridge.reconfigure(&format!(
+        "sources.deskdirector = {{secret_files = [{file:?}], await_secret = true}}"
+    ));
+    let checked = setup.finds(0, &[]).await;
+    let told = format!(
+        "note: sources.deskdirector: the file `{}` is missing; webhooks that are signed with its secret are refused",
+        file.display()
+    );
+    assert!(checked.notes.contains(&told), "{checked:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn expired_and_future_certificates_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path(), "ours");

@@ -50,10 +50,12 @@ async fn closes_and_suspended_listeners_cause_no_storm() {
 
     let suspend = "rabbit_maintenance:suspend_all_client_listeners(), \
         [catch rabbit_networking:close_connection(P, \"drained\") || P <- rabbit_networking:connections()], ok.";
-    broker.ctl(&["eval", suspend]).await;
+    // The command takes seconds on a busy machine. The quick attempts are made before it returns.
     let (begin, before) = (Instant::now(), proxy.connections());
+    broker.ctl(&["eval", suspend]).await;
     bridge.broker_is("connecting").await;
-    while begin.elapsed() < Duration::from_secs(5) {
+    let suspended = Instant::now();
+    while suspended.elapsed() < Duration::from_secs(5) {
         load.accepts(20).await;
     }
     let attempts = proxy.connections() - before;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs a binary. Results, in dist/: the Debian package, the rpm, the tarball, the container image as an OCI
-# archive, and SHA256SUMS. Builds nothing itself, so it needs no compiler. The same binary and the same
+# Packs a binary, with the licences of its crates from the file licences.txt beside it. Results, in dist/: the
+# Debian package, the rpm, the tarball, the container image as an OCI archive, and SHA256SUMS. Builds nothing itself, so it needs no compiler. The same binary and the same
 # commit give the same bytes; the image also needs the same state of Debian's packages.
 #
 #   scripts/pack.sh [BINARY [FORMAT ...]]    default: target/release/deskbridge deb rpm tarball image
@@ -25,6 +25,8 @@ formats=("${@:2}")
 [ ${#formats[@]} != 0 ] || formats=(deb rpm tarball image)
 [ -x "$binary" ] || fail "the binary $binary is missing; build it with: cargo build --release --locked --features otel"
 binary=$(realpath "$binary")
+licences=$(dirname "$binary")/licences.txt
+[ -f "$licences" ] || { echo "pack.sh: no $licences: not for release" >&2; licences=; }
 dist=$(realpath -m "${DIST:-dist}")
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH

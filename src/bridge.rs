@@ -25,6 +25,7 @@ use self::parts::Parts;
 use crate::config::sources::Secret;
 use crate::config::{Config, Loaded};
 use crate::forwarder::Reroute;
+use crate::http::admin::Admin;
 use crate::http::limits::Stop;
 use crate::http::sources::{Source, Sources};
 use crate::journal::archive::Indexer;
@@ -89,6 +90,7 @@ pub struct Bridge {
     logging: Option<Logging>,
     traces: Traces,
     publisher: rabbitmq::Publisher,
+    admin: Admin<Journal>,
     /// `None` if the thread could not be started; searches then read the journal.
     indexer: Option<Indexer>,
 }

@@ -391,6 +391,12 @@ impl Journal {
         self.shared.obstacle()
     }
 
+    /// For how long the writer has been writing the current group; zero between two groups.
+    #[must_use]
+    pub fn writing_for(&self) -> Duration {
+        self.shared.writing_for().unwrap_or_default()
+    }
+
     /// Which other program's lock blocks the writer or the reset of the WAL, as a sentence.
     #[must_use]
     pub fn foreign_locks(&self) -> Option<String> {

@@ -4,6 +4,8 @@
 # put MODE FILE TARGET: copies a file into the package.
 put() { install -D --mode="$1" "$2" "$root/$3"; }
 packed() { gzip -9 --no-name; }
+# put_licences TARGET: the licences of the crates in the binary, if they were collected.
+put_licences() { [ -z "$licences" ] || put 644 "$licences" "$1"; }
 # dated DIRECTORY: everything in it gets the one date.
 dated() { find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +; }
 
@@ -28,6 +30,7 @@ staged() {
     put 644 packaging/deskbridge.toml etc/deskbridge/deskbridge.toml
     install --directory --mode=700 "$root/etc/deskbridge/secrets"
     put 644 config/default.toml usr/share/doc/deskbridge/default.toml
+    put_licences usr/share/doc/deskbridge/licences.txt
     put 644 config/prometheus/alerts.yml usr/share/doc/deskbridge/examples/alerts.yml
     mkdir -p "$root/usr/share/man/man1"
     for page in "$work"/generated/man/*.1; do

@@ -12,6 +12,7 @@ pack_image() {
     root=$work/image
     put 755 "$binary" usr/local/bin/deskbridge
     put 644 config/docker.toml opt/deskbridge/config/deskbridge.toml
+    put_licences usr/share/doc/deskbridge/licences.txt
     layer "$work/base"
     layer "$work/image"
     python3 scripts/pack/image.py "$version" "$(git rev-parse HEAD)" \

@@ -8,6 +8,7 @@ pack_tarball() {
     for page in README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT; do
         put 644 "$page" "$page"
     done
+    put_licences licences.txt
     put 644 config/default.toml config/default.toml
     put 644 config/prometheus/alerts.yml config/prometheus/alerts.yml
     put 644 packaging/deskbridge.service systemd/deskbridge.service

@@ -125,7 +125,8 @@ impl Parts {
         );
         let http = stops.http.clone();
         let webhooks = self.listeners[0].local_addr();
-        let [public, admin] = serve(&config, self.listeners, (ingress, admin), http, &metrics);
+        let routers = (ingress, admin.clone());
+        let [public, operators] = serve(&config, self.listeners, routers, http, &metrics);
         log_start(&config, webhooks, journal.totals().backlog_events);
         Bridge {
             failures: journal.failures(),
@@ -138,7 +139,7 @@ impl Parts {
             statuses,
             tasks: Tasks {
                 public,
-                admin,
+                admin: operators,
                 forwarder,
                 links,
                 stops,
@@ -146,6 +147,7 @@ impl Parts {
             logging,
             traces,
             publisher,
+            admin,
         }
     }
 }

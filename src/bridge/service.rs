@@ -1,8 +1,17 @@
 //! Reports the state of the process to a service manager such as systemd (`sd_notify(3)`). Without a
 //! service manager, nothing is sent.
 
+use std::env;
+use std::time::Duration;
+
 use sd_notify::NotifyState;
 use tokio::time::interval;
+
+use crate::http::admin::Admin;
+use crate::journal::Journal;
+
+/// The longest time between a change of the state and its report.
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Reports that webhooks are accepted.
 pub(super) fn ready() {
@@ -22,15 +31,26 @@ pub(super) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-/// Reports regularly that the runtime works, if the service manager has a watchdog. Never returns.
-pub(super) async fn feed_watchdog() {
-    let Some(timeout) = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero()) else {
+/// Reports the state in one line. If the service manager has a watchdog, also reports regularly that the
+/// runtime works and that the journal's writer does not hang. Never returns.
+pub(super) async fn report(admin: Admin<Journal>) {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
         return std::future::pending().await;
-    };
-    let mut ticks = interval(timeout / 2);
+    }
+    let watchdog = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero());
+    let patience = watchdog.map(|timeout| timeout / 2);
+    let mut ticks = interval(patience.map_or(STATUS_INTERVAL, |max| max.min(STATUS_INTERVAL)));
+    let mut reported = String::new();
     loop {
         ticks.tick().await;
-        send(&[NotifyState::Watchdog]);
+        let line = admin.summary();
+        if line != reported {
+            send(&[NotifyState::Status(&line)]);
+            reported = line;
+        }
+        if patience.is_some_and(|max| admin.journal.writing_for() < max) {
+            send(&[NotifyState::Watchdog]);
+        }
     }
 }
 

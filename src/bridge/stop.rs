@@ -92,16 +92,16 @@ impl Bridge {
         reload: ConfigLoader,
     ) -> Result<(), BridgeError> {
         service::ready();
-        let mut watchdog = pin!(service::feed_watchdog());
+        let mut reports = pin!(service::report(self.admin.clone()));
         loop {
             tokio::select! {
-                () = &mut watchdog => {}
+                () = &mut reports => {}
                 () = signals.stop.recv() => break,
                 _ = signals.hang_up.recv() => {
                     service::reloading();
                     tokio::select! {
                         () = self.reload(&reload) => service::ready(),
-                        () = &mut watchdog => {}
+                        () = &mut reports => {}
                         () = signals.stop.recv() => break,
                     }
                 }
@@ -117,7 +117,7 @@ impl Bridge {
         tracing::info!(?grace, "shutting down; publishing pending events");
         tokio::select! {
             () = self.stop(Instant::now() + grace) => return Ok(()),
-            () = watchdog => {}
+            () = reports => {}
             () = signals.stop.recv() => {}
         }
         tracing::warn!(

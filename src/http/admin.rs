@@ -74,6 +74,23 @@ impl<H: EventStore> Admin<H> {
             .layer(from_fn_with_state(hosts, host::check))
     }
 
+    /// The state in one line: whether webhooks are accepted, the broker, and the backlog.
+    pub fn summary(&self) -> String {
+        let unready_reasons = self.unready_reasons();
+        let webhooks = if unready_reasons.is_empty() {
+            "accepting webhooks".to_owned()
+        } else {
+            format!("refusing webhooks: {}", unready_reasons.join("; "))
+        };
+        let broker = self.broker.borrow();
+        let state = format!("{:?}", broker.state).to_lowercase();
+        let reason = broker.reason.iter().map(|reason| format!(" ({reason})"));
+        let reason: String = reason.collect();
+        let pending = self.journal.totals().backlog_events;
+        let line = format!("{webhooks}; broker {state}{reason}; {pending} events pending");
+        foreign::line(&line).to_string()
+    }
+
     /// Why webhooks are not accepted, one sentence per reason; empty if they are accepted.
     fn unready_reasons(&self) -> Vec<String> {
         let draining = self

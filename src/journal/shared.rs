@@ -92,12 +92,16 @@ impl Shared {
         {
             return Some(sentence);
         }
-        let writing = self.writing_since.load().as_deref().map(Instant::elapsed);
-        let writing = writing.filter(is_long)?;
+        let writing = self.writing_for().filter(is_long)?;
         Some(format!(
             "the journal's disk has not finished a write for {} seconds",
             writing.as_secs()
         ))
+    }
+
+    pub(super) fn writing_for(&self) -> Option<Duration> {
+        let since = self.writing_since.load();
+        since.as_deref().map(Instant::elapsed)
     }
 
     pub(super) fn set_connected(&self, is_connected: bool) {

@@ -2,7 +2,8 @@
 //! lost, whichever file of the journal is hit and at which moment.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
 use super::strace::Fault;
 use crate::support::bridge::builder::BridgeBuilder;
@@ -113,6 +114,21 @@ async fn failed_stat_is_503_until_it_succeeds() {
     check_passing(fault, 21).await;
 }
 
+/// Reads the reports to a service manager until its watchdog was not fed for this time, and then again.
+fn is_not_fed_for(manager: &UnixDatagram, time: Duration) {
+    manager.set_read_timeout(Some(2 * SOON)).unwrap();
+    let (mut fed, mut report) = (Instant::now(), [0; 512]);
+    loop {
+        let length = manager.recv(&mut report).unwrap();
+        if report[..length].starts_with(b"WATCHDOG=1") {
+            if fed.elapsed() > time {
+                return;
+            }
+            fed = Instant::now();
+        }
+    }
+}
+
 /// An accepted event may be acknowledged late, and a refused event may nevertheless be stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_fsync_is_a_late_202_then_503() {
@@ -122,9 +138,17 @@ async fn slow_fsync_is_a_late_202_then_503() {
         file: "journal.db-wal",
     };
     let (builder, log) = fault.strike(BridgeBuilder::without_broker());
+    let socket = builder.dir().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let builder = builder
+        .environment("NOTIFY_SOCKET", &socket.display().to_string())
+        .environment("WATCHDOG_USEC", "2000000");
     let bridge = builder.start().await;
+    let unfed = Duration::from_secs(8);
+    let hung = tokio::task::spawn_blocking(move || is_not_fed_for(&manager, unfed));
     let load = Load::start(bridge.address(), 6);
     log.has_hits(1).await;
+    hung.await.unwrap();
     load.accepts(60).await;
     let ledger = load.stop().await;
     let refused = ledger.answers.get(&503).copied().unwrap_or_default();

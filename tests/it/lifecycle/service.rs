@@ -75,6 +75,7 @@ async fn service_manager_learns_every_state() {
         .start()
         .await;
     learns("READY=1");
+    learns("STATUS=accepting webhooks; broker connecting");
     for _ in 0..3 {
         learns("WATCHDOG=1");
     }

@@ -15,7 +15,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 target=${CARGO_TARGET_DIR:-target}/dist
 
-cargo install --quiet --locked --root .dev/cargo "cargo-auditable@$AUDITABLE" "cargo-cyclonedx@$CYCLONEDX" "cargo-about@$ABOUT"
+cargo install --quiet --locked --root .dev/cargo "cargo-auditable@$AUDITABLE" "cargo-cyclonedx@$CYCLONEDX"
+cargo install --quiet --locked --root .dev/cargo --features cli "cargo-about@$ABOUT"
 PATH=$PWD/.dev/cargo/bin:$PATH
 
 # No path of this machine in the binary: it would differ in another folder.
@@ -33,6 +34,6 @@ sbom=$dist/deskbridge-$("$binary" --version | cut -d' ' -f2).cdx.json
 cargo cyclonedx --quiet --features otel --format json --spec-version 1.5 --describe binaries --target "$(rustc -vV | sed -n 's/^host: //p')"
 mv deskbridge_bin.cdx.json "$sbom"
 python3 scripts/sbom.py "$binary" "$sbom"
-cargo about generate --locked --features otel --fail --config packaging/about.toml packaging/licences.hbs \
+cargo about generate --offline --locked --features otel --fail --config packaging/about.toml packaging/licences.hbs \
     --output-file "$target/release/licences.txt"
 scripts/pack.sh "$binary"

@@ -1,5 +1,4 @@
-//! Finds the source of a request. A request for no source is refused here, with a hint in the log
-//! at what its sender may have meant.
+//! Finds the source of a request. A request for no source is refused here; the log says what is served.
 
 use std::sync::Arc;
 
@@ -19,14 +18,8 @@ use crate::http::refused::{Peer, RefusalReason};
 use crate::http::sources::Sources;
 use crate::telemetry::traces::WebhookSpan;
 
-/// Minimum similarity of a name that is suggested, from 0 to 1.
-const SIMILARITY_MIN: f64 = 0.5;
-
 /// Maximum number of sources named in one log line.
 const SOURCES_NAMED_MAX: usize = 5;
-
-/// Paths that belong on the operators' listener.
-const OPERATORS_PATHS: [&str; 5] = ["/livez", "/readyz", "/status", "/metrics", "/health"];
 
 impl<H: EventStore> Ingress<H> {
     /// All URLs of the public listener.
@@ -56,7 +49,7 @@ async fn receive<H: EventStore>(
             Err(Refusal::Method)
         }
         None => {
-            let hint = meant_source(&name.unwrap_or_default(), &ingress.sources);
+            let hint = served(&ingress.sources);
             Peer::refused_request(&request, RefusalReason::UnknownSource, Some(&hint));
             Err(Refusal::UnknownSource)
         }
@@ -81,103 +74,21 @@ async fn not_found<H: EventStore>(
     State(ingress): State<Arc<Ingress<H>>>,
     request: Request<Body>,
 ) -> Response {
-    let hint = meant_path(request.uri().path(), &ingress.sources);
-    Peer::refused_request(&request, RefusalReason::UnknownPath, hint.as_deref());
+    let hint = served(&ingress.sources);
+    Peer::refused_request(&request, RefusalReason::UnknownPath, Some(&hint));
     ingress.answer(None, &Peer::of(&request), Err(Refusal::UnknownPath))
 }
 
-/// Suggests what an unknown name of a source was meant to be.
-fn meant_source(name: &str, sources: &Sources) -> String {
+/// What is served where, for the log.
+fn served(sources: &Sources) -> String {
     let mut names = sources.names();
     names.sort();
-    let name = name.to_ascii_lowercase();
-    let similar = |known: &Arc<str>| {
-        let known = known.to_ascii_lowercase();
-        strsim::normalized_damerau_levenshtein(&name, &known)
+    let more = match names.len().saturating_sub(SOURCES_NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    let nearest = names
-        .iter()
-        .map(|known| (similar(known), known))
-        .max_by(|(left, _), (right, _)| left.total_cmp(right));
-    match nearest {
-        Some((similarity, known)) if similarity >= SIMILARITY_MIN => {
-            format!("did you mean `/webhooks/{known}`?")
-        }
-        _ => {
-            let paths = names.iter().take(SOURCES_NAMED_MAX);
-            let paths: Vec<_> = paths.map(|known| format!("`/webhooks/{known}`")).collect();
-            let more = names.len().saturating_sub(SOURCES_NAMED_MAX);
-            let rest = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            format!("the configured paths are {}{rest}", paths.join(", "))
-        }
-    }
-}
-
-/// Suggests what an unknown path was meant to be.
-fn meant_path(path: &str, sources: &Sources) -> Option<String> {
-    let source = path.split('/').rev().find_map(|part| sources.get(part));
-    if let Some(source) = source {
-        return Some(format!("did you mean `/webhooks/{}`?", source.name));
-    }
-    if OPERATORS_PATHS.contains(&path.trim_end_matches('/')) {
-        return Some("operators' paths are on the listener `admin.listen`".into());
-    }
-    let is_webhook = path.to_ascii_lowercase().contains("webhook");
-    is_webhook.then(|| meant_source("", sources))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::sources::Source;
-    use crate::webhook::signature::Keys;
-
-    fn sources(names: &[&str]) -> Sources {
-        Sources::new(names.iter().map(|name| Source {
-            name: (*name).into(),
-            keys: Keys::Unsigned,
-            kept_secrets: Arc::default(),
-            secret_names: Vec::new(),
-            awaits_secret: false,
-        }))
-    }
-
-    #[test]
-    fn probable_source_is_named() {
-        let sources = sources(&["acme", "Other"]);
-        let check = |path: &str, expected: Option<&str>| {
-            let hint = meant_path(path, &sources);
-            assert_eq!(hint.as_deref(), expected, "{path}");
-        };
-        let acme = Some("did you mean `/webhooks/acme`?");
-        check("/acme", acme);
-        check("/webhook/acme", acme);
-        check("/Webhooks/ACME", acme);
-        check("//webhooks/acme", acme);
-        check("/webhooks/acme/created", acme);
-        check("/other/", Some("did you mean `/webhooks/Other`?"));
-        let all = Some("the configured paths are `/webhooks/Other`, `/webhooks/acme`");
-        check("/webhooks", all);
-        check("/webhooks/", all);
-        let admin = Some("operators' paths are on the listener `admin.listen`");
-        check("/readyz", admin);
-        check("/status/", admin);
-        check("/wp-login.php", None);
-        check("/", None);
-    }
-
-    #[test]
-    fn similar_source_name_is_suggested() {
-        let sources = sources(&["acme", "deskdirector", "c", "d", "e", "f", "g"]);
-        let check = |name: &str, expected: &str| assert_eq!(meant_source(name, &sources), expected);
-        check("acmee", "did you mean `/webhooks/acme`?");
-        check("desk-director", "did you mean `/webhooks/deskdirector`?");
-        check("DESKDIREKTOR", "did you mean `/webhooks/deskdirector`?");
-        let hint = meant_source("github", &sources);
-        assert!(hint.ends_with(" and 2 more"), "{hint}");
-    }
+    let paths = names.iter().take(SOURCES_NAMED_MAX);
+    let paths: Vec<_> = paths.map(|name| format!("`/webhooks/{name}`")).collect();
+    let paths = paths.join(", ");
+    format!("webhooks: {paths}{more}; /readyz, /status and /metrics are on `admin.listen`")
 }

@@ -4,12 +4,12 @@ use super::{answer_to, bridge, refused, request};
 use crate::support::sender::RawClient;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probable_path_is_named_to_the_operator_only() {
+async fn served_paths_are_named_to_the_operator_only() {
     let bridge = bridge().start().await;
-    let meant = "did you mean `/webhooks/deskdirector`?";
+    let served = "webhooks: `/webhooks/deskdirector`; ";
     for (line, status, reason, hint) in [
-        ("POST /webhooks/deskdirektor", 404, "unknown-source", meant),
-        ("POST /webhook/deskdirector", 404, "unknown-path", meant),
+        ("POST /webhooks/deskdirektor", 404, "unknown-source", served),
+        ("POST /webhook/deskdirector", 404, "unknown-path", served),
         ("GET /webhooks/deskdirector", 405, "method", "/readyz"),
     ] {
         let headers = "X-Forwarded-For: 192.0.2.7\r\n";

@@ -166,6 +166,29 @@ async fn secret_stays_in_use_while_its_file_has_none() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn default_file_that_appears_later_is_read() {
+    let mut bridge = BridgeBuilder::without_broker()
+        .under(&["sh", "-c", "exec \"$1\" \"$4\"", "without --config"])
+        .build();
+    for (key, value) in [
+        ("HTTP__LISTEN", bridge.address().to_string()),
+        ("ADMIN__LISTEN", bridge.admin_address().to_string()),
+        ("JOURNAL__DIR", "journal".to_owned()),
+        ("JOURNAL__DISK_FREE_MIN", "1MiB".to_owned()),
+        ("SOURCES__DESKDIRECTOR__SECRETS", OLD.to_owned()),
+    ] {
+        bridge.set_environment(&format!("DESKBRIDGE__{key}"), Some(&value));
+    }
+    bridge.start().await;
+    let file = bridge.dir().join("config/deskbridge.toml");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, format!("sources.later.secrets = [{NEW:?}]")).unwrap();
+    assert_eq!(reloaded(&bridge).await["is_applied"], true);
+    let sources = bridge.status().await["sources"].to_string();
+    assert!(sources.contains("\"later\""), "{sources}");
+}
+
 fn pipe(path: &Path) {
     let _ = std::fs::remove_file(path);
     let made = Command::new("mkfifo").arg(path).status().unwrap();
